@@ -1,0 +1,372 @@
+//! Answered calls: the 2xx, its ACK, the session timer, requests inside the dialog.
+
+use std::time::Duration;
+
+use super::{CallState, CallTimer, Dialog, DialogState, Party, Phase};
+use crate::arena::Handle;
+use crate::endpoint::{Endpoint, reason_fields};
+use crate::event::EventKind;
+use crate::flow::{Flow, Side};
+use crate::outcome::{Anomaly, EndCause, provisional_stamp};
+use crate::proxy::route::{self, RouteSet};
+use crate::sip::{Message, Method, Name, seconds};
+use crate::stats::{AttemptResult, Race};
+use crate::transaction::client::Note;
+
+/// Dialogs of one call beyond this many are forwarded but not followed.
+const MOST_DIALOGS: usize = 16;
+/// Longest time beyond 64·T1 for which a server may still end a call without ACK itself.
+const ACK_PATIENCE: Duration = Duration::from_secs(4);
+
+impl Endpoint {
+    /// The first 2xx.
+    pub(super) fn on_answer(&mut self, handle: Handle, tx: Handle, upstream: Handle, flow: &Flow, message: Message) {
+        let stopping = self.stopping_cause(handle);
+        if stopping.is_some() {
+            self.count_race(Race::AnswerInGrace);
+        }
+        if stopping == Some(EndCause::HungUp) {
+            self.close_answered_attempt(handle, tx, message.code());
+            if let Some(client) = self.client_txs.get_mut(tx) {
+                client.is_abandoned = true;
+            }
+            self.clear_2xx(tx, &message);
+            return self.conclude_stop(handle);
+        }
+        self.close_answered_attempt(handle, tx, message.code());
+        self.abandon_legs(handle, Some(tx), super::legs::ELSEWHERE_REASONS);
+        for timer in [CallTimer::NoAnswer, CallTimer::Progress, CallTimer::CancelGrace] {
+            self.clear_call_timer(handle, timer);
+        }
+        self.learn_dialog(handle, tx, flow, &message);
+        let now = self.now.mono;
+        let Some(call) = self.calls.get_mut(handle) else { return };
+        if call.progress_at.is_none() {
+            call.anomalies.add(Anomaly::No18xBefore2xx);
+        }
+        call.answered_at = Some(now);
+        call.response = Some(super::legs::peer_response(&message));
+        call.reasons.clear();
+        call.identity.to_tag = message.to_tag().map(super::setup::text);
+        call.phase = Phase::Answered;
+        let max_duration = call.timeouts().max_duration;
+        let stamps = call.stamps(call.caller_side());
+        let stamp = provisional_stamp(&call.policy.stamp.headers, &call.uid.to_string());
+        if let Some(server) = self.server_txs.get_mut(upstream).filter(|_| stamps) {
+            server.stamp = Some(stamp.into());
+        }
+        self.set_call_state(handle, CallState::Answered);
+        self.set_call_timer(handle, CallTimer::MaxDuration, max_duration);
+        self.tell(handle, EventKind::Answered);
+        self.on_dialog_answered(handle, tx, upstream, message);
+    }
+
+    /// A 2xx after the first one: the same again, or another dialog's (RFC 3261 §13.2.2.4).
+    pub(super) fn on_more_2xx(&mut self, handle: Handle, tx: Handle, upstream: Handle, flow: &Flow, message: Message) {
+        let tag = message.to_tag().unwrap_or_default();
+        let is_known = self.calls.get(handle).is_some_and(|call| {
+            call.dialogs.iter().any(|dialog| &*dialog.to_tag == tag && dialog.state != DialogState::Early)
+        });
+        if is_known {
+            self.on_repeated_response(tx);
+            return self.forward_2xx(tx, upstream, message);
+        }
+        self.note_anomaly(handle, Anomaly::Extra2xx);
+        if matches!(self.calls.get(handle).map(|call| &call.phase), Some(Phase::Answered)) {
+            self.learn_dialog(handle, tx, flow, &message);
+            self.on_dialog_answered(handle, tx, upstream, message);
+        } else {
+            self.forward_2xx(tx, upstream, message);
+        }
+    }
+
+    /// A 2xx on its way to the caller, with the stamp that its like bore before.
+    pub(super) fn forward_2xx(&mut self, tx: Handle, upstream: Handle, message: Message) {
+        let Some(client) = self.client_txs.get(tx) else { return };
+        let crate::transaction::client::User::Leg { call, .. } = client.user else { return };
+        let stamp = self.server_txs.get(upstream).and_then(|server| server.stamp.clone());
+        let is_phrased = stamp.is_some() && self.policy.stamp.reason_phrase;
+        let phrase = is_phrased.then(|| crate::outcome::Outcome::Normal.label());
+        self.forward_leg_response(call, upstream, &message, stamp.as_deref(), phrase);
+    }
+
+    /// The ACK of a 2xx passed from the caller's side.
+    pub(crate) fn on_dialog_ack(&mut self, handle: Handle, dialog: u8, side: Side) {
+        let Some(call) = self.calls.get_mut(handle) else { return };
+        if side != call.caller_side() {
+            return;
+        }
+        if let Some(acked) = call.dialog_mut(dialog) {
+            acked.is_acked = true;
+        }
+        self.clear_call_timer(handle, CallTimer::Ack(dialog));
+    }
+
+    pub(super) fn on_no_ack(&mut self, handle: Handle, dialog: u8) {
+        self.note_anomaly(handle, Anomaly::MissingAck);
+        self.terminate(handle, Some(dialog), EndCause::AnsweredNoAck);
+    }
+
+    /// A request inside a dialog, on its way. Returns what to do when it is answered 2xx.
+    pub(crate) fn on_dialog_request(
+        &mut self,
+        handle: Handle,
+        dialog: u8,
+        side: Side,
+        flow: &Flow,
+        message: &Message,
+    ) -> Note {
+        let mut note = Note { method: Some(message.method()), from: Some(side), ..Note::default() };
+        let Some(call) = self.calls.get_mut(handle) else { return note };
+        let caller = call.caller_side();
+        if side == caller {
+            call.flow = *flow;
+        }
+        let mut is_out_of_order = false;
+        if let Some(party) = call.dialog_mut(dialog).map(|dialog| dialog.party_mut(side, caller)) {
+            let number = message.cseq().number;
+            is_out_of_order = number <= party.cseq;
+            party.cseq = party.cseq.max(number);
+            party.hop = flow.reply();
+        }
+        if is_out_of_order {
+            call.anomalies.add(Anomaly::CseqOutOfOrder);
+        }
+        if matches!(message.method(), Method::Invite | Method::Update) {
+            note.contact = contact(message);
+        }
+        if side == Side::Dialer {
+            self.hear_voicemail_drop(handle, message, &mut note);
+        }
+        note
+    }
+
+    /// A BYE, on its way. True where it ends its dialog.
+    pub(crate) fn on_bye(&mut self, handle: Handle, dialog: u8, side: Side, message: &Message) -> bool {
+        let Some(call) = self.calls.get_mut(handle) else { return false };
+        let caller = call.caller_side();
+        let Some(of) = call.dialog_mut(dialog) else { return false };
+        if of.state == DialogState::Early {
+            of.early_bye.get_or_insert((side, false));
+            return false;
+        }
+        if let Some(first) = of.bye_from {
+            if first == side && !of.is_bye_challenged {
+                call.anomalies.add(Anomaly::RepeatedBye);
+            } else if first != side {
+                self.count_race(Race::ByeGlare);
+            }
+            return false;
+        }
+        of.bye_from = Some(side);
+        if of.state == DialogState::Ended {
+            return false;
+        }
+        let cause = if side == caller { EndCause::AnsweredByeCaller } else { EndCause::AnsweredByeCallee };
+        self.end_dialog(handle, dialog, cause, reason_fields(message));
+        true
+    }
+
+    /// A request inside a dialog was answered.
+    pub(crate) fn on_dialog_response(
+        &mut self,
+        handle: Handle,
+        dialog: u8,
+        bye: Handle,
+        note: &Note,
+        flow: &Flow,
+        message: &Message,
+    ) {
+        let code = message.code();
+        let Some(from) = note.from else { return };
+        let Some(call) = self.calls.get_mut(handle) else { return };
+        let caller = call.caller_side();
+        if let Some(party) = call.dialog_mut(dialog).map(|dialog| dialog.party_mut(from.opposite(), caller)) {
+            party.hop = flow.reply();
+        }
+        if note.method == Some(Method::Bye) && code >= 200 {
+            if let Some(of) = call.dialog_mut(dialog) {
+                of.is_bye_challenged = matches!(code, 401 | 407);
+            }
+            self.on_early_bye_answered(handle, dialog, from, code);
+            return self.on_bye_done(handle, bye, Some(code));
+        }
+        if !(200..300).contains(&code) {
+            return;
+        }
+        if matches!(note.method, Some(Method::Invite | Method::Update)) {
+            if let Some(of) = call.dialog_mut(dialog) {
+                if let Some(target) = &note.contact {
+                    of.party_mut(from, caller).target = target.clone();
+                }
+                if let Some(target) = contact(message) {
+                    of.party_mut(from.opposite(), caller).target = target;
+                }
+            }
+            self.start_session_timer(handle, dialog, message);
+        }
+        if note.is_voicemail_drop {
+            let _ = self.drop_voicemail(handle);
+        }
+    }
+
+    /// What follows each dialog's first 2xx: timers, forwarding, an early BYE that ends it at once.
+    fn on_dialog_answered(&mut self, handle: Handle, tx: Handle, upstream: Handle, message: Message) {
+        let key = message
+            .to_tag()
+            .map(|tag| self.keys.dialog(message.call_id(), message.from_tag().unwrap_or_default(), tag));
+        let found = key.and_then(|key| self.calls.by_dialog(key)).filter(|(owner, _)| *owner == handle);
+        if let Some((_, dialog)) = found {
+            let t1 = self.calls.get(handle).map(|call| call.timeouts().t1).unwrap_or_default();
+            // Where T1 is short, so is the patience beyond 64·T1.
+            self.set_call_timer(handle, CallTimer::Ack(dialog), t1 * 64 + ACK_PATIENCE.min(t1 * 8));
+            self.start_session_timer(handle, dialog, &message);
+        }
+        self.forward_2xx(tx, upstream, message);
+        let Some((_, dialog)) = found else { return };
+        let early = self.calls.get(handle).and_then(|call| call.dialog(dialog)).and_then(|dialog| dialog.early_bye);
+        if let Some((side, true)) = early {
+            self.end_by_early_bye(handle, dialog, side);
+        }
+    }
+
+    /// The BYE of a dialog that was early when it came.
+    fn on_early_bye_answered(&mut self, handle: Handle, dialog: u8, from: Side, code: u16) {
+        let Some(of) = self.calls.get_mut(handle).and_then(|call| call.dialog_mut(dialog)) else { return };
+        let Some((side, is_answered)) = of.early_bye.as_mut().filter(|(side, _)| *side == from) else { return };
+        *is_answered |= (200..300).contains(&code);
+        let (side, is_over) = (*side, *is_answered && of.state == DialogState::Confirmed);
+        if is_over {
+            self.end_by_early_bye(handle, dialog, side);
+        }
+    }
+
+    fn end_by_early_bye(&mut self, handle: Handle, dialog: u8, side: Side) {
+        let Some(call) = self.calls.get(handle) else { return };
+        let by_caller = side == call.caller_side();
+        let cause = if by_caller { EndCause::AnsweredByeCaller } else { EndCause::AnsweredByeCallee };
+        if self.end_dialog(handle, dialog, cause, Vec::new()) {
+            self.emit_if_over(handle);
+        }
+    }
+
+    /// Session-Expires of a 2xx (RFC 4028); one without switches the timer off.
+    fn start_session_timer(&mut self, handle: Handle, dialog: u8, message: &Message) {
+        let expires = message.first(Name::SessionExpires).and_then(|field| seconds(message.value(field)));
+        match expires.filter(|seconds| *seconds > 0) {
+            Some(seconds) => {
+                let t1 = self.calls.get(handle).map(|call| call.timeouts().t1).unwrap_or_default();
+                let after = Duration::from_secs(seconds.min(LONGEST_SESSION)) + t1 * 64;
+                self.set_call_timer(handle, CallTimer::Session(dialog), after);
+            }
+            None => self.clear_call_timer(handle, CallTimer::Session(dialog)),
+        }
+    }
+
+    /// Notes the dialog that a response with a To tag belongs to; a 2xx confirms it.
+    pub(super) fn learn_dialog(&mut self, handle: Handle, tx: Handle, flow: &Flow, message: &Message) {
+        let (Some(tag), Some(to)) = (message.to_tag(), message.first(Name::To)) else { return };
+        let is_final = message.code() >= 200;
+        let upstream = match self.client_txs.get(tx).map(|client| client.user) {
+            Some(crate::transaction::client::User::Leg { upstream, .. }) => upstream,
+            _ => return,
+        };
+        let caller = self.caller_party(handle, upstream, message);
+        let policy = self.policy.clone();
+        let Some(call) = self.calls.get_mut(handle) else { return };
+        let known = call.dialogs.iter().position(|dialog| &*dialog.to_tag == tag);
+        if known.is_none() && call.dialogs.len() >= MOST_DIALOGS {
+            return;
+        }
+        let recorded = RouteSet::recorded(message);
+        let is_ours = |value: &[u8]| route::names_us(route::address(value), &policy, flow.local);
+        let upstream_routes = caller.as_ref().map(|(_, routes)| routes.clone()).unwrap_or_default();
+        let (downstream, upstream_routes) = recorded.split(&upstream_routes, is_ours);
+        let callee = Party {
+            value: message.value(to).into(),
+            target: contact(message).unwrap_or_default(),
+            routes: downstream,
+            hop: flow.reply(),
+            cseq: 0,
+        };
+        let state = if is_final { DialogState::Confirmed } else { DialogState::Early };
+        let index = match known {
+            Some(index) => {
+                let Some(dialog) = call.dialogs.get_mut(index) else { return };
+                dialog.callee.hop = callee.hop;
+                if !callee.target.is_empty() {
+                    dialog.callee.target = callee.target;
+                }
+                if is_final {
+                    (dialog.callee.value, dialog.callee.routes) = (callee.value, callee.routes);
+                    dialog.caller.routes = upstream_routes;
+                    dialog.state = state;
+                }
+                index
+            }
+            None => {
+                let Some((mut caller, _)) = caller else { return };
+                caller.routes = upstream_routes;
+                call.dialogs.push(Dialog {
+                    to_tag: tag.into(),
+                    state,
+                    caller,
+                    callee,
+                    is_acked: false,
+                    early_bye: None,
+                    bye_from: None,
+                    is_bye_challenged: false,
+                });
+                call.dialogs.len() - 1
+            }
+        };
+        let key = self.keys.dialog(message.call_id(), message.from_tag().unwrap_or_default(), tag);
+        self.calls.add_dialog(key, handle, u8::try_from(index).unwrap_or(u8::MAX));
+    }
+
+    /// The caller as the INVITE shows it, and the Record-Route values that the INVITE bore; once it is answered, as an earlier
+    /// dialog does.
+    fn caller_party(&self, handle: Handle, upstream: Handle, response: &Message) -> Option<(Party, RouteSet)> {
+        let call = self.calls.get(handle)?;
+        let party = |target: Box<[u8]>, cseq| {
+            let from = response.first(Name::From)?;
+            let value = response.value(from).into();
+            Some(Party { value, target, routes: RouteSet::default(), hop: call.flow.reply(), cseq })
+        };
+        match self.server_txs.get(upstream).and_then(|server| server.request.as_ref()) {
+            Some(invite) => {
+                let routes = RouteSet::recorded(invite);
+                Some((party(contact(invite).unwrap_or_default(), invite.cseq().number)?, routes))
+            }
+            None => {
+                let known = call.dialogs.first()?;
+                Some((party(known.caller.target.clone(), response.cseq().number)?, known.caller.routes.clone()))
+            }
+        }
+    }
+
+    fn close_answered_attempt(&mut self, handle: Handle, tx: Handle, code: u16) {
+        let Some(call) = self.calls.get_mut(handle) else { return };
+        let Some(leg) = call.setup().and_then(|setup| setup.legs.iter().find(|leg| leg.client == tx).copied()) else {
+            return;
+        };
+        if let Some(attempt) = call.attempts.get_mut(usize::from(leg.attempt)) {
+            // A server that was given up and answers all the same had the last word.
+            attempt.ended = None;
+            if attempt.server != crate::policy::ServerId::DIALER {
+                call.server = Some(attempt.server);
+            }
+        }
+        self.note_attempt(handle, leg.attempt, Some(code), AttemptResult::Answered);
+    }
+}
+
+/// A session cannot be longer than this, in seconds: what is asked beyond is `max_duration`'s.
+const LONGEST_SESSION: u64 = 7 * 24 * 3600;
+
+/// The URI of a message's Contact.
+fn contact(message: &Message) -> Option<Box<[u8]>> {
+    let element = message.elements(Name::Contact).next()?;
+    let uri = route::address(message.bytes(element.range));
+    (uri != b"*").then(|| uri.into())
+}

@@ -1,0 +1,318 @@
+//! How calls end: by a final response before the answer, by a BYE or in its place after it.
+
+use bytes::Bytes;
+use smallvec::SmallVec;
+
+use super::legs::{ELSEWHERE_REASONS, peer_response};
+use super::{CallTimer, DialogState, Ending, FinalResponse, Phase};
+use crate::arena::Handle;
+use crate::endpoint::{Endpoint, RETRY_SOON, Reply, reason_fields};
+use crate::outcome::{Anomaly, CodeSource, EndCause, final_stamp};
+use crate::proxy::make;
+use crate::sip::{Message, Method};
+use crate::stats::AttemptResult;
+use crate::transaction::client::Cancel;
+
+/// Q.850 causes on final responses that we make.
+const fn q850_of(cause: EndCause) -> Option<&'static str> {
+    match cause {
+        EndCause::NoAnswerTimer => Some("Reason: Q.850;cause=19;text=\"No answer from user\"\r\n"),
+        EndCause::NoResponse => Some("Reason: Q.850;cause=18;text=\"No user responding\"\r\n"),
+        EndCause::TransportError => Some("Reason: Q.850;cause=38;text=\"Network out of order\"\r\n"),
+        EndCause::Overload | EndCause::Shutdown => {
+            Some("Reason: Q.850;cause=42;text=\"Switching equipment congestion\"\r\n")
+        }
+        _ => None,
+    }
+}
+
+impl Endpoint {
+    // -- before the answer ----------------------------------------------------------------------
+
+    /// Ends a call with a response made here.
+    pub(crate) fn fail_here(&mut self, handle: Handle, cause: EndCause, reply: Reply<'_>, extra: &str) {
+        let phrase = reply.phrase.unwrap_or(make::phrase(reply.code));
+        let response = FinalResponse { code: Some(reply.code), source: CodeSource::Local, phrase: Some(phrase.into()) };
+        self.fail_locally(handle, cause, reply, extra, response);
+    }
+
+    /// Ends a call for which there is no code: nobody answered.
+    pub(super) fn fail_unanswered(&mut self, handle: Handle, cause: EndCause) {
+        let Some(call) = self.calls.get_mut(handle) else { return };
+        let stamp = &call.policy.stamp;
+        let code = if cause == EndCause::NoResponse { stamp.no_response_code } else { stamp.no_answer_code };
+        call.reasons.clear();
+        let response = FinalResponse { code: None, source: CodeSource::None, phrase: None };
+        self.fail_locally(handle, cause, Reply { code, ..Reply::default() }, "", response);
+    }
+
+    /// No server is left to try, and the last one could not be reached.
+    pub(super) fn fail_unreachable(&mut self, handle: Handle) {
+        self.fail_here(handle, EndCause::TransportError, Reply { code: 503, ..Reply::default() }, "");
+    }
+
+    /// Ends a call with the far side's response.
+    pub(super) fn fail_with(&mut self, handle: Handle, cause: EndCause, message: &Message) {
+        let Some(call) = self.calls.get_mut(handle) else { return };
+        let Some(upstream) = call.setup().map(|setup| setup.upstream) else { return };
+        call.response = Some(peer_response(message));
+        if cause == EndCause::PeerFinal || cause == EndCause::Redirected {
+            call.reasons = reason_fields(message);
+        }
+        call.identity.to_tag = message.to_tag().map(super::setup::text);
+        let side = call.caller_side();
+        let stamps = call.stamps(side);
+        let (key, uid) = (call.key, call.uid);
+        self.abandon_legs(handle, None, ELSEWHERE_REASONS);
+        if cause == EndCause::Redirected {
+            self.redirects.add(self.now.mono, key, uid);
+        }
+        let (stamp, phrase) = self.stamp_of(handle, cause);
+        let stamp = stamps.then_some(&*stamp);
+        self.forward_leg_response(handle, upstream, message, stamp, phrase.filter(|_| stamps));
+        self.emit(handle, cause, self.now.mono);
+    }
+
+    /// The wait for a stopped call's legs is over: nothing (more) came.
+    pub(super) fn conclude_stop(&mut self, handle: Handle) {
+        let Some(cause) = self.stopping_cause(handle) else { return };
+        let legs =
+            self.calls.get(handle).and_then(|call| call.setup()).map(|setup| setup.legs.clone()).unwrap_or_default();
+        let is_unheard =
+            |client: &crate::transaction::client::ClientTx| client.cancel == Cancel::Sent { answered: false };
+        if legs.iter().any(|leg| self.client_txs.get(leg.client).is_some_and(is_unheard)) {
+            self.note_anomaly(handle, Anomaly::ResponseToCancelMissing);
+        }
+        match cause {
+            EndCause::NoAnswerTimer => {
+                // What the last server asked did decides (a given-up one is silent by definition).
+                let any_heard = legs.iter().any(|leg| !leg.is_given_up && self.is_open_leg(leg.client, false));
+                let cause = if any_heard { cause } else { EndCause::NoResponse };
+                self.fail_unanswered(handle, cause);
+            }
+            cause => self.fail_here(handle, cause, Reply { code: 487, ..Reply::default() }, ""),
+        }
+    }
+
+    /// A leg of a stopped call gave its final response: for a CANCEL it is the caller's, for the rest it
+    /// only ends the wait.
+    pub(super) fn conclude_stop_with(&mut self, handle: Handle, message: &Message) {
+        match self.stopping_cause(handle) {
+            None => {}
+            Some(EndCause::NoAnswerTimer) => self.fail_unanswered(handle, EndCause::NoAnswerTimer),
+            Some(EndCause::HungUp) => {
+                self.fail_here(handle, EndCause::HungUp, Reply { code: 487, ..Reply::default() }, "");
+            }
+            Some(cause) => self.fail_with(handle, cause, message),
+        }
+    }
+
+    pub(super) fn on_auth_window(&mut self, handle: Handle) {
+        let Some(Phase::Challenged(challenged)) = self.calls.get(handle).map(|call| &call.phase) else { return };
+        let at = challenged.at;
+        self.emit(handle, EndCause::AuthFailed, at);
+    }
+
+    /// Lets go of all legs but one: they are cancelled, and cleared if they answer all the same.
+    pub(super) fn abandon_legs(&mut self, handle: Handle, except: Option<Handle>, reasons: &str) {
+        let Some(setup) = self.calls.get_mut(handle).and_then(|call| call.setup_mut()) else { return };
+        let legs = setup.legs.clone();
+        setup.legs.retain(|leg| Some(leg.client) == except);
+        for leg in legs.iter().filter(|leg| Some(leg.client) != except) {
+            let is_silent = self.client_txs.get(leg.client).is_some_and(|client| client.is_silent());
+            let result = if is_silent { AttemptResult::NoResponse } else { AttemptResult::Cancelled };
+            self.note_attempt(handle, leg.attempt, None, result);
+            if let Some(client) = self.client_txs.get_mut(leg.client) {
+                client.is_abandoned = true;
+            }
+            self.cancel_client(leg.client, reasons);
+        }
+    }
+
+    fn fail_locally(
+        &mut self,
+        handle: Handle,
+        cause: EndCause,
+        reply: Reply<'_>,
+        extra: &str,
+        response: FinalResponse,
+    ) {
+        let Some(call) = self.calls.get_mut(handle) else { return };
+        let Some(upstream) = call.setup().map(|setup| setup.upstream) else { return };
+        call.response = Some(response);
+        let stamps = call.stamps(call.caller_side());
+        self.abandon_legs(handle, None, q850_of(cause).unwrap_or(ELSEWHERE_REASONS));
+        let (stamp, phrase) = self.stamp_of(handle, cause);
+        let mut lines = format!("{extra}{}", q850_of(cause).unwrap_or_default());
+        if stamps {
+            lines.push_str(&String::from_utf8_lossy(&stamp));
+        }
+        let phrase = phrase.filter(|_| stamps).or(reply.phrase);
+        self.reply(upstream, Reply { code: reply.code, phrase, extra: &lines });
+        self.emit(handle, cause, self.now.mono);
+    }
+
+    // -- after the answer -----------------------------------------------------------------------
+
+    /// A dialog has ended. True where it was the call's last one, so that the call is decided.
+    pub(super) fn end_dialog(&mut self, handle: Handle, dialog: u8, cause: EndCause, reasons: Vec<Box<str>>) -> bool {
+        self.clear_call_timer(handle, CallTimer::Ack(dialog));
+        self.clear_call_timer(handle, CallTimer::Session(dialog));
+        let now = self.now.mono;
+        let Some(call) = self.calls.get_mut(handle) else { return false };
+        let Some(ended) = call.dialog_mut(dialog) else { return false };
+        ended.state = DialogState::Ended;
+        if !ended.is_acked && cause != EndCause::AnsweredByeCaller {
+            call.anomalies.add(Anomaly::MissingAck);
+        }
+        let goes_on = call.dialogs.iter().any(|dialog| dialog.state == DialogState::Confirmed);
+        if goes_on || !matches!(call.phase, Phase::Answered) {
+            return false;
+        }
+        call.reasons = reasons;
+        let is_in_grace = call.awaits_voicemail_drop() && !call.is_voicemail_drop;
+        let (grace, bye_answer) = (call.policy.voicemail_drop.grace, call.timeouts().t1 * 4);
+        call.phase = Phase::Ending(Box::new(Ending { cause, at: now, awaited: SmallVec::new(), is_in_grace }));
+        self.clear_call_timer(handle, CallTimer::MaxDuration);
+        self.set_call_timer(handle, CallTimer::ByeAnswer, bye_answer);
+        if is_in_grace {
+            self.set_call_timer(handle, CallTimer::DropGrace, grace);
+        }
+        true
+    }
+
+    /// The event waits for the answer to this BYE.
+    pub(crate) fn await_bye(&mut self, handle: Handle, bye: Handle) {
+        if let Some(Phase::Ending(ending)) = self.calls.get_mut(handle).map(|call| &mut call.phase) {
+            ending.awaited.push(bye);
+        }
+    }
+
+    /// A BYE was answered, or (`None`) never will be.
+    pub(crate) fn on_bye_done(&mut self, handle: Handle, bye: Handle, code: Option<u16>) {
+        let Some(call) = self.calls.get_mut(handle) else { return };
+        match code {
+            Some(401 | 407) | Some(..300) => {}
+            Some(_) => call.anomalies.add(Anomaly::ByeRefused),
+            None => call.anomalies.add(Anomaly::ByeUnanswered),
+        }
+        if let Phase::Ending(ending) = &mut call.phase {
+            ending.awaited.retain(|awaited| *awaited != bye);
+        }
+        self.emit_if_over(handle);
+    }
+
+    pub(super) fn on_bye_answer_late(&mut self, handle: Handle) {
+        let Some(call) = self.calls.get_mut(handle) else { return };
+        let Phase::Ending(ending) = &mut call.phase else { return };
+        if !ending.awaited.is_empty() {
+            ending.awaited.clear();
+            call.anomalies.add(Anomaly::ByeUnanswered);
+        }
+        self.emit_if_over(handle);
+    }
+
+    pub(super) fn on_drop_grace(&mut self, handle: Handle) {
+        if let Some(Phase::Ending(ending)) = self.calls.get_mut(handle).map(|call| &mut call.phase) {
+            ending.is_in_grace = false;
+        }
+        self.emit_if_over(handle);
+    }
+
+    /// Tells a decided call once nothing can change it any more.
+    pub(crate) fn emit_if_over(&mut self, handle: Handle) {
+        let Some(Phase::Ending(ending)) = self.calls.get(handle).map(|call| &call.phase) else { return };
+        if ending.awaited.is_empty() && !ending.is_in_grace {
+            let (cause, at) = (ending.cause, ending.at);
+            self.emit(handle, cause, at);
+        }
+    }
+
+    /// Ends dialogs of an answered call from here, with a BYE to each side.
+    pub(crate) fn terminate(&mut self, handle: Handle, only: Option<u8>, cause: EndCause) {
+        let Some(call) = self.calls.get(handle) else { return };
+        if !matches!(call.phase, Phase::Answered) {
+            return;
+        }
+        let sides = [call.caller_side(), call.callee_side()];
+        let live = |at: &u8| call.dialog(*at).is_some_and(|dialog| dialog.state == DialogState::Confirmed);
+        let dialogs = (0..call.dialogs.len() as u8).filter(|at| only.is_none_or(|only| only == *at)).filter(live);
+        for dialog in dialogs.collect::<SmallVec<[u8; 2]>>() {
+            self.end_dialog(handle, dialog, cause, Vec::new());
+            for side in sides {
+                self.send_bye(handle, dialog, side);
+            }
+        }
+        self.emit_if_over(handle);
+    }
+
+    /// The stamp that messages of a decided call's end bear towards `side`, where they bear one.
+    pub(crate) fn ending_stamp(&self, handle: Handle, side: crate::flow::Side) -> Option<Bytes> {
+        let call = self.calls.get(handle)?;
+        let Phase::Ending(ending) = &call.phase else { return None };
+        call.stamps(side).then(|| self.stamp_of(handle, ending.cause).0)
+    }
+
+    /// Forced exit: unanswered calls get CANCEL and 503, answered ones are left up.
+    pub(crate) fn shut_down_call(&mut self, handle: Handle) {
+        let Some(call) = self.calls.get(handle) else { return };
+        let now = self.now.mono;
+        match &call.phase {
+            Phase::Setup(_) => {
+                self.fail_here(handle, EndCause::Shutdown, Reply { code: 503, ..Reply::default() }, RETRY_SOON)
+            }
+            Phase::Challenged(_) | Phase::Answered => self.emit(handle, EndCause::Shutdown, now),
+            Phase::Ending(ending) => {
+                let (cause, at) = (ending.cause, ending.at);
+                self.emit(handle, cause, at);
+            }
+        }
+    }
+
+    /// The stamp of the outcome that the call has if it ends now by `cause`, and the outcome as a reason
+    /// phrase where the policy wants it there.
+    fn stamp_of(&self, handle: Handle, cause: EndCause) -> (Bytes, Option<&'static str>) {
+        let Some(call) = self.calls.get(handle) else { return (Bytes::new(), None) };
+        let decision = self.decide(call, cause, self.now.mono);
+        let text = final_stamp(&call.policy.stamp.headers, &decision, cause, &call.uid.to_string());
+        let phrase = call.policy.stamp.reason_phrase.then(|| decision.outcome.label());
+        (text.into(), phrase)
+    }
+
+    /// A BYE of ours to one party of a dialog.
+    fn send_bye(&mut self, handle: Handle, dialog: u8, side: crate::flow::Side) {
+        let stamp = self.ending_stamp(handle, side).unwrap_or_default();
+        let Some(call) = self.calls.get(handle) else { return };
+        let Some(ended) = call.dialog(dialog) else { return };
+        let caller = call.caller_side();
+        let (to, from) = (ended.party(side, caller), ended.party(side.opposite(), caller));
+        let policy = call.policy.clone();
+        let party = make::Party {
+            target: &to.target,
+            routes: &to.routes,
+            from: &from.value,
+            to: &to.value,
+            call_id: call.identity.call_id.as_bytes(),
+            cseq: from.cseq.saturating_add(1),
+        };
+        let hop = self.hop_of_party(to.routes.first(), &to.target, to.hop);
+        let own = self.keys.dialog(&ended.to_tag, side.label().as_bytes(), call.identity.call_id.as_bytes());
+        let branch = self.keys.branch(own, u32::from(dialog), 0);
+        let via = super::late::via_line(&policy, side, &hop, &branch);
+        let stamp = String::from_utf8_lossy(&stamp);
+        let bytes = make::in_dialog(Method::Bye, party, &via, &stamp, &mut self.out);
+        let user = crate::transaction::client::User::Bye { call: handle };
+        let request = crate::endpoint::Request {
+            branch,
+            method: Method::Bye,
+            method_text: Bytes::from_static(b"BYE"),
+            hop,
+            side,
+            bytes,
+            fallback: None,
+            user,
+        };
+        let bye = self.start_client(request, &policy.timeouts);
+        self.await_bye(handle, bye);
+    }
+}

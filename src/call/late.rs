@@ -1,0 +1,118 @@
+//! Answers that nobody waits for any more: a 2xx after our own final response, or after another
+//! server's 2xx, is acknowledged and ended here (RFC 3261 §13.2.2.4, RFC 5407 §3).
+
+use bytes::Bytes;
+
+use crate::arena::Handle;
+use crate::endpoint::{Endpoint, Request, Transmit};
+use crate::flow::{Hop, Side};
+use crate::outcome::Anomaly;
+use crate::policy::Policy;
+use crate::proxy::make;
+use crate::proxy::route::{self, Host, RouteSet};
+use crate::sip::{Message, Method, Name};
+use crate::stats::{Race, Way};
+use crate::transaction::client;
+
+impl Endpoint {
+    /// A response to an INVITE that was let go.
+    pub(super) fn on_abandoned_response(&mut self, tx: Handle, call: Handle, message: Message) {
+        match message.code() {
+            ..200 => {}
+            200..300 => {
+                self.count_race(Race::Late2xx);
+                self.note_anomaly(call, Anomaly::Late2xx);
+                self.clear_2xx(tx, &message);
+            }
+            // A 6xx ends what is left of the call too: nobody else shall be asked (§16.7 step 5).
+            _ => self.count_race(Race::LateFinal),
+        }
+    }
+
+    /// ACK and BYE for a 2xx that nobody wants; the ACK alone when the 2xx comes again.
+    pub(super) fn clear_2xx(&mut self, tx: Handle, answer: &Message) {
+        let Some(tag) = answer.to_tag() else { return };
+        let tag = self.keys.name(tag).0 as u64;
+        let Some(client) = self.client_txs.get(tx) else { return };
+        let (side, hop) = (client.side, client.hop);
+        let known = client.answered.iter().find(|(known, _)| *known == tag).and_then(|(_, ack)| ack.clone());
+        if let Some(ack) = known {
+            self.on_repeated_response(tx);
+            return self.send_ack(side, hop, ack);
+        }
+        let Some(invite) = Self::own_request(&client.bytes) else { return };
+        let policy = self.policy.clone();
+        let is_ours = |value: &[u8]| route::names_us(route::address(value), &policy, hop.local);
+        // What stood below ours in the INVITE is the caller's part of the way.
+        let (_, upstream) = RouteSet::recorded(&invite).split(&RouteSet::default(), is_ours);
+        let (routes, _) = RouteSet::recorded(answer).split(&upstream, is_ours);
+        let target = answer.elements(Name::Contact).next().map(|element| route::address(answer.bytes(element.range)));
+        let target = target.unwrap_or(invite.uri());
+        let hop = self.hop_of_party(routes.first(), target, hop);
+        let (Some(from), Some(to)) = (invite.first(Name::From), answer.first(Name::To)) else { return };
+        let number = invite.cseq().number;
+        let party = |cseq| make::Party {
+            target,
+            routes: &routes,
+            from: invite.value(from),
+            to: answer.value(to),
+            call_id: invite.call_id(),
+            cseq,
+        };
+        let own = self.keys.dialog(invite.call_id(), answer.to_tag().unwrap_or_default(), b"late");
+        let via = |keys: &crate::transaction::Keyring, attempt| {
+            let branch = keys.branch(own, attempt, 0);
+            (via_line(&policy, side, &hop, &branch), branch)
+        };
+        let (ack_via, _) = via(&self.keys, 0);
+        let ack = make::in_dialog(Method::Ack, party(number), &ack_via, "", &mut self.out);
+        let (bye_via, branch) = via(&self.keys, 1);
+        let bytes = make::in_dialog(Method::Bye, party(number.saturating_add(1)), &bye_via, "", &mut self.out);
+        if let Some(client) = self.client_txs.get_mut(tx) {
+            client.answered.push((tag, Some(ack.clone())));
+        }
+        self.send_ack(side, hop, ack);
+        let request = Request {
+            branch,
+            method: Method::Bye,
+            method_text: Bytes::from_static(b"BYE"),
+            hop,
+            side,
+            bytes,
+            fallback: None,
+            user: client::User::Nobody,
+        };
+        self.start_client(request, &policy.timeouts);
+    }
+
+    /// Where a request of ours to one party of a dialog goes: its first route, else its target; where that names no
+    /// address, the way that its last message came.
+    pub(crate) fn hop_of_party(&self, first_route: Option<&[u8]>, target: &[u8], last: Hop) -> Hop {
+        let uri = first_route.map_or(target, route::address);
+        let Some(to) = route::destination(uri) else { return last };
+        let Host::Address(address) = to.host else { return last };
+        let transport = to.transport.unwrap_or(last.transport);
+        let remote = std::net::SocketAddr::new(address, to.port);
+        if transport == last.transport && address.is_ipv4() == last.local.is_ipv4() {
+            return Hop { remote, ..last };
+        }
+        match self.policy.listener(transport, address) {
+            Some(listener) => {
+                let local = std::net::SocketAddr::new(listener.address.ip(), listener.bound.port());
+                Hop { transport, local, remote, connection: None }
+            }
+            None => last,
+        }
+    }
+
+    fn send_ack(&mut self, side: Side, hop: Hop, bytes: Bytes) {
+        self.stats.on_request(Method::Ack, side, Way::Sent);
+        self.transmit(Transmit { hop, bytes, side, owner: None, connect_timeout: None });
+    }
+}
+
+/// Our Via line on a request that we make ourselves.
+pub(super) fn via_line(policy: &Policy, side: Side, hop: &Hop, branch: &str) -> String {
+    let host = super::legs::sent_by(policy, side, hop.local);
+    format!("Via: SIP/2.0/{} {host};branch={branch}\r\n", hop.transport.via_name())
+}

@@ -1,0 +1,472 @@
+//! The legs of a call that has no final response yet: forwarding its INVITE, and what comes back.
+
+use bytes::Bytes;
+
+use super::{Attempt, CallTimer, FinalResponse, Leg, Phase, Stopping};
+use crate::arena::Handle;
+use crate::endpoint::{Endpoint, Request, reason_fields, reason_lines};
+use crate::event::{CallState, EventKind};
+use crate::flow::{Flow, Hop, Side, Transport};
+use crate::outcome::{CodeSource, EndCause, q850};
+use crate::policy::{Policy, ServerId, Target};
+use crate::proxy::{forward, route};
+use crate::sip::{Message, Method, Name, Uri, seconds};
+use crate::stats::{AttemptResult, Race};
+use crate::transaction::client::{self, Fallback};
+
+/// Reason lines of a CANCEL that we send because nobody answered.
+const NO_ANSWER_REASONS: &str =
+    "Reason: SIP;cause=408;text=\"No answer\"\r\nReason: Q.850;cause=19;text=\"No answer\"\r\n";
+/// Of one that another server's answer or turn makes needless.
+pub(super) const ELSEWHERE_REASONS: &str = "Reason: SIP;cause=200;text=\"Call completed elsewhere\"\r\n";
+
+impl Endpoint {
+    /// Forwards the caller's INVITE to a server. False where there is no way to it.
+    pub(super) fn send_leg(&mut self, handle: Handle, server: ServerId) -> bool {
+        let Some(call) = self.calls.get_mut(handle) else { return false };
+        let policy = call.policy.clone();
+        let (side, number) = (call.callee_side(), call.attempts.len());
+        let Some((target, name)) = target_of(&policy, server) else { return false };
+        let (target, name) = (target.clone(), name);
+        call.attempts.push(Attempt { server, name, started: self.now.mono, ended: None, code: None });
+        if server != ServerId::DIALER {
+            call.server = Some(server);
+        }
+        let Some(setup) = call.setup() else { return false };
+        let upstream = setup.upstream;
+        let attempt = u8::try_from(number).unwrap_or(u8::MAX);
+        let Some(tx) = self.server_txs.get(upstream) else { return false };
+        let (key, flow) = (tx.key, tx.flow);
+        let Some(invite) = tx.request.clone() else { return false };
+        let own_routes = route::own_routes(&invite, &policy, flow.local);
+        let loop_hash = self.loop_hash_of(&invite, side.opposite(), own_routes);
+        let branch = self.keys.branch(key, u32::from(attempt), loop_hash);
+        let uri = rewritten_uri(&invite, &policy, &flow, &target);
+        let outgoing =
+            Outgoing { branch: &branch, uri: uri.as_deref(), own_routes, records: true, stamp: None, to: side };
+        let (hop, bytes, fallback) = self.outgoing(&invite, &flow, target.hop, &policy, outgoing);
+        let request = Request {
+            branch,
+            method: Method::Invite,
+            method_text: Bytes::from_static(b"INVITE"),
+            hop,
+            side,
+            bytes,
+            fallback,
+            user: client::User::Leg { call: handle, upstream, attempt },
+        };
+        let client = self.start_client(request, &policy.timeouts);
+        if let Some(setup) = self.calls.get_mut(handle).and_then(|call| call.setup_mut()) {
+            setup.legs.push(Leg { client, attempt, is_given_up: false });
+        }
+        true
+    }
+
+    /// A response to the INVITE of a leg.
+    pub(crate) fn on_leg_response(&mut self, tx: Handle, upstream: Handle, flow: &Flow, message: Message) {
+        let Some(client) = self.client_txs.get(tx) else { return };
+        let client::User::Leg { call: handle, attempt, .. } = client.user else { return };
+        if client.is_abandoned {
+            return self.on_abandoned_response(tx, handle, message);
+        }
+        self.heard_from(handle, attempt);
+        let Some(call) = self.calls.get(handle) else {
+            // The call is over; its 2xx may still come again (RFC 6026).
+            return self.forward_2xx(tx, upstream, message);
+        };
+        if !matches!(call.phase, Phase::Setup(_)) {
+            return self.on_more_2xx(handle, tx, upstream, flow, message);
+        }
+        match message.code() {
+            100 => {}
+            101..200 => self.on_provisional(handle, tx, upstream, flow, &message),
+            200..300 => self.on_answer(handle, tx, upstream, flow, message),
+            _ => self.on_leg_failure(handle, tx, message),
+        }
+    }
+
+    /// Nothing came back in time (Timer B, or Timer C after a 1xx).
+    pub(crate) fn on_leg_timeout(&mut self, handle: Handle, tx: Handle, is_silent: bool) {
+        let result = if is_silent { AttemptResult::NoResponse } else { AttemptResult::Timeout };
+        if !self.close_attempt(handle, tx, None, result) {
+            return;
+        }
+        if self.is_stopping(handle) {
+            return self.conclude_stop(handle);
+        }
+        if self.try_next(handle) || self.has_live_leg(handle) {
+            return;
+        }
+        let cause = if is_silent { EndCause::NoResponse } else { EndCause::NoAnswerTimer };
+        self.fail_unanswered(handle, cause);
+    }
+
+    /// The server cannot be reached.
+    pub(crate) fn on_leg_unreachable(&mut self, handle: Handle, tx: Handle) {
+        if let Some(server) = self.server_of(handle, tx) {
+            self.health.entry(server).or_default().on_transport_error();
+        }
+        if !self.close_attempt(handle, tx, None, AttemptResult::TransportError) {
+            return;
+        }
+        if self.is_stopping(handle) {
+            return self.conclude_stop(handle);
+        }
+        if !self.try_next(handle) && !self.has_live_leg(handle) {
+            self.fail_unreachable(handle);
+        }
+    }
+
+    /// `progress` went by without an 18x: the next server gets its turn, this one is cancelled.
+    pub(super) fn on_no_progress(&mut self, handle: Handle) {
+        let Some(call) = self.calls.get_mut(handle) else { return };
+        let Some(setup) = call.setup_mut() else { return };
+        let given_up = setup.legs.iter_mut().filter(|leg| !leg.is_given_up);
+        let legs = given_up
+            .map(|leg| {
+                leg.is_given_up = true;
+                *leg
+            })
+            .collect::<smallvec::SmallVec<[Leg; 2]>>();
+        for leg in legs {
+            self.note_attempt(handle, leg.attempt, None, AttemptResult::Timeout);
+            self.cancel_client(leg.client, NO_ANSWER_REASONS);
+        }
+        if !self.try_next(handle) {
+            self.fail_unreachable(handle);
+        }
+    }
+
+    pub(super) fn on_no_answer(&mut self, handle: Handle) {
+        self.stop(handle, EndCause::NoAnswerTimer, Vec::new(), NO_ANSWER_REASONS);
+    }
+
+    pub(crate) fn on_caller_cancel(&mut self, handle: Handle, reasons: Vec<Box<str>>) {
+        let Some(call) = self.calls.get(handle) else { return };
+        let by_reason = crate::outcome::ring_timeout_or_elsewhere(&reasons);
+        let waited = self.now.mono.since(call.started.mono);
+        let limit = call.timeouts().dialer_ring_timeout.filter(|_| call.caller_side() == Side::Dialer);
+        let by_time = limit.filter(|limit| waited > *limit).map(|_| EndCause::DialerRingTimeout);
+        let cause = by_reason.or(by_time).unwrap_or(EndCause::CallerCancel);
+        let lines = reason_lines(&reasons);
+        self.stop(handle, cause, reasons, &lines);
+    }
+
+    /// Stops a call that has no final response: its legs are cancelled and may still answer within
+    /// the grace. The first cause decides.
+    pub(crate) fn stop(&mut self, handle: Handle, cause: EndCause, reasons: Vec<Box<str>>, lines: &str) {
+        let now = self.now.mono;
+        let Some(call) = self.calls.get_mut(handle) else { return };
+        let grace = call.timeouts().cancel_grace;
+        let t1 = call.timeouts().t1;
+        let Some(setup) = call.setup_mut().filter(|setup| setup.stopping.is_none()) else { return };
+        setup.stopping = Some(Stopping { cause, since: now });
+        let legs = setup.legs.clone();
+        call.reasons = reasons;
+        self.clear_call_timer(handle, CallTimer::NoAnswer);
+        self.clear_call_timer(handle, CallTimer::Progress);
+        for leg in &legs {
+            self.cancel_client(leg.client, lines);
+        }
+        // Where nothing has come back, a CANCEL cannot go out: waiting longer than a round trip for an
+        // answer to it would only keep the caller.
+        let any_heard = legs.iter().any(|leg| self.is_open_leg(leg.client, false));
+        self.set_call_timer(handle, CallTimer::CancelGrace, if any_heard { grace } else { grace.min(t1) });
+    }
+
+    /// A 1xx other than 100.
+    fn on_provisional(&mut self, handle: Handle, tx: Handle, upstream: Handle, flow: &Flow, message: &Message) {
+        let now = self.now.mono;
+        let Some(call) = self.calls.get_mut(handle) else { return };
+        let code = message.code();
+        let Some(setup) = call.setup() else { return };
+        let is_given_up = setup.legs.iter().any(|leg| leg.client == tx && leg.is_given_up);
+        let stopping = setup.stopping.as_ref().map(|stopping| stopping.since);
+        if is_given_up {
+            return;
+        }
+        let mut is_first_ringing = false;
+        if (180..190).contains(&code) {
+            call.progress_at.get_or_insert(now);
+            call.early_media |= !message.body().is_empty();
+            call.progress_q850 = q850(&reason_fields(message)).or(call.progress_q850);
+            if code == 180 && call.ringing_at.is_none() {
+                call.ringing_at = Some(now);
+                is_first_ringing = true;
+            }
+        }
+        if let Some(since) = stopping {
+            // The CANCEL that was held is out: from here the whole grace counts.
+            let grace = call.timeouts().cancel_grace.saturating_sub(now.since(since));
+            self.set_call_timer(handle, CallTimer::CancelGrace, grace);
+        } else if (180..190).contains(&code) {
+            self.clear_call_timer(handle, CallTimer::Progress);
+        }
+        if is_first_ringing {
+            self.set_call_state(handle, CallState::Ringing);
+            self.tell(handle, EventKind::Ringing);
+        }
+        self.learn_dialog(handle, tx, flow, message);
+        self.forward_leg_response(handle, upstream, message, None, None);
+    }
+
+    fn on_leg_failure(&mut self, handle: Handle, tx: Handle, message: Message) {
+        let code = message.code();
+        let is_given_up = self.is_given_up(handle, tx);
+        if !is_given_up {
+            let server = self.server_of(handle, tx);
+            if let (Some(server), Some(field)) = (server, message.first(Name::RetryAfter)) {
+                if let (503, Some(wait)) = (code, seconds(message.value(field))) {
+                    self.health.entry(server).or_default().on_retry_after(self.now.mono, wait);
+                }
+            }
+        }
+        if !self.close_attempt(handle, tx, Some(code), AttemptResult::Failed) {
+            return;
+        }
+        if is_given_up && code < 600 && self.has_live_leg(handle) {
+            return;
+        }
+        if self.is_stopping(handle) {
+            return self.conclude_stop_with(handle, &message);
+        }
+        let Some(call) = self.calls.get(handle) else { return };
+        let may_fail_over = matches!(code, 500 | 502 | 503 | 504) && !call.early_media;
+        if may_fail_over && self.try_next(handle) {
+            return;
+        }
+        match code {
+            401 | 407 | 422 => self.on_challenge(handle, &message),
+            300..=399 => self.fail_with(handle, EndCause::Redirected, &message),
+            _ => self.fail_with(handle, EndCause::PeerFinal, &message),
+        }
+    }
+
+    /// 401, 407, 422: the caller has to ask again, and it is the same call when it does.
+    fn on_challenge(&mut self, handle: Handle, message: &Message) {
+        let Some(call) = self.calls.get_mut(handle) else { return };
+        let Some(setup) = call.setup() else { return };
+        let (upstream, cseq) = (setup.upstream, setup.cseq);
+        let window = call.timeouts().auth_retry_window;
+        let server = call.attempts.last().map(|attempt| attempt.server);
+        call.response = Some(peer_response(message));
+        call.reasons = reason_fields(message);
+        self.clear_call_timer(handle, CallTimer::NoAnswer);
+        self.clear_call_timer(handle, CallTimer::Progress);
+        self.abandon_legs(handle, None, ELSEWHERE_REASONS);
+        let at = self.now.mono;
+        if let Some(call) = self.calls.get_mut(handle) {
+            call.phase = Phase::Challenged(super::Challenged { at, cseq, server });
+        }
+        self.set_call_timer(handle, CallTimer::AuthWindow, window);
+        self.set_call_state(handle, CallState::Setup);
+        self.forward_leg_response(handle, upstream, message, None, None);
+    }
+
+    /// A response on its way to the caller.
+    pub(super) fn forward_leg_response(
+        &mut self,
+        handle: Handle,
+        upstream: Handle,
+        message: &Message,
+        stamp: Option<&[u8]>,
+        phrase: Option<&str>,
+    ) {
+        let policy = match self.calls.get(handle) {
+            Some(call) => call.policy.clone(),
+            None => self.policy.clone(),
+        };
+        let Some(server) = self.server_txs.get(upstream) else { return };
+        let strip = policy.stamp.headers.iter().map(|name| &**name).collect::<smallvec::SmallVec<[&str; 2]>>();
+        let change = forward::ResponseChange { strip: &strip, stamp, phrase, transport: server.reply.transport };
+        let bytes = forward::response(message, &change, &mut self.edits, &mut self.out);
+        self.respond(upstream, message.code(), bytes);
+    }
+
+    /// Ends the turn of a leg in the record; false where the call is not in setup any more.
+    fn close_attempt(&mut self, handle: Handle, tx: Handle, code: Option<u16>, result: AttemptResult) -> bool {
+        let Some(call) = self.calls.get_mut(handle) else { return false };
+        let Some(setup) = call.setup_mut() else { return false };
+        let Some(at) = setup.legs.iter().position(|leg| leg.client == tx) else { return false };
+        let leg = setup.legs.remove(at);
+        if !leg.is_given_up {
+            self.note_attempt(handle, leg.attempt, code, result);
+        }
+        true
+    }
+
+    pub(super) fn note_attempt(&mut self, handle: Handle, attempt: u8, code: Option<u16>, result: AttemptResult) {
+        let now = self.now.mono;
+        let Some(call) = self.calls.get_mut(handle) else { return };
+        let Some(attempt) = call.attempts.get_mut(usize::from(attempt)).filter(|attempt| attempt.ended.is_none())
+        else {
+            return;
+        };
+        attempt.ended = Some(now);
+        attempt.code = code;
+        let server = attempt.server;
+        self.stats.on_attempt(server, result);
+        if let Some(code) = code {
+            self.stats.on_final_response(server, code);
+        }
+    }
+
+    fn server_of(&self, handle: Handle, tx: Handle) -> Option<ServerId> {
+        let call = self.calls.get(handle)?;
+        let leg = call.setup()?.legs.iter().find(|leg| leg.client == tx)?;
+        call.attempts.get(usize::from(leg.attempt)).map(|attempt| attempt.server)
+    }
+
+    /// A server spoke: whatever was thought of it, it is there.
+    fn heard_from(&mut self, handle: Handle, attempt: u8) {
+        let server =
+            self.calls.get(handle).and_then(|call| call.attempts.get(usize::from(attempt))).map(|tried| tried.server);
+        if let Some(health) = server.and_then(|server| self.health.get_mut(&server)) {
+            health.on_heard();
+        }
+    }
+
+    pub(super) fn stopping_cause(&self, handle: Handle) -> Option<EndCause> {
+        self.calls.get(handle)?.setup()?.stopping.as_ref().map(|stopping| stopping.cause)
+    }
+
+    fn is_stopping(&self, handle: Handle) -> bool {
+        self.stopping_cause(handle).is_some()
+    }
+
+    fn is_given_up(&self, handle: Handle, tx: Handle) -> bool {
+        let setup = self.calls.get(handle).and_then(|call| call.setup());
+        setup.is_some_and(|setup| setup.legs.iter().any(|leg| leg.client == tx && leg.is_given_up))
+    }
+
+    fn has_live_leg(&self, handle: Handle) -> bool {
+        let setup = self.calls.get(handle).and_then(|call| call.setup());
+        setup.is_some_and(|setup| setup.legs.iter().any(|leg| !leg.is_given_up))
+    }
+
+    /// Whether a leg has answered something but no final response; with `silent_too`, or nothing at all.
+    pub(super) fn is_open_leg(&self, tx: Handle, silent_too: bool) -> bool {
+        self.client_txs.get(tx).is_some_and(|client| !client.is_final() && (silent_too || !client.is_silent()))
+    }
+
+    pub(super) fn count_race(&mut self, race: Race) {
+        self.stats.on_race(race);
+    }
+}
+
+/// How a request leaves, as far as its sender decides.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Outgoing<'a> {
+    pub branch: &'a str,
+    pub uri: Option<&'a [u8]>,
+    pub own_routes: usize,
+    /// Whether it begins a dialog.
+    pub records: bool,
+    /// Whole header lines to add.
+    pub stamp: Option<&'a [u8]>,
+    pub to: Side,
+}
+
+impl Endpoint {
+    /// Writes a request for a hop: over TCP where it is too large for UDP, with the datagram to fall
+    /// back on.
+    pub(crate) fn outgoing(
+        &mut self,
+        message: &Message,
+        flow: &Flow,
+        hop: Hop,
+        policy: &Policy,
+        how: Outgoing<'_>,
+    ) -> (Hop, Bytes, Option<Box<Fallback>>) {
+        let bytes = self.write_request(message, flow, hop, policy, how);
+        if self.transport_for(&hop, bytes.len()) == hop.transport {
+            return (hop, bytes, None);
+        }
+        let listener = self.policy.listener(Transport::Tcp, hop.remote.ip()).map(|listener| listener.bound.port());
+        let mut over_tcp = Hop { transport: Transport::Tcp, ..hop };
+        over_tcp.local.set_port(listener.unwrap_or(hop.local.port()));
+        let large = self.write_request(message, flow, over_tcp, policy, how);
+        (over_tcp, large, Some(Box::new(Fallback { hop, bytes })))
+    }
+
+    fn write_request(&mut self, message: &Message, flow: &Flow, hop: Hop, policy: &Policy, how: Outgoing<'_>) -> Bytes {
+        let to = sent_by(policy, how.to, hop.local);
+        let via = format!("Via: SIP/2.0/{} {to};branch={}\r\n", hop.transport.via_name(), how.branch);
+        let mut record_route = String::new();
+        if how.records {
+            let from = sent_by(policy, how.to.opposite(), flow.local);
+            record_route = route::record_route(&to, hop.transport);
+            if (hop.transport, &to) != (flow.transport, &from) {
+                record_route.push_str(&route::record_route(&from, flow.transport));
+            }
+        }
+        let mut strip = policy.stamp.headers.iter().map(|name| &**name).collect::<smallvec::SmallVec<[&str; 4]>>();
+        if how.to == Side::Telephony {
+            strip.extend(policy.timeouts.no_answer_header.as_deref());
+            strip.push(&policy.voicemail_drop.header);
+        }
+        let change = forward::RequestChange {
+            flow,
+            via: &via,
+            record_route: &record_route,
+            uri: how.uri,
+            own_routes: how.own_routes,
+            strip: &strip,
+            stamp: how.stamp,
+            transport: hop.transport,
+        };
+        forward::request(message, &change, &mut self.edits, &mut self.out)
+    }
+
+    pub(crate) fn loop_hash_of(&self, message: &Message, side: Side, own_routes: usize) -> u64 {
+        let routed = crate::endpoint::routes_behind(message, own_routes);
+        self.keys.loop_hash(message, side, &routed)
+    }
+}
+
+/// Host and port that a side's peers know us by at `local`.
+pub(crate) fn sent_by(policy: &Policy, side: Side, local: std::net::SocketAddr) -> String {
+    match policy.advertise.get(side.index()).and_then(Option::as_deref) {
+        Some(host) => format!("{host}:{}", local.port()),
+        None => std::net::SocketAddr::new(local.ip().to_canonical(), local.port()).to_string(),
+    }
+}
+
+/// The final response of the far side, as the record keeps it.
+pub(super) fn peer_response(message: &Message) -> FinalResponse {
+    let phrase = String::from_utf8_lossy(message.phrase()).into_owned();
+    FinalResponse { code: Some(message.code()), source: CodeSource::Peer, phrase: Some(phrase.into()) }
+}
+
+/// Where a server's INVITE goes, and the name under which that is recorded.
+fn target_of(own: &Policy, server: ServerId) -> Option<(&Target, std::sync::Arc<str>)> {
+    if server == ServerId::DIALER {
+        return own.dialer.target.as_ref().map(|target| (target, "dialer".into()));
+    }
+    own.server(server).map(|server| (&server.target, server.name.clone()))
+}
+
+/// The Request-URI that a server gets where the caller's named us: host and port become the server's,
+/// a `transport` parameter follows the hop, everything else stays.
+pub(crate) fn rewritten_uri(message: &Message, policy: &Policy, flow: &Flow, target: &Target) -> Option<Vec<u8>> {
+    if !route::names_us(message.uri(), policy, flow.local) {
+        return None;
+    }
+    let uri = Uri::parse(message.uri())?;
+    let text = message.uri();
+    let mut out = text.get(..uri.host_port.start)?.to_vec();
+    out.extend_from_slice(target.host_port.as_bytes());
+    out.extend(text.get(uri.host_port.end..uri.params.start)?);
+    for (name, value) in uri.params().iter() {
+        let value =
+            if name.eq_ignore_ascii_case(b"transport") { Some(target.hop.transport.label().as_bytes()) } else { value };
+        out.push(b';');
+        out.extend_from_slice(name);
+        if let Some(value) = value {
+            out.push(b'=');
+            out.extend_from_slice(value);
+        }
+    }
+    out.extend(text.get(uri.params.end..)?);
+    Some(out)
+}

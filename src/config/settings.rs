@@ -1,0 +1,133 @@
+//! The configuration as it is used: checked, with every name resolved, every secret read.
+
+use std::collections::HashMap;
+use std::net::{IpAddr, SocketAddr};
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use crate::flow::{Side, Transport};
+use crate::policy::{Listener, Policy, ServerId};
+
+/// What the shell needs of a configuration.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    pub listen: Vec<ListenAddress>,
+    pub admin: Option<Admin>,
+    /// `[metrics] listen`: /metrics, /livez and /readyz alone, without a token.
+    pub metrics_listen: Option<SocketAddr>,
+    pub events: Events,
+    pub sockets: SocketLimits,
+    pub logging: Logging,
+    /// The policy as far as it does not depend on bound sockets: `listeners` is empty and each
+    /// target's `hop.local` is unspecified until [`Settings::policy`] fills them in.
+    pub template: Policy,
+    /// Start-up warnings: overlaps of sources, a short `no_answer`, …
+    pub warnings: Vec<String>,
+}
+
+/// An address to listen on; the port may be 0.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ListenAddress {
+    pub transport: Transport,
+    pub address: SocketAddr,
+}
+
+/// The admin API.
+#[derive(Clone, Debug)]
+pub struct Admin {
+    pub listen: SocketAddr,
+    /// The bearer token, where one is needed.
+    pub token: Option<String>,
+}
+
+/// What becomes of events.
+#[derive(Clone, Debug)]
+pub struct Events {
+    pub source: String,
+    pub file: Option<PathBuf>,
+    pub stdout: bool,
+    /// Bytes of events that may wait for a sink.
+    pub memory_limit: usize,
+    pub mask: MaskNumbers,
+}
+
+/// What is shown of numbers.
+#[derive(Clone, Debug)]
+pub enum MaskNumbers {
+    None,
+    /// All but the last two digits are hidden.
+    Partial,
+    /// HMAC-SHA256 with this key, in hexadecimal.
+    Hash(Arc<[u8]>),
+}
+
+/// Limits that belong to sockets.
+#[derive(Clone, Copy, Debug)]
+pub struct SocketLimits {
+    pub message_bytes: usize,
+    pub tcp_connections: usize,
+}
+
+/// Logs.
+#[derive(Clone, Debug)]
+pub struct Logging {
+    /// A filter directive: `info`, `sipstamp=debug`, …
+    pub level: String,
+    pub format: LogFormat,
+}
+
+/// How a log line looks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LogFormat {
+    Text,
+    Json,
+}
+
+/// Gives server names their ids, the same ones for as long as the process lives.
+#[derive(Clone, Debug, Default)]
+pub struct ServerNames {
+    ids: HashMap<Arc<str>, ServerId>,
+}
+
+/// What only the socket layer knows when a policy is made.
+pub trait Locate {
+    /// The local address that routing chooses towards `remote`, with the port of the listener for
+    /// `transport`; `None` where no listener of that family is there.
+    fn local_towards(&mut self, transport: Transport, remote: SocketAddr) -> Option<SocketAddr>;
+}
+
+impl ServerNames {
+    /// The id of a name; the first server's is 1.
+    pub fn id(&mut self, name: &Arc<str>) -> ServerId {
+        let next = ServerId(u16::try_from(self.ids.len() + 1).unwrap_or(u16::MAX));
+        *self.ids.entry(name.clone()).or_insert(next)
+    }
+}
+
+impl Settings {
+    /// The policy for the core, with what the sockets know filled in.
+    pub fn policy(&self, listeners: Vec<Listener>, locate: &mut dyn Locate, names: &mut ServerNames) -> Policy {
+        let mut policy = self.template.clone();
+        policy.listeners = listeners;
+        let targets = policy.servers.iter_mut().map(|server| {
+            server.id = names.id(&server.name);
+            &mut server.target
+        });
+        for target in targets.chain(&mut policy.dialer.target) {
+            if let Some(local) = locate.local_towards(target.hop.transport, target.hop.remote) {
+                target.hop.local = local;
+            }
+        }
+        policy
+    }
+
+    /// The host that a side's messages name us by, where it is configured.
+    pub fn advertised(&self, side: Side) -> Option<&str> {
+        self.template.advertise.get(side.index()).and_then(Option::as_deref)
+    }
+
+    /// Whether an address is this machine's alone.
+    pub fn is_loopback(address: IpAddr) -> bool {
+        address.to_canonical().is_loopback()
+    }
+}

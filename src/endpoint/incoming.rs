@@ -1,0 +1,243 @@
+//! Requests as they arrive: whose they are, whether they are known, and who treats them.
+
+use std::net::SocketAddr;
+
+use super::{Endpoint, Notice, Output, Reply, Transmit};
+use crate::arena::Handle;
+use crate::flow::{Flow, Side};
+use crate::policy::{Strangers, Target};
+use crate::proxy::{forward, make, route};
+use crate::sip::{Message, Method, Name, Rejected, Start, scheme};
+use crate::stats::{Refused, Way};
+use crate::transaction::{Key, Keyring, server};
+
+/// A new request, past the door.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Arrival {
+    pub tx: Handle,
+    pub key: Key,
+    pub flow: Flow,
+    pub side: Side,
+    /// Of the Via, for loops and for our branch.
+    pub loop_hash: u64,
+}
+
+impl Endpoint {
+    pub(super) fn on_request(&mut self, flow: Flow, message: Message) {
+        let method = message.method();
+        let Some(side) = self.side_of(&flow).or_else(|| self.side_of_dialog(&flow, &message)) else {
+            return self.on_stranger(&flow, &message);
+        };
+        self.stats.on_request(method, side, Way::Received);
+        let key = self.keys.server(&message, false);
+        let known = self.server_index.get(&key).copied();
+        match (method, known) {
+            (Method::Ack, Some(tx)) if !self.on_ack_of(tx) => {}
+            (Method::Ack, _) => self.forward_ack(flow, side, key, message),
+            (_, Some(tx)) => self.on_repeated_request(tx),
+            (Method::Cancel, None) => self.on_cancel(flow, side, key, message),
+            (_, None) => self.on_new_request(flow, side, key, message),
+        }
+    }
+
+    pub(super) fn on_broken(&mut self, flow: Flow, rejected: &Rejected) {
+        let is_known = self.side_of(&flow).is_some();
+        self.stats.on_rejected(rejected.reason.label());
+        self.push(Output::Notice(Notice {
+            remote: flow.remote,
+            reason: rejected.reason.label(),
+            detail: rejected.detail,
+        }));
+        let Some(answerable) = rejected.answerable.as_ref().filter(|_| is_known) else { return };
+        let tag = self.keys.name(&answerable.raw).0 as u64;
+        let made = make::Response { code: rejected.code, phrase: None, tag, extra: "" };
+        let bytes = make::response_to_broken(answerable, &flow, made, &mut self.out);
+        let mut hop = flow.reply();
+        if flow.connection.is_none() && answerable.via.rport.is_none() {
+            hop.remote.set_port(answerable.via.port.unwrap_or(route::DEFAULT_PORT));
+        }
+        let side = self.side_of(&flow).unwrap_or(Side::Dialer);
+        self.stats.on_response(rejected.code, side, Way::Sent);
+        self.transmit(Transmit { hop, bytes, side, owner: None, connect_timeout: None });
+    }
+
+    /// Whose flow it is by configuration: on a connection that we opened, its target's.
+    pub(crate) fn side_of(&self, flow: &Flow) -> Option<Side> {
+        flow.opened_for.or_else(|| self.policy.source(flow.remote).map(|source| source.side))
+    }
+
+    /// Something was refused: counted, and told at most once per source and second.
+    pub(crate) fn refuse(&mut self, flow: &Flow, why: Refused) {
+        self.stats.on_rejected(why.label());
+        if why == Refused::Stranger {
+            self.push(Output::Notice(Notice {
+                remote: flow.remote,
+                reason: why.label(),
+                detail: "not from a configured source",
+            }));
+        }
+    }
+
+    /// What a new request must pass (RFC 3261 §16.3); false where it was answered here. `is_call` where
+    /// the answer ends a call.
+    pub(crate) fn validate(&mut self, at: &Arrival, message: &Message) -> Result<(), (Reply<'static>, String)> {
+        let refuse = |code, extra: &str| Err((Reply { code, ..Reply::default() }, extra.to_owned()));
+        let is_known_scheme = scheme(message.uri())
+            .is_some_and(|scheme| scheme.eq_ignore_ascii_case(b"sip") || scheme.eq_ignore_ascii_case(b"tel"));
+        if !is_known_scheme {
+            return refuse(416, "");
+        }
+        if forward::max_forwards(message) == Some(0) {
+            return refuse(483, "");
+        }
+        let unsupported = message
+            .elements(Name::ProxyRequire)
+            .map(|element| String::from_utf8_lossy(message.bytes(element.range)).into_owned())
+            .collect::<Vec<_>>();
+        if !unsupported.is_empty() {
+            return refuse(420, &format!("Unsupported: {}\r\n", unsupported.join(", ")));
+        }
+        let _ = at;
+        Ok(())
+    }
+
+    pub(crate) fn dialer_target(&self) -> Option<&Target> {
+        self.policy.dialer.target.as_ref()
+    }
+
+    fn on_new_request(&mut self, flow: Flow, side: Side, key: Key, message: Message) {
+        let message = self.unroute_strictly(message, flow.local);
+        let own_routes = route::own_routes(&message, &self.policy, flow.local);
+        let routed = routes_behind(&message, own_routes);
+        let loop_hash = self.keys.loop_hash(&message, side, &routed);
+        let is_initial = message.to_tag().is_none();
+        let tx = self.add_server(key, flow, side, message.clone(), server::User::Local);
+        let at = Arrival { tx, key, flow, side, loop_hash };
+        if message.method() == Method::Invite {
+            self.reply(tx, Reply { code: 100, ..Reply::default() });
+        }
+        if message.first(Name::MaxForwards).is_some() && forward::max_forwards(&message).is_none_or(|hops| hops > 255) {
+            self.stats.on_rejected(Refused::BadMaxForwards.label());
+            return self.reply(tx, Reply { code: 400, phrase: Some("Bad Max-Forwards"), ..Reply::default() });
+        }
+        if is_looping(&message, loop_hash) {
+            self.stats.on_rejected(Refused::Loop.label());
+            return self.reply(tx, Reply { code: 482, ..Reply::default() });
+        }
+        match message.method() {
+            Method::Invite if is_initial => self.on_initial_invite(at, message),
+            Method::Options if self.is_for_us(&message, flow.local) => self.answer_options(tx),
+            _ => match self.validate(&at, &message) {
+                Err((reply, extra)) => self.reply(tx, Reply { extra: &extra, ..reply }),
+                Ok(()) if is_initial => self.relay_out_of_dialog(at, message, own_routes),
+                Ok(()) => self.relay_in_dialog(at, message, own_routes),
+            },
+        }
+    }
+
+    /// A CANCEL is answered here, whatever it meets (RFC 3261 §16.10).
+    fn on_cancel(&mut self, flow: Flow, side: Side, key: Key, message: Message) {
+        let invite = self.server_index.get(&self.keys.server(&message, true)).copied();
+        let reasons = reason_fields(&message);
+        let tx = self.add_server(key, flow, side, message, server::User::Local);
+        let found = invite
+            .and_then(|invite| self.server_txs.get(invite).map(|server| (invite, server.user, server.is_final())));
+        let Some((invite, user, is_final)) = found else {
+            self.stats.on_rejected(Refused::UnmatchedCancel.label());
+            return self.reply(tx, Reply { code: 481, ..Reply::default() });
+        };
+        self.reply(tx, Reply { code: 200, ..Reply::default() });
+        if is_final {
+            return;
+        }
+        match user {
+            server::User::Call(call) => self.on_caller_cancel(call, reasons),
+            server::User::Relay(Some(client)) => self.cancel_client(client, &reason_lines(&reasons)),
+            server::User::Relay(None) => self.drop_pending_of(invite),
+            server::User::Local => {}
+        }
+    }
+
+    fn on_stranger(&mut self, flow: &Flow, message: &Message) {
+        self.refuse(flow, Refused::Stranger);
+        if self.policy.strangers == Strangers::Forbid && message.method() != Method::Ack {
+            let tag = self.keys.tag(self.keys.server(message, false));
+            let made = make::Response { code: 403, phrase: None, tag, extra: "" };
+            let bytes = make::response(message, flow, made, &mut self.out);
+            let hop = super::wire::reply_hop(message, flow);
+            self.transmit(Transmit { hop, bytes, side: Side::Dialer, owner: None, connect_timeout: None });
+        }
+    }
+
+    /// A request inside a dialog may come from an address that its side named there.
+    fn side_of_dialog(&self, flow: &Flow, message: &Message) -> Option<Side> {
+        let (call, dialog) = self.dialog_of(message)?;
+        let call = self.calls.get(call)?;
+        let dialog = call.dialog(dialog)?;
+        [call.caller_side(), call.callee_side()]
+            .into_iter()
+            .find(|side| dialog.party(*side, call.caller_side()).names(flow.remote.ip()))
+    }
+
+    /// Undoes what a strict router did (RFC 3261 §16.4): the last Route becomes the Request-URI.
+    fn unroute_strictly(&mut self, message: Message, local: SocketAddr) -> Message {
+        if !route::is_strictly_routed(&message, &self.policy, local) {
+            return message;
+        }
+        let (Some(last), Start::Request { uri, .. }) = (message.elements(Name::Route).last(), message.start()) else {
+            return message;
+        };
+        let target = route::address(message.bytes(last.range.clone()));
+        self.edits.clear();
+        self.edits.replace(uri.clone(), target);
+        self.edits.remove_element(&message, &last);
+        let bytes = self.edits.apply(&message, &mut self.out);
+        Self::own_request(&bytes).unwrap_or(message)
+    }
+
+    fn is_for_us(&self, message: &Message, local: SocketAddr) -> bool {
+        let names_nobody = crate::sip::Uri::parse(message.uri()).is_some_and(|uri| uri.user.is_none());
+        let is_for_us = names_nobody && route::names_us(message.uri(), &self.policy, local);
+        is_for_us || forward::max_forwards(message) == Some(0)
+    }
+
+    fn answer_options(&mut self, tx: Handle) {
+        let any_server_is_up = self.policy.servers.iter().any(|server| !self.health_of(server.id).is_down);
+        if self.is_draining || !any_server_is_up {
+            return self.reply(tx, Reply { code: 503, phrase: None, extra: RETRY_SOON });
+        }
+        let extra = "Allow: INVITE, ACK, CANCEL, BYE, OPTIONS, PRACK, UPDATE, INFO, REFER, SUBSCRIBE, NOTIFY, MESSAGE, REGISTER, PUBLISH\r\nAccept: application/sdp\r\n";
+        self.reply(tx, Reply { code: 200, phrase: None, extra });
+    }
+}
+
+/// What a 503 of ours asks for: seconds that a dialer waits before it tries again.
+pub(crate) const RETRY_SOON: &str = "Retry-After: 5\r\n";
+
+/// Values of the Reason fields as they stand.
+pub(crate) fn reason_fields(message: &Message) -> Vec<Box<str>> {
+    let text = |field| String::from_utf8_lossy(message.value(field)).into_owned().into_boxed_str();
+    message.all(Name::Reason).map(text).collect()
+}
+
+/// The same as whole lines.
+pub(crate) fn reason_lines(reasons: &[Box<str>]) -> String {
+    reasons.iter().fold(String::new(), |lines, reason| lines + "Reason: " + reason + "\r\n")
+}
+
+fn is_looping(message: &Message, loop_hash: u64) -> bool {
+    message.elements(Name::Via).skip(1).any(|element| {
+        crate::sip::Via::parse_at(message.raw(), element)
+            .and_then(|via| via.branch)
+            .is_some_and(|branch| Keyring::is_loop(message.bytes(branch), loop_hash))
+    })
+}
+
+/// The Route values behind our own.
+pub(crate) fn routes_behind(message: &Message, own: usize) -> Vec<u8> {
+    message.elements(Name::Route).skip(own).fold(Vec::new(), |mut all, element| {
+        all.extend_from_slice(message.bytes(element.range));
+        all.push(b'\n');
+        all
+    })
+}

@@ -1,0 +1,308 @@
+//! The root of the core: owns transactions and calls, routes input, drains what they put out.
+//!
+//! # The contract with the shell
+//!
+//! 1. Give it inputs with [`Endpoint::handle`] (one reading of the clocks for a whole batch is fine),
+//!    or commands with the methods that are named after them.
+//! 2. After each batch take outputs with [`Endpoint::poll_output`] until it says [`Output::Idle`].
+//! 3. Come back with [`Input::Timeout`] at the deadline that `Idle` named, or with an input before.
+//!
+//! Time never goes backwards between calls.
+
+mod ask;
+mod incoming;
+mod wire;
+
+use std::collections::VecDeque;
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::{Bytes, BytesMut};
+use foldhash::fast::FixedState;
+use hashbrown::HashMap;
+
+use crate::arena::{Arena, Handle};
+use crate::call::{CallTable, CallTimer, Redirects};
+use crate::event::{CallState, Event};
+use crate::flow::{Direction, Flow, Hop, Side};
+use crate::policy::{Policy, ServerId};
+use crate::proxy::{Pending, ServerHealth};
+use crate::sip::{Edits, Message, Rejected};
+use crate::stats::Stats;
+use crate::time::{Mono, Now};
+use crate::transaction::client::{ClientTx, Fallback};
+use crate::transaction::server::ServerTx;
+use crate::transaction::{Key, Keyring};
+use crate::wheel::Wheel;
+
+pub(crate) use incoming::{Arrival, RETRY_SOON, reason_fields, reason_lines, routes_behind};
+pub(crate) use wire::{Reply, Request};
+
+/// What the world does to the core.
+#[derive(Debug)]
+pub enum Input {
+    Message {
+        flow: Flow,
+        message: Message,
+    },
+    /// A message that could not be read.
+    Broken {
+        flow: Flow,
+        rejected: Box<Rejected>,
+    },
+    /// A [`Transmit`] with this owner could not be sent: connection refused, timed out, reset; datagram too long.
+    TransportFailed {
+        owner: Owner,
+    },
+    /// ICMP says that `remote` is not there (RFC 3261 §18.4); `quoted` is the start of our datagram.
+    Unreachable {
+        remote: SocketAddr,
+        quoted: Bytes,
+    },
+    /// The answer to [`Output::Resolve`]: empty where the name has no address.
+    Resolved {
+        query: QueryId,
+        addresses: Vec<IpAddr>,
+    },
+    /// The deadline of [`Output::Idle`] has come.
+    Timeout,
+    /// For new calls; an open call keeps the one it has.
+    Policy(Arc<Policy>),
+    /// No new calls from here on: 503 with Retry-After.
+    Drain,
+    /// Forced exit: every open call ends as `shutdown`, unanswered ones with CANCEL and 503.
+    Stop,
+}
+
+/// What the core wants done.
+#[derive(Debug)]
+pub enum Output {
+    Transmit(Transmit),
+    /// Look up the A and AAAA records of a name.
+    Resolve {
+        query: QueryId,
+        name: Box<str>,
+    },
+    Event(Box<Event>),
+    /// Something that an operator may want to read, at most once per source and second.
+    Notice(Notice),
+    /// Nothing until then; `None`: nothing at all.
+    Idle {
+        deadline: Option<Mono>,
+    },
+}
+
+/// Names who must hear that a transmit failed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Owner(pub u64);
+
+/// Names a name resolution.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct QueryId(pub u64);
+
+/// Bytes to send.
+#[derive(Debug)]
+pub struct Transmit {
+    pub hop: Hop,
+    pub bytes: Bytes,
+    /// The side that stands at the hop: a connection opened for this message belongs to it.
+    pub side: Side,
+    /// `None`: nobody waits; a failure is only counted.
+    pub owner: Option<Owner>,
+    /// Longest time to wait for a connection to open; `None`: the shell's own limit.
+    pub connect_timeout: Option<Duration>,
+}
+
+/// What is worth a line in the log, rate-limited by the shell.
+#[derive(Clone, Debug)]
+pub struct Notice {
+    pub remote: SocketAddr,
+    /// A closed label: `stranger`, `malformed`, …
+    pub reason: &'static str,
+    pub detail: &'static str,
+}
+
+/// Which calls a list shows.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Filter {
+    pub state: Option<CallState>,
+    pub direction: Option<Direction>,
+}
+
+/// Why a command was not done.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Refusal {
+    /// No open call by that name.
+    NotFound,
+    /// Several open calls by that name; use the call_uid.
+    Ambiguous(usize),
+    /// The call is not one for which this can be done; the reason, for people.
+    Conflict(&'static str),
+}
+
+/// What the shell chose at start-up.
+#[derive(Clone, Copy, Debug)]
+pub struct Seed {
+    /// Keys the hashes that make branches, tags and ids; random unless it is kept across restarts.
+    pub key: [u8; 16],
+}
+
+/// The core of one worker.
+pub struct Endpoint {
+    pub(crate) now: Now,
+    pub(crate) policy: Arc<Policy>,
+    pub(crate) keys: Keyring,
+    pub(crate) wheel: Wheel<Deadline>,
+    pub(crate) server_txs: Arena<ServerTx>,
+    pub(crate) server_index: HashMap<Key, Handle, FixedState>,
+    pub(crate) client_txs: Arena<ClientTx>,
+    pub(crate) client_index: HashMap<Key, Handle, FixedState>,
+    pub(crate) calls: CallTable,
+    pub(crate) redirects: Redirects,
+    /// Requests that wait for a name to be resolved.
+    pub(crate) pending: Arena<Pending>,
+    /// Large requests without a transaction that may have to go by UDP after all.
+    pub(crate) loose: Arena<(Fallback, Side)>,
+    pub(crate) health: HashMap<ServerId, ServerHealth, FixedState>,
+    /// Next hops that took no TCP connection for a large request, and until when that is remembered.
+    pub(crate) udp_only: HashMap<SocketAddr, Mono, FixedState>,
+    pub(crate) stats: Stats,
+    pub(crate) is_draining: bool,
+    /// Makes each call's uid its own.
+    pub(crate) serial: u64,
+    /// When the next new call fits the limit of calls per second.
+    pub(crate) next_call_at: Mono,
+    /// Messages that leave are written here and split off.
+    pub(crate) out: BytesMut,
+    pub(crate) edits: Edits,
+    outputs: VecDeque<Output>,
+}
+
+/// What a timer of the wheel is for.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Deadline {
+    /// Timer G.
+    ServerRetransmit(Handle),
+    /// Timers H, I, J, L: the server transaction ends.
+    ServerEnd(Handle),
+    /// A request that is no INVITE has waited long enough for a 100 (RFC 4320 §4.1).
+    ServerTrying(Handle),
+    /// Timers A, E.
+    ClientRetransmit(Handle),
+    /// Timers B, C, D, F, K, M: the client transaction ends, or has waited long enough.
+    ClientEnd(Handle),
+    Call(Handle, CallTimer),
+    /// A large request without a transaction is on its way, or lost.
+    Loose(Handle),
+    /// A name has not been resolved in time.
+    Pending(Handle),
+}
+
+impl Endpoint {
+    pub fn new(now: Now, seed: Seed, policy: Arc<Policy>) -> Endpoint {
+        let mut endpoint = Endpoint {
+            now,
+            keys: Keyring::new(&seed.key),
+            wheel: Wheel::new(now.mono),
+            server_txs: Arena::default(),
+            server_index: HashMap::default(),
+            client_txs: Arena::default(),
+            client_index: HashMap::default(),
+            calls: CallTable::default(),
+            redirects: Redirects::default(),
+            pending: Arena::default(),
+            loose: Arena::default(),
+            health: HashMap::default(),
+            udp_only: HashMap::default(),
+            stats: Stats::default(),
+            is_draining: false,
+            serial: 0,
+            next_call_at: now.mono,
+            out: BytesMut::new(),
+            edits: Edits::default(),
+            outputs: VecDeque::new(),
+            policy,
+        };
+        endpoint.stats.on_policy(&endpoint.policy);
+        endpoint
+    }
+
+    /// Takes one input. Follow it, or a batch of them, with [`Endpoint::poll_output`].
+    pub fn handle(&mut self, now: Now, input: Input) {
+        self.advance(now);
+        match input {
+            Input::Message { flow, message } if message.is_request() => self.on_request(flow, message),
+            Input::Message { flow, message } => self.on_response(flow, message),
+            Input::Broken { flow, rejected } => self.on_broken(flow, &rejected),
+            Input::TransportFailed { owner } => self.on_transport_failed(owner),
+            Input::Unreachable { remote, quoted } => self.on_unreachable(remote, &quoted),
+            Input::Resolved { query, addresses } => self.on_resolved(query, &addresses),
+            Input::Timeout => {}
+            Input::Policy(policy) => {
+                self.stats.on_policy(&policy);
+                self.policy = policy;
+            }
+            Input::Drain => self.is_draining = true,
+            Input::Stop => self.stop_all(),
+        }
+    }
+
+    /// The next thing to do.
+    pub fn poll_output(&mut self) -> Output {
+        match self.outputs.pop_front() {
+            Some(output) => output,
+            None => Output::Idle { deadline: self.wheel.next_deadline() },
+        }
+    }
+
+    pub fn policy(&self) -> &Arc<Policy> {
+        &self.policy
+    }
+
+    /// Fires whatever was due by `now`.
+    pub(crate) fn advance(&mut self, now: Now) {
+        self.now = now;
+        while let Some(deadline) = self.wheel.pop(now.mono) {
+            self.on_deadline(deadline);
+        }
+    }
+
+    pub(crate) fn push(&mut self, output: Output) {
+        self.outputs.push_back(output);
+    }
+
+    fn on_deadline(&mut self, deadline: Deadline) {
+        match deadline {
+            Deadline::ServerRetransmit(tx) => self.on_server_retransmit(tx),
+            Deadline::ServerEnd(tx) => self.remove_server(tx),
+            Deadline::ServerTrying(tx) => self.on_server_trying(tx),
+            Deadline::ClientRetransmit(tx) => self.on_client_retransmit(tx),
+            Deadline::ClientEnd(tx) => self.on_client_end(tx),
+            Deadline::Call(call, timer) => self.on_call_timer(call, timer),
+            Deadline::Loose(loose) => {
+                self.loose.remove(loose);
+            }
+            Deadline::Pending(pending) => self.on_unresolved(pending),
+        }
+    }
+
+    fn stop_all(&mut self) {
+        self.is_draining = true;
+        let open = self.calls.iter().map(|(handle, _)| handle).collect::<Vec<_>>();
+        for call in open {
+            self.shut_down_call(call);
+        }
+    }
+}
+
+impl std::fmt::Debug for Endpoint {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Endpoint")
+            .field("calls", &self.calls.len())
+            .field("server_transactions", &self.server_txs.len())
+            .field("client_transactions", &self.client_txs.len())
+            .field("timers", &self.wheel.len())
+            .finish_non_exhaustive()
+    }
+}

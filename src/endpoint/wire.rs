@@ -1,0 +1,493 @@
+//! Transactions at work: what they send, when they send it again, and when they end.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use smallvec::SmallVec;
+
+use super::{Deadline, Endpoint, Output, Owner, Transmit};
+use crate::arena::Handle;
+use crate::flow::{Flow, Hop, Side, Transport};
+use crate::policy::Timeouts;
+use crate::proxy::make;
+use crate::sip::{Limits, Message, Method};
+use crate::stats::{RetransmitKind, Way};
+use crate::transaction::client::{self, Cancel, ClientTx, Fallback, OnResponse};
+use crate::transaction::server::{self, OnAck, OnRepeat, ServerTx};
+use crate::transaction::{Key, MAGIC_COOKIE};
+
+/// Above this a request goes by TCP where the next hop takes it (RFC 3261 §18.1.1).
+pub const LARGE_REQUEST: usize = 1300;
+/// A next hop takes TCP if a connection opens within this time.
+const TCP_FOR_LARGE: Duration = Duration::from_millis(500);
+/// For how long it is remembered that one did not.
+const UDP_ONLY_FOR: Duration = Duration::from_secs(60);
+/// Bit of an owner that names a request without transaction.
+const LOOSE: u64 = 1 << 31;
+/// Our own messages are read back without limits: they were within them when they came.
+const OWN: Limits = Limits { message_bytes: usize::MAX, fields: usize::MAX };
+
+/// A response to make for a server transaction.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Reply<'a> {
+    pub code: u16,
+    pub phrase: Option<&'a str>,
+    /// Whole header lines.
+    pub extra: &'a str,
+}
+
+/// A request to start a client transaction with.
+#[derive(Debug)]
+pub(crate) struct Request {
+    pub branch: String,
+    pub method: Method,
+    /// The method as it stands on the wire.
+    pub method_text: Bytes,
+    pub hop: Hop,
+    pub side: Side,
+    pub bytes: Bytes,
+    pub fallback: Option<Box<Fallback>>,
+    pub user: client::User,
+}
+
+impl Endpoint {
+    // -- server transactions --------------------------------------------------------------------
+
+    pub(crate) fn add_server(
+        &mut self,
+        key: Key,
+        flow: Flow,
+        side: Side,
+        request: Message,
+        user: server::User,
+    ) -> Handle {
+        let is_invite = request.method() == Method::Invite;
+        let timeouts = ServerTx::timeouts_of(&self.policy.timeouts);
+        let tx = self.server_txs.insert(ServerTx {
+            key,
+            is_invite,
+            state: if is_invite { server::State::Proceeding } else { server::State::Trying },
+            reply: reply_hop(&request, &flow),
+            flow,
+            side,
+            user,
+            request: Some(request),
+            last: None,
+            stamp: None,
+            repeats: 0,
+            interval: Duration::ZERO,
+            retransmit: None,
+            end: None,
+            timeouts,
+        });
+        self.server_index.insert(key, tx);
+        if !is_invite {
+            // Until Timer E of the client reaches T2: the sum of T1, 2·T1, … below T2 is T2 − T1.
+            let [t1, t2, _] = timeouts;
+            let timer = self.wheel.insert(self.now.mono + t2.saturating_sub(t1), Deadline::ServerTrying(tx));
+            self.set_server_end(tx, Some(timer));
+        }
+        tx
+    }
+
+    /// Sends a response that is ready, if the transaction still takes one.
+    pub(crate) fn respond(&mut self, tx: Handle, code: u16, bytes: Bytes) {
+        let Some(server) = self.server_txs.get_mut(tx).filter(|server| server.takes(code)) else { return };
+        let finished = server.on_response(code);
+        let (hop, side) = (server.reply, server.side);
+        // A 2xx to an INVITE is repeated by whoever sent it, not by us (RFC 6026 §7.1).
+        server.last = (!(server.is_invite && (200..300).contains(&code))).then(|| bytes.clone());
+        if let Some(finished) = finished {
+            server.request = None;
+            let now = self.now.mono;
+            let end = self.wheel.insert(now + finished.end, Deadline::ServerEnd(tx));
+            self.set_server_end(tx, Some(end));
+            if let Some(interval) = finished.retransmit {
+                let retransmit = self.wheel.insert(now + interval, Deadline::ServerRetransmit(tx));
+                if let Some(server) = self.server_txs.get_mut(tx) {
+                    server.retransmit = Some(retransmit);
+                }
+            }
+        }
+        self.stats.on_response(code, side, Way::Sent);
+        self.transmit(Transmit { hop, bytes, side, owner: None, connect_timeout: None });
+    }
+
+    /// Makes a response and sends it.
+    pub(crate) fn reply(&mut self, tx: Handle, reply: Reply<'_>) {
+        let Some(server) = self.server_txs.get(tx) else { return };
+        let Some(request) = server.request.as_ref() else { return };
+        let made = make::Response {
+            code: reply.code,
+            phrase: reply.phrase,
+            tag: self.keys.tag(server.key),
+            extra: reply.extra,
+        };
+        let bytes = make::response(request, &server.flow, made, &mut self.out);
+        self.respond(tx, reply.code, bytes);
+    }
+
+    /// A request that came again.
+    pub(crate) fn on_repeated_request(&mut self, tx: Handle) {
+        let Some(server) = self.server_txs.get_mut(tx) else { return };
+        let (hop, side) = (server.reply, server.side);
+        let answer = match server.on_repeat() {
+            OnRepeat::Answer => server.last.clone(),
+            OnRepeat::Absorb => None,
+        };
+        let (user, repeats) = (server.user, server.repeats);
+        self.stats.on_retransmission(side, RetransmitKind::RequestReceived);
+        if let (server::User::Call(call), true) = (user, repeats > MANY) {
+            self.note_anomaly(call, crate::outcome::Anomaly::Retransmissions);
+        }
+        if let Some(bytes) = answer {
+            self.stats.on_retransmission(side, RetransmitKind::ResponseSent);
+            self.transmit(Transmit { hop, bytes, side, owner: None, connect_timeout: None });
+        }
+    }
+
+    /// An ACK that belongs to a server transaction; true where it goes on to the other side.
+    pub(crate) fn on_ack_of(&mut self, tx: Handle) -> bool {
+        let Some(server) = self.server_txs.get_mut(tx) else { return true };
+        match server.on_ack() {
+            OnAck::Confirmed { timer_i } => {
+                if let Some(timer) = server.retransmit.take() {
+                    self.wheel.cancel(timer);
+                }
+                let end = self.wheel.insert(self.now.mono + timer_i, Deadline::ServerEnd(tx));
+                self.set_server_end(tx, Some(end));
+                false
+            }
+            OnAck::Absorb => false,
+            OnAck::Forward => true,
+        }
+    }
+
+    pub(super) fn on_server_retransmit(&mut self, tx: Handle) {
+        let Some(server) = self.server_txs.get_mut(tx) else { return };
+        server.retransmit = None;
+        let Some(interval) = server.on_retransmit() else { return };
+        let (hop, side, last) = (server.reply, server.side, server.last.clone());
+        server.retransmit = Some(self.wheel.insert(self.now.mono + interval, Deadline::ServerRetransmit(tx)));
+        if let Some(bytes) = last {
+            self.stats.on_retransmission(side, RetransmitKind::ResponseSent);
+            self.transmit(Transmit { hop, bytes, side, owner: None, connect_timeout: None });
+        }
+    }
+
+    pub(super) fn on_server_trying(&mut self, tx: Handle) {
+        if let Some(server) = self.server_txs.get_mut(tx) {
+            server.end = None;
+            if server.state == server::State::Trying {
+                self.reply(tx, Reply { code: 100, ..Reply::default() });
+            }
+        }
+    }
+
+    pub(crate) fn remove_server(&mut self, tx: Handle) {
+        let Some(server) = self.server_txs.remove(tx) else { return };
+        if self.server_index.get(&server.key) == Some(&tx) {
+            self.server_index.remove(&server.key);
+        }
+        for timer in [server.retransmit, server.end].into_iter().flatten() {
+            self.wheel.cancel(timer);
+        }
+    }
+
+    fn set_server_end(&mut self, tx: Handle, timer: Option<crate::wheel::TimerKey>) {
+        let Some(server) = self.server_txs.get_mut(tx) else { return };
+        if let Some(old) = std::mem::replace(&mut server.end, timer) {
+            self.wheel.cancel(old);
+        }
+    }
+
+    // -- client transactions --------------------------------------------------------------------
+
+    /// Sends a request and waits for its response.
+    pub(crate) fn start_client(&mut self, request: Request, timeouts: &Timeouts) -> Handle {
+        let key = self.keys.client(request.branch.as_bytes(), &request.method_text);
+        let mut client = ClientTx {
+            key,
+            is_invite: request.method == Method::Invite,
+            state: client::State::Calling,
+            user: request.user,
+            hop: request.hop,
+            side: request.side,
+            bytes: request.bytes,
+            cancel: Cancel::No,
+            is_abandoned: false,
+            fallback: request.fallback,
+            answered: SmallVec::new(),
+            repeats: 0,
+            interval: Duration::ZERO,
+            retransmit: None,
+            end: None,
+            timeouts: ServerTx::timeouts_of(timeouts),
+            timer_c: timeouts.timer_c,
+            note: None,
+        };
+        let (retransmit, timeout) = client.on_start();
+        let (hop, bytes, side) = (client.hop, client.bytes.clone(), client.side);
+        let connect_timeout = client.fallback.is_some().then_some(TCP_FOR_LARGE);
+        let tx = self.client_txs.insert(client);
+        self.client_index.insert(key, tx);
+        self.set_client_timers(tx, retransmit, Some(timeout));
+        self.stats.on_request(request.method, side, Way::Sent);
+        let owner = Some(Owner(tx.to_bits()));
+        self.transmit(Transmit { hop, bytes, side, owner, connect_timeout });
+        tx
+    }
+
+    /// A request for which nobody keeps state: an ACK of a 2xx.
+    pub(crate) fn send_loose(
+        &mut self,
+        method: Method,
+        hop: Hop,
+        side: Side,
+        bytes: Bytes,
+        fallback: Option<Box<Fallback>>,
+    ) {
+        self.stats.on_request(method, side, Way::Sent);
+        let connect_timeout = fallback.is_some().then_some(TCP_FOR_LARGE);
+        let owner = fallback.map(|fallback| {
+            let loose = self.loose.insert((*fallback, side));
+            self.wheel.insert(self.now.mono + TCP_FOR_LARGE * 4, Deadline::Loose(loose));
+            Owner(loose.to_bits() | LOOSE)
+        });
+        self.transmit(Transmit { hop, bytes, side, owner, connect_timeout });
+    }
+
+    /// The transport for a request of this size to a UDP next hop.
+    pub(crate) fn transport_for(&self, hop: &Hop, bytes: usize) -> Transport {
+        let tcp_is_here = || self.policy.listener(Transport::Tcp, hop.remote.ip()).is_some();
+        let refused = || self.udp_only.get(&hop.remote).is_some_and(|until| self.now.mono < *until);
+        match hop.transport {
+            Transport::Udp if bytes > LARGE_REQUEST && tcp_is_here() && !refused() => Transport::Tcp,
+            transport => transport,
+        }
+    }
+
+    pub(crate) fn on_response(&mut self, flow: Flow, message: Message) {
+        let via = message.via();
+        let branch = via.branch.clone().map(|range| message.bytes(range)).unwrap_or_default();
+        let method_text = message.bytes(message.essentials().cseq_method.clone());
+        let found = self.client_index.get(&self.keys.client(branch, method_text)).copied();
+        let Some((tx, client)) = found.and_then(|tx| self.client_txs.get_mut(tx).map(|client| (tx, client))) else {
+            return self.refuse(&flow, crate::stats::Refused::UnmatchedResponse);
+        };
+        let is_from_there = flow.remote.ip() == client.hop.remote.ip()
+            || (flow.connection.is_some() && flow.connection == client.hop.connection);
+        let side = client.side;
+        if !is_from_there && self.side_of(&flow) != Some(side) {
+            return self.refuse(&flow, crate::stats::Refused::Stranger);
+        }
+        let Some(client) = self.client_txs.get_mut(tx) else { return };
+        client.hop.connection = flow.connection.or(client.hop.connection);
+        self.stats.on_response(message.code(), side, Way::Received);
+        match client.on_response(message.code()) {
+            OnResponse::Pass { end, first } => {
+                let is_invite = client.is_invite;
+                if let Some(end) = end {
+                    self.set_client_timers(tx, None, Some(end));
+                }
+                if is_invite && first && message.code() < 200 {
+                    self.release_cancel(tx);
+                }
+                if is_invite && message.code() >= 300 {
+                    self.ack_failure(tx, &message);
+                }
+                self.on_client_response(tx, &flow, message);
+                self.end_if_reliable(tx);
+            }
+            OnResponse::AckAgain => {
+                self.on_repeated_response(tx);
+                self.ack_failure(tx, &message);
+            }
+            OnResponse::Absorb => self.on_repeated_response(tx),
+        }
+    }
+
+    pub(crate) fn on_repeated_response(&mut self, tx: Handle) {
+        let Some(client) = self.client_txs.get_mut(tx) else { return };
+        client.repeats = client.repeats.saturating_add(1);
+        let (side, user, repeats) = (client.side, client.user, client.repeats);
+        self.stats.on_retransmission(side, RetransmitKind::ResponseReceived);
+        if let (client::User::Leg { call, .. }, true) = (user, repeats > MANY) {
+            self.note_anomaly(call, crate::outcome::Anomaly::Retransmissions);
+        }
+    }
+
+    pub(super) fn on_client_retransmit(&mut self, tx: Handle) {
+        let Some(client) = self.client_txs.get_mut(tx) else { return };
+        client.retransmit = None;
+        let Some(interval) = client.on_retransmit() else { return };
+        client.retransmit = Some(self.wheel.insert(self.now.mono + interval, Deadline::ClientRetransmit(tx)));
+        let (hop, bytes, side) = (client.hop, client.bytes.clone(), client.side);
+        self.stats.on_retransmission(side, RetransmitKind::RequestSent);
+        self.transmit(Transmit { hop, bytes, side, owner: Some(Owner(tx.to_bits())), connect_timeout: None });
+    }
+
+    pub(super) fn on_client_end(&mut self, tx: Handle) {
+        let Some(client) = self.client_txs.get_mut(tx) else { return };
+        client.end = None;
+        if client.is_final() {
+            self.remove_client(tx);
+        } else {
+            self.on_client_timeout(tx);
+        }
+    }
+
+    pub(super) fn on_transport_failed(&mut self, owner: Owner) {
+        if owner.0 & LOOSE != 0 {
+            if let Some((fallback, side)) = self.loose.remove(Handle::from_bits(owner.0 & !LOOSE)) {
+                self.remember_udp_only(fallback.hop);
+                self.transmit(Transmit {
+                    hop: fallback.hop,
+                    bytes: fallback.bytes,
+                    side,
+                    owner: None,
+                    connect_timeout: None,
+                });
+            }
+            return;
+        }
+        let tx = Handle::from_bits(owner.0);
+        let Some(client) = self.client_txs.get_mut(tx).filter(|client| client.is_silent()) else { return };
+        let Some(fallback) = client.fallback.take() else { return self.on_client_unreachable(tx) };
+        (client.hop, client.bytes) = (fallback.hop, fallback.bytes);
+        let (retransmit, timeout) = client.on_start();
+        let (hop, bytes, side) = (client.hop, client.bytes.clone(), client.side);
+        self.remember_udp_only(hop);
+        self.set_client_timers(tx, retransmit, Some(timeout));
+        self.transmit(Transmit { hop, bytes, side, owner: Some(owner), connect_timeout: None });
+    }
+
+    /// ICMP quotes a datagram of ours: the branch in its topmost Via tells which.
+    pub(super) fn on_unreachable(&mut self, remote: std::net::SocketAddr, quoted: &[u8]) {
+        if quoted.starts_with(b"SIP/2.0") {
+            return;
+        }
+        let method = quoted.split(|byte| *byte == b' ').next().unwrap_or_default();
+        let Some(at) = memchr::memmem::find(quoted, b";branch=z9hG4bK") else { return };
+        let branch = quoted.get(at + b";branch=".len()..).unwrap_or_default();
+        let end = branch.iter().position(|byte| !byte.is_ascii_alphanumeric()).unwrap_or(branch.len());
+        let branch = branch.get(..end).filter(|branch| branch.len() > MAGIC_COOKIE.len()).unwrap_or_default();
+        let Some(tx) = self.client_index.get(&self.keys.client(branch, method)).copied() else { return };
+        let is_it = |client: &&mut ClientTx| client.is_silent() && client.hop.remote == remote;
+        if self.client_txs.get_mut(tx).as_ref().is_some_and(is_it) {
+            self.on_client_unreachable(tx);
+        }
+    }
+
+    pub(crate) fn remove_client(&mut self, tx: Handle) {
+        let Some(client) = self.client_txs.remove(tx) else { return };
+        if self.client_index.get(&client.key) == Some(&tx) {
+            self.client_index.remove(&client.key);
+        }
+        for timer in [client.retransmit, client.end].into_iter().flatten() {
+            self.wheel.cancel(timer);
+        }
+    }
+
+    /// Replaces both timers of a client transaction.
+    pub(crate) fn set_client_timers(&mut self, tx: Handle, retransmit: Option<Duration>, end: Option<Duration>) {
+        let now = self.now.mono;
+        let retransmit = retransmit.map(|after| self.wheel.insert(now + after, Deadline::ClientRetransmit(tx)));
+        let end = end.map(|after| self.wheel.insert(now + after, Deadline::ClientEnd(tx)));
+        let Some(client) = self.client_txs.get_mut(tx) else { return };
+        // A provisional response to a request that is no INVITE lets Timer E go on.
+        let keeps_going = retransmit.is_none() && client.state == client::State::Proceeding && !client.is_invite;
+        if !keeps_going {
+            if let Some(old) = std::mem::replace(&mut client.retransmit, retransmit) {
+                self.wheel.cancel(old);
+            }
+        }
+        if let Some(old) = std::mem::replace(&mut client.end, end) {
+            self.wheel.cancel(old);
+        }
+    }
+
+    /// Asks the far side to stop working on an INVITE: at once where it has answered 1xx, else as soon as it does (RFC 3261 §9.1).
+    pub(crate) fn cancel_client(&mut self, tx: Handle, reasons: &str) {
+        let Some(client) = self.client_txs.get_mut(tx) else { return };
+        if client.is_final() || client.cancel != Cancel::No {
+            return;
+        }
+        client.cancel = Cancel::Held(Bytes::copy_from_slice(reasons.as_bytes()));
+        if !client.is_silent() {
+            self.release_cancel(tx);
+        }
+    }
+
+    pub(crate) fn transmit(&mut self, transmit: Transmit) {
+        self.push(Output::Transmit(transmit));
+    }
+
+    /// A request of ours, read back.
+    pub(crate) fn own_request(bytes: &Bytes) -> Option<Message> {
+        Message::parse(bytes.clone(), &OWN).ok()
+    }
+
+    fn release_cancel(&mut self, tx: Handle) {
+        let Some(client) = self.client_txs.get_mut(tx) else { return };
+        let Cancel::Held(reasons) = &client.cancel else { return };
+        let reasons = reasons.clone();
+        let Some(invite) = Self::own_request(&client.bytes) else { return };
+        client.cancel = Cancel::Sent { answered: false };
+        let (hop, side, wait) = (client.hop, client.side, client.timeouts[0] * 64);
+        let branch = invite.via().branch.clone().map(|range| invite.bytes(range)).unwrap_or_default();
+        let request = Request {
+            branch: String::from_utf8_lossy(branch).into_owned(),
+            method: Method::Cancel,
+            method_text: Bytes::from_static(b"CANCEL"),
+            hop,
+            side,
+            bytes: make::cancel(&invite, std::str::from_utf8(&reasons).unwrap_or_default(), &mut self.out),
+            fallback: None,
+            user: client::User::Cancel { invite: tx },
+        };
+        let policy = self.policy.clone();
+        self.start_client(request, &policy.timeouts);
+        self.set_client_timers(tx, None, Some(wait));
+    }
+
+    fn ack_failure(&mut self, tx: Handle, response: &Message) {
+        let Some(client) = self.client_txs.get(tx) else { return };
+        let (hop, side) = (client.hop, client.side);
+        let Some(invite) = Self::own_request(&client.bytes) else { return };
+        let bytes = make::ack_of_failure(&invite, response, &mut self.out);
+        self.stats.on_request(Method::Ack, side, Way::Sent);
+        self.transmit(Transmit { hop, bytes, side, owner: None, connect_timeout: None });
+    }
+
+    /// Timer D, K and the like are zero on a stream.
+    fn end_if_reliable(&mut self, tx: Handle) {
+        let is_over =
+            |client: &ClientTx| client.state == client::State::Completed && client.hop.transport.is_reliable();
+        if self.client_txs.get(tx).is_some_and(is_over) {
+            self.remove_client(tx);
+        }
+    }
+
+    fn remember_udp_only(&mut self, hop: Hop) {
+        let now = self.now.mono;
+        self.udp_only.retain(|_, until| now < *until);
+        self.udp_only.insert(hop.remote, now + UDP_ONLY_FOR);
+    }
+}
+
+/// More repetitions of one message than this are an anomaly.
+const MANY: u16 = 3;
+
+/// Where responses to a request go (RFC 3261 §18.2.2, RFC 3581 §4).
+pub(crate) fn reply_hop(request: &Message, flow: &Flow) -> Hop {
+    let via = request.via();
+    let mut hop = flow.reply();
+    let port = via.port.unwrap_or(crate::proxy::route::DEFAULT_PORT);
+    if let Some(maddr) = via.maddr.clone().and_then(|range| crate::sip::host_ip(request.bytes(range))) {
+        hop.remote = std::net::SocketAddr::new(maddr, port);
+    } else if flow.transport.is_reliable() || via.rport.is_none() {
+        hop.remote.set_port(port);
+    }
+    hop
+}

@@ -1,0 +1,18 @@
+//! A SIP sidecar that gives every call between a dialer and a telephony server exactly one outcome.
+
+pub mod arena;
+pub mod call;
+pub mod closed;
+pub mod config;
+pub mod control;
+pub mod endpoint;
+pub mod event;
+pub mod flow;
+pub mod outcome;
+pub mod policy;
+pub mod proxy;
+pub mod sip;
+pub mod stats;
+pub mod time;
+pub mod transaction;
+pub mod wheel;

@@ -1,0 +1,110 @@
+//! The edits that a hop makes: RFC 3261 §16.6 on requests, §16.7 on responses. Every other byte stays.
+
+use bytes::{Bytes, BytesMut};
+
+use super::make;
+use crate::flow::{Flow, Transport};
+use crate::sip::{Edits, Message, Name};
+
+/// Max-Forwards of a request that bears none (§16.6 step 3).
+pub const MAX_FORWARDS: u32 = 70;
+
+/// How a request is changed.
+#[derive(Clone, Copy, Debug)]
+pub struct RequestChange<'a> {
+    pub flow: &'a Flow,
+    /// Our whole Via line.
+    pub via: &'a str,
+    /// Whole Record-Route lines, or nothing.
+    pub record_route: &'a str,
+    /// What the Request-URI becomes.
+    pub uri: Option<&'a [u8]>,
+    /// Route values at the top that are ours.
+    pub own_routes: usize,
+    /// Names of headers that nobody may see.
+    pub strip: &'a [&'a str],
+    /// Whole header lines to add at the end.
+    pub stamp: Option<&'a [u8]>,
+    pub transport: Transport,
+}
+
+/// How a response is changed.
+#[derive(Clone, Copy, Debug)]
+pub struct ResponseChange<'a> {
+    pub strip: &'a [&'a str],
+    pub stamp: Option<&'a [u8]>,
+    /// A reason phrase in place of the peer's.
+    pub phrase: Option<&'a str>,
+    pub transport: Transport,
+}
+
+/// The value of Max-Forwards; `None` where there is none.
+pub fn max_forwards(message: &Message) -> Option<u32> {
+    let field = message.first(Name::MaxForwards)?;
+    std::str::from_utf8(message.value(field)).ok()?.parse::<u32>().ok()
+}
+
+/// A request as it leaves.
+pub fn request(message: &Message, change: &RequestChange<'_>, edits: &mut Edits, out: &mut BytesMut) -> Bytes {
+    edits.clear();
+    if let (Some(uri), crate::sip::Start::Request { uri: range, .. }) = (change.uri, message.start()) {
+        edits.replace(range.clone(), uri);
+    }
+    let top = message.first(Name::Via).map_or(message.head_start(), |via| via.start as usize);
+    edits.insert(top, change.via.as_bytes());
+    if !change.record_route.is_empty() {
+        let at = message.first(Name::RecordRoute).map_or(top, |field| field.start as usize);
+        edits.insert(at, change.record_route.as_bytes());
+    }
+    match message.first(Name::MaxForwards) {
+        Some(field) => {
+            let left = max_forwards(message).unwrap_or(MAX_FORWARDS).saturating_sub(1);
+            let value = field.value_start as usize..field.value_end as usize;
+            edits.replace(value, left.to_string().as_bytes());
+        }
+        None => edits.insert(top, format!("Max-Forwards: {MAX_FORWARDS}\r\n").as_bytes()),
+    }
+    for (range, text) in make::via_marks(message.raw(), message.via(), change.flow).into_iter().flatten() {
+        edits.replace(range, text.as_bytes());
+    }
+    if change.own_routes > 0 {
+        edits.remove_first_elements(message, Name::Route, change.own_routes);
+    }
+    strip(message, change.strip, edits);
+    finish(message, change.stamp, change.transport, edits);
+    edits.apply(message, out)
+}
+
+/// A response as it leaves: without our Via.
+pub fn response(message: &Message, change: &ResponseChange<'_>, edits: &mut Edits, out: &mut BytesMut) -> Bytes {
+    edits.clear();
+    if let (Some(phrase), crate::sip::Start::Response { phrase: range, .. }) = (change.phrase, message.start()) {
+        edits.replace(range.clone(), phrase.as_bytes());
+    }
+    edits.remove_first_elements(message, Name::Via, 1);
+    strip(message, change.strip, edits);
+    finish(message, change.stamp, change.transport, edits);
+    edits.apply(message, out)
+}
+
+fn strip(message: &Message, names: &[&str], edits: &mut Edits) {
+    for (at, name) in names.iter().enumerate() {
+        // Two keys may name one header; a field is removed once.
+        if names.iter().take(at).any(|earlier| earlier.eq_ignore_ascii_case(name)) {
+            continue;
+        }
+        for field in message.named(name) {
+            edits.remove_field(field);
+        }
+    }
+}
+
+fn finish(message: &Message, stamp: Option<&[u8]>, transport: Transport, edits: &mut Edits) {
+    if let Some(stamp) = stamp {
+        edits.insert(message.head_end(), stamp);
+    }
+    // A datagram ends where it ends; a stream needs to be told (§20.14).
+    if transport.is_reliable() && message.first(Name::ContentLength).is_none() {
+        edits.insert(message.head_end(), format!("Content-Length: {}\r\n", message.body().len()).as_bytes());
+    }
+}

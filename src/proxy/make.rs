@@ -1,0 +1,228 @@
+//! Messages made here: responses (RFC 3261 §8.2.6), ACK (§17.1.1.3), CANCEL (§9.1), and requests
+//! inside a dialog (§12.2.1.1).
+//!
+//! They copy the raw fields of the message that they answer or belong to.
+
+use std::fmt::Write;
+
+use bytes::{BufMut, Bytes, BytesMut};
+
+use super::route::{self, RouteSet};
+use crate::flow::Flow;
+use crate::sip::{Answerable, Message, Method, Name, Via};
+
+/// A response to make.
+#[derive(Clone, Copy, Debug)]
+pub struct Response<'a> {
+    pub code: u16,
+    /// `None`: the usual one.
+    pub phrase: Option<&'a str>,
+    /// To tag, where the request has none and the code is above 100.
+    pub tag: u64,
+    /// Whole header lines.
+    pub extra: &'a str,
+}
+
+/// The reason phrase that RFC 3261 §21 and its extensions give a code that we send.
+pub const fn phrase(code: u16) -> &'static str {
+    match code {
+        100 => "Trying",
+        200 => "OK",
+        400 => "Bad Request",
+        403 => "Forbidden",
+        404 => "Not Found",
+        408 => "Request Timeout",
+        416 => "Unsupported URI Scheme",
+        420 => "Bad Extension",
+        480 => "Temporarily Unavailable",
+        481 => "Call/Transaction Does Not Exist",
+        482 => "Loop Detected",
+        483 => "Too Many Hops",
+        486 => "Busy Here",
+        487 => "Request Terminated",
+        488 => "Not Acceptable Here",
+        500 => "Server Internal Error",
+        503 => "Service Unavailable",
+        504 => "Server Time-out",
+        505 => "Version Not Supported",
+        513 => "Message Too Large",
+        603 => "Decline",
+        _ => "Final Response",
+    }
+}
+
+/// A response to a request that came on `flow`.
+pub fn response(request: &Message, flow: &Flow, made: Response<'_>, out: &mut BytesMut) -> Bytes {
+    status_line(out, made);
+    for field in request.fields() {
+        let whole = field.start as usize..field.end as usize;
+        match field.name {
+            Name::Via if whole.contains(&request.via().element.range.start) => {
+                put_via(out, request.raw(), whole, request.via(), flow);
+            }
+            Name::To if made.code > 100 && request.to_tag().is_none() => {
+                let value_end = field.value_end as usize;
+                out.put_slice(request.bytes(whole.start..value_end));
+                put(out, format_args!(";tag={:016x}", made.tag));
+                out.put_slice(request.bytes(value_end..whole.end));
+            }
+            Name::Via | Name::From | Name::To | Name::CallId | Name::CSeq => out.put_slice(request.bytes(whole)),
+            Name::Timestamp if made.code == 100 => out.put_slice(request.bytes(whole)),
+            _ => {}
+        }
+    }
+    finish(out, made.extra)
+}
+
+/// A response to a request that could not be read as a whole.
+pub fn response_to_broken(request: &Answerable, flow: &Flow, made: Response<'_>, out: &mut BytesMut) -> Bytes {
+    status_line(out, made);
+    for line in &request.lines {
+        if line.contains(&request.via.element.range.start) {
+            put_via(out, &request.raw, line.clone(), &request.via, flow);
+        } else {
+            out.put_slice(request.raw.get(line.clone()).unwrap_or_default());
+        }
+    }
+    finish(out, made.extra)
+}
+
+/// The ACK for a 3xx–6xx to `invite`, a request as we sent it.
+pub fn ack_of_failure(invite: &Message, response: &Message, out: &mut BytesMut) -> Bytes {
+    hop_by_hop(
+        invite,
+        "ACK",
+        response.first(Name::To).map(|to| (response, to.start as usize..to.end as usize)),
+        "",
+        out,
+    )
+}
+
+/// The CANCEL of `invite`, a request as we sent it; `reasons` are whole Reason lines.
+pub fn cancel(invite: &Message, reasons: &str, out: &mut BytesMut) -> Bytes {
+    let to = invite.first(Name::To).map(|to| (invite, to.start as usize..to.end as usize));
+    hop_by_hop(invite, "CANCEL", to, reasons, out)
+}
+
+/// One party of a dialog, as the other one addresses it.
+#[derive(Clone, Copy, Debug)]
+pub struct Party<'a> {
+    /// The party's remote target: the URI of its Contact.
+    pub target: &'a [u8],
+    pub routes: &'a RouteSet,
+    /// Whole value of the From field.
+    pub from: &'a [u8],
+    /// Whole value of the To field.
+    pub to: &'a [u8],
+    pub call_id: &'a [u8],
+    pub cseq: u32,
+}
+
+/// A request inside a dialog. `via` is our whole Via line, `extra` whole header lines.
+pub fn in_dialog(method: Method, party: Party<'_>, via: &str, extra: &str, out: &mut BytesMut) -> Bytes {
+    let routes = party.routes.iter().collect::<Vec<_>>();
+    // A first route without `lr` is a strict router (§12.2.1.1): it takes the Request-URI's place.
+    let strict = routes.first().filter(|first| !route::is_loose(first)).map(|first| route::address(first));
+    out.put_slice(method.label().as_bytes());
+    out.put_u8(b' ');
+    out.put_slice(strict.unwrap_or(party.target));
+    put(out, format_args!(" SIP/2.0\r\n{via}"));
+    for value in routes.iter().skip(usize::from(strict.is_some())) {
+        put_field(out, "Route", value);
+    }
+    if strict.is_some() {
+        out.put_slice(b"Route: <");
+        out.put_slice(party.target);
+        out.put_slice(b">\r\n");
+    }
+    out.put_slice(b"Max-Forwards: 70\r\n");
+    put_field(out, "From", party.from);
+    put_field(out, "To", party.to);
+    put_field(out, "Call-ID", party.call_id);
+    put(out, format_args!("CSeq: {} {}\r\n", party.cseq, method.label()));
+    finish(out, extra)
+}
+
+/// `received` and `rport` as RFC 3261 §18.2.1 and RFC 3581 §4 want them on the topmost Via: ranges of
+/// the original and what stands there instead.
+pub fn via_marks(raw: &[u8], via: &Via, flow: &Flow) -> [Option<(std::ops::Range<usize>, String)>; 2] {
+    let source = flow.remote.ip().to_canonical();
+    let host = raw.get(via.host.clone()).unwrap_or_default();
+    let wants_port = via.rport.as_ref();
+    let differs = crate::sip::host_ip(host).is_none_or(|host| host.to_canonical() != source);
+    let end = via.element.range.end;
+    let port = wants_port.map(|(range, _)| (range.clone(), format!(";rport={}", flow.remote.port())));
+    let received = match &via.received {
+        Some(range) => Some((range.clone(), format!(";received={source}"))),
+        None if differs || wants_port.is_some() => Some((end..end, format!(";received={source}"))),
+        None => None,
+    };
+    [port, received]
+}
+
+fn put_via(out: &mut BytesMut, raw: &[u8], whole: std::ops::Range<usize>, via: &Via, flow: &Flow) {
+    let mut marks = via_marks(raw, via, flow).into_iter().flatten().collect::<Vec<_>>();
+    marks.sort_by_key(|(range, _)| range.start);
+    let mut at = whole.start;
+    for (range, text) in marks {
+        out.put_slice(raw.get(at..range.start).unwrap_or_default());
+        out.put_slice(text.as_bytes());
+        at = range.end;
+    }
+    out.put_slice(raw.get(at..whole.end).unwrap_or_default());
+}
+
+fn status_line(out: &mut BytesMut, made: Response<'_>) {
+    let phrase = made.phrase.unwrap_or(phrase(made.code));
+    put(out, format_args!("SIP/2.0 {} {phrase}\r\n", made.code));
+}
+
+/// What ACK and CANCEL have in common: Request-URI, the one Via, From, Call-ID, CSeq number and Route
+/// of the INVITE.
+fn hop_by_hop(
+    invite: &Message,
+    method: &str,
+    to: Option<(&Message, std::ops::Range<usize>)>,
+    extra: &str,
+    out: &mut BytesMut,
+) -> Bytes {
+    put(out, format_args!("{method} "));
+    out.put_slice(invite.uri());
+    out.put_slice(b" SIP/2.0\r\n");
+    let mut via_is_there = false;
+    for field in invite.fields() {
+        let whole = field.start as usize..field.end as usize;
+        match field.name {
+            Name::Via if !via_is_there => {
+                via_is_there = true;
+                out.put_slice(invite.bytes(whole));
+            }
+            Name::From | Name::CallId | Name::Route => out.put_slice(invite.bytes(whole)),
+            Name::To => {
+                if let Some((message, range)) = &to {
+                    out.put_slice(message.bytes(range.clone()));
+                }
+            }
+            _ => {}
+        }
+    }
+    put(out, format_args!("Max-Forwards: 70\r\nCSeq: {} {method}\r\n", invite.cseq().number));
+    finish(out, extra)
+}
+
+fn put(out: &mut BytesMut, text: std::fmt::Arguments<'_>) {
+    // Writing to a buffer in memory cannot fail.
+    let _ = out.write_fmt(text);
+}
+
+fn put_field(out: &mut BytesMut, name: &str, value: &[u8]) {
+    put(out, format_args!("{name}: "));
+    out.put_slice(value);
+    out.put_slice(b"\r\n");
+}
+
+fn finish(out: &mut BytesMut, extra: &str) -> Bytes {
+    out.put_slice(extra.as_bytes());
+    out.put_slice(b"Content-Length: 0\r\n\r\n");
+    out.split().freeze()
+}

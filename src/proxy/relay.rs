@@ -1,0 +1,417 @@
+//! Requests that begin no call: inside a dialog along its route set, outside of one to a server.
+
+use std::net::{IpAddr, SocketAddr};
+use std::time::Duration;
+
+use bytes::Bytes;
+
+use super::route::{self, Host};
+use super::target::{ServerHealth, server_order};
+use crate::arena::Handle;
+use crate::call::{Outgoing, rewritten_uri};
+use crate::endpoint::{Arrival, Deadline, Endpoint, Output, QueryId, Reply, Request};
+use crate::flow::{Flow, Hop, Side, Transport};
+use crate::policy::ServerId;
+use crate::proxy::forward;
+use crate::sip::{Message, Method, Name, Start};
+use crate::stats::Refused;
+use crate::transaction::client::{self, Cancel};
+use crate::transaction::{Key, server};
+
+/// Longest time that a request waits for the name of its next hop.
+const RESOLVE_PATIENCE: Duration = Duration::from_secs(5);
+/// Requests that wait for a name at the same time.
+const MOST_PENDING: usize = 1_000;
+/// Tells the branch of a forwarded ACK from that of the INVITE before it.
+const ACK_ATTEMPT: u32 = u32::MAX;
+
+/// A request that waits for a name to be resolved.
+#[derive(Debug)]
+pub(crate) struct Pending {
+    relayed: Relayed,
+    message: Message,
+    port: u16,
+}
+
+/// A request on its way to the other side.
+#[derive(Clone, Debug)]
+pub(crate) struct Relayed {
+    /// `None` for an ACK.
+    tx: Option<Handle>,
+    key: Key,
+    flow: Flow,
+    side: Side,
+    loop_hash: u64,
+    own_routes: usize,
+    /// What the Request-URI becomes.
+    uri: Option<Vec<u8>>,
+    /// A Route line to add at the end, for a strict router.
+    route: Option<Vec<u8>>,
+    /// The way, but for the address where a name has to be resolved.
+    hop: Hop,
+    dialog: Option<(Handle, u8)>,
+}
+
+impl Endpoint {
+    /// The call and dialog that a request belongs to by Call-ID and tags.
+    pub(crate) fn dialog_of(&self, message: &Message) -> Option<(Handle, u8)> {
+        let (from, to) = (message.from_tag().unwrap_or_default(), message.to_tag()?);
+        self.calls.by_dialog(self.keys.dialog(message.call_id(), from, to))
+    }
+
+    /// OPTIONS, REGISTER, SUBSCRIBE, … outside of a dialog.
+    pub(crate) fn relay_out_of_dialog(&mut self, at: Arrival, message: Message, own_routes: usize) {
+        let policy = self.policy.clone();
+        let target = match at.side {
+            Side::Telephony => policy.dialer.target.as_ref(),
+            Side::Dialer => {
+                let order =
+                    server_order(&policy, &self.keys, message.call_id(), |id| self.health_of(id), self.now.mono);
+                order.first().and_then(|id| policy.server(*id)).map(|server| &server.target)
+            }
+        };
+        let Some(target) = target else {
+            self.stats.on_rejected(Refused::NoTarget.label());
+            return self.reply(at.tx, Reply { code: 404, ..Reply::default() });
+        };
+        let relayed = Relayed {
+            tx: Some(at.tx),
+            key: at.key,
+            flow: at.flow,
+            side: at.side,
+            loop_hash: at.loop_hash,
+            own_routes,
+            uri: rewritten_uri(&message, &policy, &at.flow, target),
+            route: None,
+            hop: target.hop,
+            dialog: None,
+        };
+        self.relay(relayed, message);
+    }
+
+    pub(crate) fn relay_in_dialog(&mut self, at: Arrival, message: Message, own_routes: usize) {
+        let mut relayed = Relayed {
+            tx: Some(at.tx),
+            key: at.key,
+            flow: at.flow,
+            side: at.side,
+            loop_hash: at.loop_hash,
+            own_routes,
+            uri: None,
+            route: None,
+            hop: at.flow.reply(),
+            dialog: self.dialog_of(&message),
+        };
+        if let Err(code) = self.route_in_dialog(&mut relayed, message) {
+            self.reply(at.tx, Reply { code, ..Reply::default() });
+        }
+    }
+
+    /// The ACK of a 2xx, or one that belongs to nothing (RFC 3261 §16: forwarded without a transaction).
+    pub(crate) fn forward_ack(&mut self, flow: Flow, side: Side, key: Key, message: Message) {
+        if forward::max_forwards(&message) == Some(0) {
+            return self.stats.on_rejected(Refused::TooManyHops.label());
+        }
+        let own_routes = route::own_routes(&message, &self.policy, flow.local);
+        let loop_hash = self.loop_hash_of(&message, side, own_routes);
+        let dialog = self.dialog_of(&message);
+        if let Some((call, dialog)) = dialog {
+            self.on_dialog_ack(call, dialog, side);
+        }
+        let hop = flow.reply();
+        let mut relayed =
+            Relayed { tx: None, key, flow, side, loop_hash, own_routes, uri: None, route: None, hop, dialog };
+        if self.route_in_dialog(&mut relayed, message).is_err() {
+            self.stats.on_rejected(Refused::StrayAck.label());
+        }
+    }
+
+    pub(crate) fn on_resolved(&mut self, query: QueryId, addresses: &[IpAddr]) {
+        let Some(mut pending) = self.pending.remove(Handle::from_bits(query.0)) else { return };
+        let transport = pending.relayed.hop.transport;
+        let reachable = addresses.iter().find(|address| self.policy.listener(transport, **address).is_some());
+        match reachable {
+            Some(address) => {
+                let relayed = &mut pending.relayed;
+                relayed.hop.remote = SocketAddr::new(*address, pending.port);
+                if relayed.hop.local.is_ipv4() != address.is_ipv4() {
+                    relayed.hop.local = self.local_for(transport, *address).unwrap_or(relayed.hop.local);
+                }
+                self.relay(pending.relayed, pending.message);
+            }
+            None => self.fail_pending(&pending.relayed),
+        }
+    }
+
+    pub(crate) fn on_unresolved(&mut self, pending: Handle) {
+        if let Some(pending) = self.pending.remove(pending) {
+            self.fail_pending(&pending.relayed);
+        }
+    }
+
+    /// The request that waits was cancelled.
+    pub(crate) fn drop_pending_of(&mut self, tx: Handle) {
+        let waiting = self.pending.iter().find(|(_, pending)| pending.relayed.tx == Some(tx)).map(|(handle, _)| handle);
+        if let Some(pending) = waiting {
+            self.pending.remove(pending);
+            self.reply(tx, Reply { code: 487, ..Reply::default() });
+        }
+    }
+
+    pub(crate) fn health_of(&self, server: ServerId) -> ServerHealth {
+        self.health.get(&server).copied().unwrap_or_default()
+    }
+
+    // -- what comes back ------------------------------------------------------------------------
+
+    /// A response that its client transaction let through.
+    pub(crate) fn on_client_response(&mut self, tx: Handle, flow: &Flow, message: Message) {
+        let Some(client) = self.client_txs.get_mut(tx) else { return };
+        match client.user {
+            client::User::Leg { upstream, .. } => self.on_leg_response(tx, upstream, flow, message),
+            client::User::Relay { server, call, dialog } => {
+                self.on_relay_response(tx, server, call, dialog, flow, message)
+            }
+            client::User::Bye { call } => {
+                if message.code() >= 200 {
+                    self.on_bye_done(call, tx, Some(message.code()));
+                }
+            }
+            client::User::Cancel { invite } => {
+                if let Some(invite) = self.client_txs.get_mut(invite).filter(|_| message.code() >= 200) {
+                    invite.cancel = Cancel::Sent { answered: true };
+                }
+            }
+            client::User::Nobody => {}
+        }
+    }
+
+    /// Nothing came back in time.
+    pub(crate) fn on_client_timeout(&mut self, tx: Handle) {
+        let Some(client) = self.client_txs.get(tx) else { return };
+        let (user, is_silent, is_invite) = (client.user, client.is_silent(), client.is_invite);
+        let is_abandoned = client.is_abandoned;
+        match user {
+            client::User::Leg { .. } if is_abandoned => {}
+            client::User::Leg { call, .. } => {
+                // Timer C: what rings too long is cancelled (RFC 3261 §16.8).
+                if !is_silent && !self.is_cancelled(tx) {
+                    self.cancel_client(tx, "");
+                    if let Some(client) = self.client_txs.get_mut(tx) {
+                        client.is_abandoned = true;
+                    }
+                    return self.on_leg_timeout(call, tx, is_silent);
+                }
+                self.on_leg_timeout(call, tx, is_silent);
+            }
+            client::User::Relay { server, call, .. } => {
+                if is_invite && !is_silent && !self.is_cancelled(tx) {
+                    return self.cancel_client(tx, "");
+                }
+                if let Some(call) = call {
+                    self.on_bye_done(call, tx, None);
+                }
+                if is_invite {
+                    self.reply(server, Reply { code: 408, ..Reply::default() });
+                } else {
+                    // RFC 4320 §4.2: no 408 for what is no INVITE; the transaction just ends.
+                    self.remove_server(server);
+                }
+            }
+            client::User::Bye { call } => self.on_bye_done(call, tx, None),
+            client::User::Cancel { .. } | client::User::Nobody => {}
+        }
+        self.remove_client(tx);
+    }
+
+    /// The next hop cannot be reached, and nothing had come back.
+    pub(crate) fn on_client_unreachable(&mut self, tx: Handle) {
+        let Some(client) = self.client_txs.get(tx) else { return };
+        match client.user {
+            client::User::Leg { .. } if client.is_abandoned => {}
+            client::User::Leg { call, .. } => self.on_leg_unreachable(call, tx),
+            client::User::Relay { server, call, .. } => {
+                if let Some(call) = call {
+                    self.on_bye_done(call, tx, None);
+                }
+                self.reply(server, Reply { code: 503, ..Reply::default() });
+            }
+            client::User::Bye { call } => self.on_bye_done(call, tx, None),
+            client::User::Cancel { .. } | client::User::Nobody => {}
+        }
+        self.remove_client(tx);
+    }
+
+    fn on_relay_response(
+        &mut self,
+        tx: Handle,
+        server: Handle,
+        call: Option<Handle>,
+        dialog: u8,
+        flow: &Flow,
+        message: Message,
+    ) {
+        let code = message.code();
+        if code == 100 {
+            return;
+        }
+        let note = self.client_txs.get_mut(tx).and_then(|client| if code >= 200 { client.note.take() } else { None });
+        let Some(upstream) = self.server_txs.get(server) else { return };
+        let (transport, stamp) = (upstream.reply.transport, upstream.stamp.clone());
+        let policy = match call.and_then(|call| self.calls.get(call)) {
+            Some(call) => call.policy.clone(),
+            None => self.policy.clone(),
+        };
+        let strip = policy.stamp.headers.iter().map(|name| &**name).collect::<smallvec::SmallVec<[&str; 2]>>();
+        let stamp = stamp.filter(|_| code >= 200);
+        let change = forward::ResponseChange { strip: &strip, stamp: stamp.as_deref(), phrase: None, transport };
+        let bytes = forward::response(&message, &change, &mut self.edits, &mut self.out);
+        self.respond(server, code, bytes);
+        if let (Some(call), Some(note)) = (call, note) {
+            self.on_dialog_response(call, dialog, tx, &note, flow, &message);
+        }
+    }
+
+    fn is_cancelled(&self, tx: Handle) -> bool {
+        self.client_txs.get(tx).is_some_and(|client| client.cancel != Cancel::No)
+    }
+
+    // -- the way there --------------------------------------------------------------------------
+
+    /// Finds the way of a request that has a To tag and sends it; `Err` with the code that it gets where there is none.
+    fn route_in_dialog(&mut self, relayed: &mut Relayed, message: Message) -> Result<(), u16> {
+        let last = relayed.dialog.and_then(|(call, dialog)| {
+            let call = self.calls.get(call)?;
+            let party = call.dialog(dialog)?.party(relayed.side.opposite(), call.caller_side());
+            Some((party.hop, party.target.to_vec()))
+        });
+        let next = message.elements(Name::Route).nth(relayed.own_routes);
+        let next = next.map(|element| message.bytes(element.range).to_vec());
+        let local = relayed.flow.local;
+        let uri = match &next {
+            Some(next) if relayed.own_routes > 0 || last.is_some() => {
+                if !route::is_loose(next) {
+                    // A strict router: its URI goes into the Request-URI, the target to the end of the route (§16.6 step 6).
+                    relayed.uri = Some(route::address(next).to_vec());
+                    relayed.own_routes += 1;
+                    relayed.route = Some([b"Route: <", message.uri(), b">\r\n"].concat());
+                }
+                route::address(next).to_vec()
+            }
+            _ if route::names_us(message.uri(), &self.policy, local) => {
+                // A peer that keeps no route set sends to where it sent the INVITE.
+                let target = last.as_ref().map(|(_, target)| target.clone()).filter(|target| !target.is_empty());
+                relayed.uri = Some(target.ok_or(481u16)?);
+                relayed.uri.clone().unwrap_or_default()
+            }
+            _ if relayed.own_routes > 0 || last.is_some() => message.uri().to_vec(),
+            _ => return Err(481),
+        };
+        let to = route::destination(&uri).ok_or(if last.is_some() { 503u16 } else { 481 })?;
+        let transport = to.transport.or(last.as_ref().map(|(hop, _)| hop.transport)).unwrap_or(Transport::Udp);
+        let known = last.map(|(hop, _)| hop).filter(|hop| hop.transport == transport);
+        let address = match &to.host {
+            Host::Address(address) => Some(*address),
+            Host::Name(_) => None,
+        };
+        let local = match (known, address) {
+            (Some(hop), Some(address)) if hop.local.is_ipv4() == address.is_ipv4() => Some(hop.local),
+            (Some(hop), None) => Some(hop.local),
+            (_, Some(address)) => self.local_for(transport, address),
+            (None, None) => self.policy.listeners.iter().find(|one| one.transport == transport).map(|one| one.address),
+        };
+        let local = local.ok_or(503u16)?;
+        let connection = known.and_then(|hop| hop.connection);
+        let remote = SocketAddr::new(address.unwrap_or(local.ip()), to.port);
+        relayed.hop = Hop { transport, local, remote, connection };
+        match (to.host, connection) {
+            // The connection that its side last used needs no address.
+            (Host::Name(name), None) => self.resolve(relayed.clone(), message, name, to.port),
+            _ => {
+                self.relay(relayed.clone(), message);
+                Ok(())
+            }
+        }
+    }
+
+    fn resolve(&mut self, relayed: Relayed, message: Message, name: Box<str>, port: u16) -> Result<(), u16> {
+        if self.pending.len() >= MOST_PENDING {
+            return Err(503);
+        }
+        if let Some(server) = relayed.tx.and_then(|tx| self.server_txs.get_mut(tx)) {
+            server.user = server::User::Relay(None);
+        }
+        let pending = self.pending.insert(Pending { relayed, message, port });
+        self.wheel.insert(self.now.mono + RESOLVE_PATIENCE, Deadline::Pending(pending));
+        self.push(Output::Resolve { query: QueryId(pending.to_bits()), name });
+        Ok(())
+    }
+
+    fn fail_pending(&mut self, relayed: &Relayed) {
+        self.stats.on_rejected(Refused::Unresolved.label());
+        if let Some(tx) = relayed.tx {
+            self.reply(tx, Reply { code: 503, ..Reply::default() });
+        }
+    }
+
+    /// Sends a request whose way is known, and tells its call of it.
+    fn relay(&mut self, relayed: Relayed, message: Message) {
+        let to = relayed.side.opposite();
+        let is_bye = message.method() == Method::Bye;
+        let mut ends_dialog = false;
+        let mut note = None;
+        let mut stamp = None;
+        if let (Some((call, dialog)), Some(tx)) = (relayed.dialog, relayed.tx) {
+            note = Some(Box::new(self.on_dialog_request(call, dialog, relayed.side, &relayed.flow, &message)));
+            if is_bye {
+                ends_dialog = self.on_bye(call, dialog, relayed.side, &message);
+                stamp = self.ending_stamp(call, to);
+                let for_answer = self.ending_stamp(call, relayed.side);
+                if let Some(server) = self.server_txs.get_mut(tx) {
+                    server.stamp = for_answer;
+                }
+            }
+        }
+        let policy = match relayed.dialog.and_then(|(call, _)| self.calls.get(call)) {
+            Some(call) => call.policy.clone(),
+            None => self.policy.clone(),
+        };
+        let lines = [relayed.route.as_deref(), stamp.as_deref()].into_iter().flatten().collect::<Vec<_>>().concat();
+        let attempt = if relayed.tx.is_none() { ACK_ATTEMPT } else { 0 };
+        let branch = self.keys.branch(relayed.key, attempt, relayed.loop_hash);
+        let begins_dialog = matches!(message.method(), Method::Subscribe | Method::Refer | Method::Invite);
+        let outgoing = Outgoing {
+            branch: &branch,
+            uri: relayed.uri.as_deref(),
+            own_routes: relayed.own_routes,
+            records: begins_dialog && message.to_tag().is_none(),
+            stamp: (!lines.is_empty()).then_some(&*lines),
+            to,
+        };
+        let (hop, bytes, fallback) = self.outgoing(&message, &relayed.flow, relayed.hop, &policy, outgoing);
+        let Some(tx) = relayed.tx else { return self.send_loose(Method::Ack, hop, to, bytes, fallback) };
+        let method_text = match message.start() {
+            Start::Request { method_text, .. } => message.raw().slice(method_text.clone()),
+            Start::Response { .. } => Bytes::new(),
+        };
+        let (call, dialog) = relayed.dialog.map_or((None, 0), |(call, dialog)| (Some(call), dialog));
+        let user = client::User::Relay { server: tx, call, dialog };
+        let request = Request { branch, method: message.method(), method_text, hop, side: to, bytes, fallback, user };
+        let client = self.start_client(request, &policy.timeouts);
+        if let Some(started) = self.client_txs.get_mut(client) {
+            started.note = note;
+        }
+        if let Some(server) = self.server_txs.get_mut(tx) {
+            server.user = server::User::Relay(Some(client));
+        }
+        if let (true, Some(call)) = (ends_dialog, call) {
+            self.await_bye(call, client);
+        }
+    }
+
+    /// Our address towards a peer where no flow tells it.
+    fn local_for(&self, transport: Transport, peer: IpAddr) -> Option<SocketAddr> {
+        let listener = self.policy.listener(transport, peer)?;
+        Some(SocketAddr::new(listener.address.ip(), listener.bound.port()))
+    }
+}

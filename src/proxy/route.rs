@@ -1,0 +1,140 @@
+//! Where a message wants to go: Request-URI, Route, and who is meant by them (RFC 3261 §16.4–16.6).
+
+use std::net::{IpAddr, SocketAddr};
+
+use crate::flow::Transport;
+use crate::policy::Policy;
+use crate::sip::{Message, Name, NameAddr, Uri, host_ip};
+
+/// The port of a SIP URI that names none (RFC 3261 §19.1.2).
+pub const DEFAULT_PORT: u16 = 5060;
+
+/// A list of Route values, in the order in which they are visited.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct RouteSet(Vec<Box<[u8]>>);
+
+/// Where a URI leads.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Destination {
+    pub host: Host,
+    pub port: u16,
+    /// As far as the URI says.
+    pub transport: Option<Transport>,
+}
+
+/// A host as a URI has it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Host {
+    Address(IpAddr),
+    /// Needs the resolver.
+    Name(Box<str>),
+}
+
+impl RouteSet {
+    pub fn iter(&self) -> impl Iterator<Item = &[u8]> {
+        self.0.iter().map(AsRef::as_ref)
+    }
+
+    pub fn first(&self) -> Option<&[u8]> {
+        self.0.first().map(AsRef::as_ref)
+    }
+
+    /// The Record-Route values of a message, in order.
+    pub fn recorded(message: &Message) -> RouteSet {
+        let values = message.elements(Name::RecordRoute).map(|element| message.bytes(element.range).into());
+        RouteSet(values.collect())
+    }
+
+    /// Splits the Record-Route values of a response at ours: what lies beyond us towards the callee, in
+    /// the order in which we visit it, and what lies towards the caller. `upstream` are the values that
+    /// the request bore before ours was added: where the callee dropped ours, they still tell the parts.
+    pub fn split(self, upstream: &RouteSet, is_ours: impl Fn(&[u8]) -> bool) -> (RouteSet, RouteSet) {
+        let RouteSet(values) = self;
+        let ours = values.iter().position(|value| is_ours(value));
+        let (mut before, after): (Vec<_>, Vec<_>) = match ours {
+            Some(at) => {
+                let after = values.iter().skip(at).filter(|value| !is_ours(value)).cloned().collect();
+                (values.into_iter().take(at).collect(), after)
+            }
+            None => {
+                let keep = values.len() - if values.ends_with(&upstream.0) { upstream.0.len() } else { 0 };
+                (values.into_iter().take(keep).collect(), upstream.0.clone())
+            }
+        };
+        before.reverse();
+        (RouteSet(before), RouteSet(after))
+    }
+}
+
+/// The URI inside a Route, Record-Route or Contact value.
+pub fn address(value: &[u8]) -> &[u8] {
+    NameAddr::parse(value).map_or(value, |parsed| parsed.uri)
+}
+
+/// Whether a route is a loose router's.
+pub fn is_loose(value: &[u8]) -> bool {
+    Uri::parse(address(value)).is_some_and(|uri| uri.params().value(b"lr").is_some())
+}
+
+/// Where a URI leads; `None` where it is no `sip:` URI or asks for a transport that is not here.
+pub fn destination(uri: &[u8]) -> Option<Destination> {
+    let uri = Uri::parse(uri).filter(|uri| !uri.secure)?;
+    let transport = match uri.params().value(b"transport") {
+        None => None,
+        Some(name) if name.eq_ignore_ascii_case(b"udp") => Some(Transport::Udp),
+        Some(name) if name.eq_ignore_ascii_case(b"tcp") => Some(Transport::Tcp),
+        Some(_) => return None,
+    };
+    let named = uri.params().value(b"maddr").unwrap_or(uri.host());
+    let host = match host_ip(named) {
+        Some(address) => Host::Address(address),
+        None => Host::Name(std::str::from_utf8(named).ok()?.into()),
+    };
+    Some(Destination { host, port: uri.port.unwrap_or(DEFAULT_PORT), transport })
+}
+
+/// Whether a URI names the sidecar: an address that it listens on or is reached by, or one it advertises.
+/// `local` is the address on which the message at hand came.
+pub fn names_us(uri: &[u8], policy: &Policy, local: SocketAddr) -> bool {
+    let Some(uri) = Uri::parse(uri) else { return false };
+    let port = uri.port.unwrap_or(DEFAULT_PORT);
+    let is_our_port = || policy.listeners.iter().any(|listener| listener.bound.port() == port);
+    match host_ip(uri.host()).map(|address| address.to_canonical()) {
+        Some(address) => {
+            (local.ip().to_canonical() == address && local.port() == port)
+                || policy.listeners.iter().any(|listener| {
+                    listener.bound.port() == port
+                        && (listener.address.ip() == address || listener.bound.ip().to_canonical() == address)
+                })
+                || is_our_port() && is_advertised(uri.host(), policy)
+        }
+        None => is_our_port() && is_advertised(uri.host(), policy),
+    }
+}
+
+/// How many Route values at the top are ours.
+pub fn own_routes(message: &Message, policy: &Policy, local: SocketAddr) -> usize {
+    message
+        .elements(Name::Route)
+        .take_while(|element| names_us(address(message.bytes(element.range.clone())), policy, local))
+        .count()
+}
+
+/// Whether a strict router put our Record-Route URI into the Request-URI (§16.4).
+pub fn is_strictly_routed(message: &Message, policy: &Policy, local: SocketAddr) -> bool {
+    message.first(Name::Route).is_some()
+        && Uri::parse(message.uri()).is_some_and(|uri| uri.user.is_none() && uri.params().value(b"lr").is_some())
+        && names_us(message.uri(), policy, local)
+}
+
+/// Our Record-Route value for messages that are seen at `sent_by` (RFC 5658 §4.1 where there are two).
+pub fn record_route(sent_by: &str, transport: Transport) -> String {
+    match transport {
+        Transport::Udp => format!("Record-Route: <sip:{sent_by};lr>\r\n"),
+        Transport::Tcp => format!("Record-Route: <sip:{sent_by};transport=tcp;lr>\r\n"),
+    }
+}
+
+fn is_advertised(host: &[u8], policy: &Policy) -> bool {
+    policy.advertise.iter().flatten().any(|advertised| advertised.as_bytes().eq_ignore_ascii_case(host))
+}

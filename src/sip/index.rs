@@ -1,0 +1,206 @@
+//! The index over one message: ranges, and typed access to what was read with them (RFC 3261 §7).
+
+use std::ops::Range;
+
+use bytes::Bytes;
+use smallvec::SmallVec;
+
+use super::list::Elements;
+use super::name::alias;
+use super::{Element, Method, Name, Rejected, Via, parse};
+
+/// What is too large to be read.
+#[derive(Clone, Copy, Debug)]
+pub struct Limits {
+    /// Whole message, in bytes.
+    pub message_bytes: usize,
+    /// Header fields in a head.
+    pub fields: usize,
+}
+
+/// The start line.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Start {
+    Request { method: Method, method_text: Range<usize>, uri: Range<usize> },
+    Response { code: u16, phrase: Range<usize> },
+}
+
+/// One header field: ranges into the message. Fields tile the head.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Field {
+    pub name: Name,
+    /// Offset of the first byte of the name.
+    pub start: u32,
+    /// Length of the name as it stands, in bytes.
+    pub name_len: u16,
+    /// The value without the white space around it; folds inside it stay.
+    pub value_start: u32,
+    pub value_end: u32,
+    /// One past the CRLF that ends the field, folds included.
+    pub end: u32,
+}
+
+/// CSeq (RFC 3261 §20.16).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct CSeq {
+    pub number: u32,
+    pub method: Method,
+}
+
+/// What every message must have (RFC 3261 §8.1.1), read once when the message is parsed.
+#[derive(Clone, Debug)]
+pub struct Essentials {
+    pub via: Via,
+    pub call_id: Range<usize>,
+    pub from_tag: Option<Range<usize>>,
+    pub to_tag: Option<Range<usize>>,
+    pub cseq: CSeq,
+    /// The method's bytes in CSeq.
+    pub cseq_method: Range<usize>,
+}
+
+/// A message: its bytes and where everything is in them.
+#[derive(Clone, Debug)]
+pub struct Message {
+    pub(super) raw: Bytes,
+    pub(super) start: Start,
+    pub(super) fields: SmallVec<[Field; 24]>,
+    /// Offset of the first byte of the body.
+    pub(super) body: usize,
+    pub(super) essentials: Essentials,
+}
+
+impl Message {
+    /// Indexes one whole message (a datagram, or a frame of a stream).
+    ///
+    /// Takes what RFC 4475 calls valid. Refuses bare CR, bare LF and NUL in the head (but a NUL escaped in a quoted
+    /// string), a missing or repeated essential header, differing method in CSeq, a Content-Length that is not a
+    /// number, is repeated or exceeds the bytes that are there. Line ends before the start line and bytes beyond
+    /// Content-Length are cut off (RFC 3261 §7.5, §18.3).
+    pub fn parse(raw: Bytes, limits: &Limits) -> Result<Message, Box<Rejected>> {
+        parse::parse(raw, limits)
+    }
+
+    /// The whole message as it arrived, from the start line to the last byte of the body.
+    pub fn raw(&self) -> &Bytes {
+        &self.raw
+    }
+
+    pub fn start(&self) -> &Start {
+        &self.start
+    }
+
+    pub fn is_request(&self) -> bool {
+        matches!(self.start, Start::Request { .. })
+    }
+
+    /// The request's method; of a response, the method in CSeq.
+    pub fn method(&self) -> Method {
+        self.essentials.cseq.method
+    }
+
+    /// Status code; 0 for a request.
+    pub fn code(&self) -> u16 {
+        match self.start {
+            Start::Response { code, .. } => code,
+            Start::Request { .. } => 0,
+        }
+    }
+
+    /// The Request-URI; empty for a response.
+    pub fn uri(&self) -> &[u8] {
+        match &self.start {
+            Start::Request { uri, .. } => self.bytes(uri.clone()),
+            Start::Response { .. } => &[],
+        }
+    }
+
+    /// The reason phrase; empty for a request.
+    pub fn phrase(&self) -> &[u8] {
+        match &self.start {
+            Start::Response { phrase, .. } => self.bytes(phrase.clone()),
+            Start::Request { .. } => &[],
+        }
+    }
+
+    pub fn essentials(&self) -> &Essentials {
+        &self.essentials
+    }
+
+    pub fn call_id(&self) -> &[u8] {
+        self.bytes(self.essentials.call_id.clone())
+    }
+
+    pub fn from_tag(&self) -> Option<&[u8]> {
+        self.essentials.from_tag.clone().map(|tag| self.bytes(tag))
+    }
+
+    pub fn to_tag(&self) -> Option<&[u8]> {
+        self.essentials.to_tag.clone().map(|tag| self.bytes(tag))
+    }
+
+    pub fn cseq(&self) -> CSeq {
+        self.essentials.cseq
+    }
+
+    /// The topmost Via element.
+    pub fn via(&self) -> &Via {
+        &self.essentials.via
+    }
+
+    pub fn body(&self) -> &[u8] {
+        self.raw.get(self.body..).unwrap_or_default()
+    }
+
+    /// Offset of the empty line that ends the head: where header fields are appended.
+    pub fn head_end(&self) -> usize {
+        self.body.saturating_sub(2)
+    }
+
+    /// Offset of the first header field: where header fields are put in front.
+    pub fn head_start(&self) -> usize {
+        self.fields.first().map_or(self.head_end(), |field| field.start as usize)
+    }
+
+    /// Bytes of a range; empty where the range lies outside (it never does for ranges of this message).
+    pub fn bytes(&self, range: Range<usize>) -> &[u8] {
+        self.raw.get(range).unwrap_or_default()
+    }
+
+    pub fn fields(&self) -> &[Field] {
+        &self.fields
+    }
+
+    /// The fields of one header, in order.
+    pub fn all(&self, name: Name) -> impl Iterator<Item = &Field> + '_ {
+        self.fields.iter().filter(move |field| field.name == name)
+    }
+
+    pub fn first(&self, name: Name) -> Option<&Field> {
+        self.fields.iter().find(|field| field.name == name)
+    }
+
+    /// The fields of a header by any name, letter case ignored; a header that has a compact form is found by both.
+    pub fn named<'a>(&'a self, name: &'a str) -> impl Iterator<Item = &'a Field> + 'a {
+        let alias = alias(name).unwrap_or(name);
+        self.fields.iter().filter(move |field| {
+            let found = self.name(field);
+            found.eq_ignore_ascii_case(name.as_bytes()) || found.eq_ignore_ascii_case(alias.as_bytes())
+        })
+    }
+
+    /// A field's name as it stands.
+    pub fn name(&self, field: &Field) -> &[u8] {
+        self.bytes(field.start as usize..field.start as usize + usize::from(field.name_len))
+    }
+
+    /// A field's value without the white space around it.
+    pub fn value(&self, field: &Field) -> &[u8] {
+        self.bytes(field.value_start as usize..field.value_end as usize)
+    }
+
+    /// The comma-separated elements of all fields of a header, quotes and angle brackets respected.
+    pub fn elements(&self, name: Name) -> impl Iterator<Item = Element> + '_ {
+        Elements::new(&self.raw, &self.fields, name)
+    }
+}

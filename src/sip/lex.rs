@@ -1,0 +1,183 @@
+//! The smallest pieces of the grammar (RFC 3261 §25.1): white space, tokens, quoted strings, line ends.
+//!
+//! All offsets are absolute in the text given; a caller that wants to stop earlier gives a shorter text.
+
+use std::ops::Range;
+
+use memchr::{memchr2, memchr3};
+
+/// What stands in a head where it may not.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum BadByte {
+    Cr,
+    Lf,
+}
+
+impl BadByte {
+    pub(super) const fn detail(self) -> &'static str {
+        match self {
+            BadByte::Cr => "CR without LF in the head",
+            BadByte::Lf => "LF without CR in the head",
+        }
+    }
+}
+
+/// White space inside a value; CR and LF occur there only as parts of a fold.
+pub(super) const fn is_lws(byte: u8) -> bool {
+    matches!(byte, b' ' | b'\t' | b'\r' | b'\n')
+}
+
+/// A byte of a token.
+pub(super) const fn is_token(byte: u8) -> bool {
+    byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'.' | b'!' | b'%' | b'*' | b'_' | b'+' | b'`' | b'\'' | b'~')
+}
+
+/// Offset of the first byte from `at` on that does not satisfy `is`.
+pub(super) fn skip(text: &[u8], at: usize, is: impl Fn(u8) -> bool) -> usize {
+    let rest = text.get(at..).unwrap_or_default();
+    at + rest.iter().position(|byte| !is(*byte)).unwrap_or(rest.len())
+}
+
+pub(super) fn skip_lws(text: &[u8], at: usize) -> usize {
+    skip(text, at, is_lws)
+}
+
+/// The range without white space at both ends; an empty one stays where its text ended.
+pub(super) fn trim(text: &[u8], range: Range<usize>) -> Range<usize> {
+    let inside = text.get(range.clone()).unwrap_or_default();
+    let end = range.start + inside.iter().rposition(|byte| !is_lws(*byte)).map_or(0, |last| last + 1);
+    let start = skip_lws(text.get(..end).unwrap_or_default(), range.start);
+    start..end
+}
+
+pub(super) fn trimmed(text: &[u8]) -> &[u8] {
+    text.get(trim(text, 0..text.len())).unwrap_or_default()
+}
+
+/// One past the quote that closes the quoted string which opens at `at`; `None` where it does not close.
+pub(super) fn quoted_end(text: &[u8], at: usize) -> Option<usize> {
+    let mut at = at + 1;
+    loop {
+        at += memchr2(b'"', b'\\', text.get(at..)?)?;
+        if text.get(at) == Some(&b'"') {
+            return Some(at + 1);
+        }
+        at += 2;
+    }
+}
+
+/// Whether every NUL in a field's value is a quoted pair inside a quoted string, the one place where
+/// the grammar has it (RFC 4475 §3.1.1.2).
+pub(super) fn has_only_quoted_nuls(value: &[u8]) -> bool {
+    let mut at = 0;
+    while let Some(hit) = memchr2(b'"', 0, value.get(at..).unwrap_or_default()) {
+        at += hit;
+        if value.get(at) == Some(&0) {
+            return false;
+        }
+        let Some(end) = quoted_end(value, at) else { return false };
+        let string = value.get(at..end).unwrap_or_default();
+        if !nuls_are_escaped(string) {
+            return false;
+        }
+        at = end;
+    }
+    true
+}
+
+fn nuls_are_escaped(string: &[u8]) -> bool {
+    let mut bytes = string.iter();
+    while let Some(byte) = bytes.next() {
+        match byte {
+            b'\\' => drop(bytes.next()),
+            0 => return false,
+            _ => {}
+        }
+    }
+    true
+}
+
+/// Offset of the CR of the CRLF that ends the line, searched from `at` on; `None` where the text ends
+/// first. NULs are stepped over and set `nul`: only the caller knows what they stand in.
+pub(super) fn line_end(text: &[u8], mut at: usize, nul: &mut bool) -> Result<Option<usize>, BadByte> {
+    while let Some(hit) = memchr3(b'\r', b'\n', 0, text.get(at..).unwrap_or_default()) {
+        at += hit;
+        match (text.get(at), text.get(at + 1)) {
+            (Some(b'\r'), Some(b'\n')) => return Ok(Some(at)),
+            (Some(b'\r'), _) => return Err(BadByte::Cr),
+            (Some(b'\n'), _) => return Err(BadByte::Lf),
+            _ => {
+                *nul = true;
+                at += 1;
+            }
+        }
+    }
+    Ok(None)
+}
+
+/// A decimal number of digits only, saturating; `None` where there is another byte or none at all.
+pub(super) fn number(text: &[u8]) -> Option<u64> {
+    if text.is_empty() {
+        return None;
+    }
+    text.iter().try_fold(0_u64, |sum, byte| {
+        byte.is_ascii_digit().then(|| sum.saturating_mul(10).saturating_add(u64::from(byte - b'0')))
+    })
+}
+
+/// A port: 1 to 65535.
+pub(super) fn port(text: &[u8]) -> Option<u16> {
+    number(text).and_then(|port| u16::try_from(port).ok()).filter(|port| *port != 0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_range_is_trimmed_at_both_ends() {
+        assert_eq!(trim(b"  a b\r\n ", 0..8), 2..5);
+        assert_eq!(trim(b"ab", 0..2), 0..2);
+        assert!(trim(b" \t ", 0..3).is_empty());
+        assert!(trim(b"", 0..0).is_empty());
+    }
+
+    #[test]
+    fn a_quoted_string_ends_at_the_first_quote_that_is_not_escaped() {
+        assert_eq!(quoted_end(br#""a\"b" c"#, 0), Some(6));
+        assert_eq!(quoted_end(br#""a\\" c"#, 0), Some(5));
+        assert_eq!(quoted_end(br#""a\""#, 0), None);
+        assert_eq!(quoted_end(br#""a\"#, 0), None);
+    }
+
+    #[test]
+    fn a_line_ends_at_crlf_only() {
+        let mut nul = false;
+        assert_eq!(line_end(b"ab\r\ncd", 0, &mut nul), Ok(Some(2)));
+        assert_eq!(line_end(b"abcd", 0, &mut nul), Ok(None));
+        assert_eq!(line_end(b"ab\ncd\r\n", 0, &mut nul), Err(BadByte::Lf));
+        assert_eq!(line_end(b"ab\rcd\r\n", 0, &mut nul), Err(BadByte::Cr));
+        assert!(!nul);
+        assert_eq!(line_end(b"a\0b\r\n", 0, &mut nul), Ok(Some(3)));
+        assert!(nul);
+    }
+
+    #[test]
+    fn a_nul_is_allowed_as_a_quoted_pair_only() {
+        assert!(has_only_quoted_nuls(b"\"a\\\0b\" <sip:x>"));
+        assert!(!has_only_quoted_nuls(b"\"a\0b\" <sip:x>"));
+        assert!(!has_only_quoted_nuls(b"a\\\0b"));
+        assert!(!has_only_quoted_nuls(b"\"a\\\0"));
+    }
+
+    #[test]
+    fn numbers_are_digits_only_and_saturate() {
+        assert_eq!(number(b"0068"), Some(68));
+        assert_eq!(number(b"99999999999999999999999"), Some(u64::MAX));
+        assert_eq!(number(b"-1"), None);
+        assert_eq!(number(b""), None);
+        assert_eq!(port(b"65535"), Some(65535));
+        assert_eq!(port(b"65536"), None);
+        assert_eq!(port(b"0"), None);
+    }
+}

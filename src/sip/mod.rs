@@ -1,0 +1,28 @@
+//! The wire format: RFC 3261 §7, §19, §20, §25.
+//!
+//! A received message is one [`bytes::Bytes`] and an index over it: header names and byte ranges
+//! that tile the head. Nothing is copied, nothing that is not asked for is parsed, and whatever is
+//! forwarded is the original bytes plus recorded [`Edits`].
+
+mod edit;
+mod frame;
+mod index;
+mod lex;
+mod list;
+mod name;
+mod parse;
+mod reject;
+mod start;
+mod uri;
+mod value;
+mod via;
+
+pub use edit::Edits;
+pub use frame::{Frame, FrameError, Framer};
+pub use index::{CSeq, Essentials, Field, Limits, Message, Start};
+pub use list::Element;
+pub use name::{Method, Name};
+pub use reject::{Answerable, RejectReason, Rejected};
+pub use uri::{Uri, scheme, subscriber};
+pub use value::{NameAddr, Params, host_ip, seconds, unquoted};
+pub use via::Via;

@@ -1,0 +1,176 @@
+//! Methods and header names that the sidecar knows; everything else is carried as it stands.
+
+use crate::closed::closed_enum;
+
+closed_enum! {
+    /// A method that we treat in a way of its own; any other is `Other`. Case-sensitive (RFC 3261 §7.1).
+    pub enum Method {
+        Invite = "INVITE",
+        Ack = "ACK",
+        Bye = "BYE",
+        Cancel = "CANCEL",
+        Options = "OPTIONS",
+        Register = "REGISTER",
+        Prack = "PRACK",
+        Update = "UPDATE",
+        Info = "INFO",
+        Refer = "REFER",
+        Subscribe = "SUBSCRIBE",
+        Notify = "NOTIFY",
+        Message = "MESSAGE",
+        Publish = "PUBLISH",
+        Other = "other",
+    }
+}
+
+closed_enum! {
+    /// A header that we read. Full and compact names are one; letter case does not matter (RFC 3261 §7.3.3).
+    pub enum Name {
+        Via = "Via",
+        From = "From",
+        To = "To",
+        CallId = "Call-ID",
+        CSeq = "CSeq",
+        MaxForwards = "Max-Forwards",
+        Route = "Route",
+        RecordRoute = "Record-Route",
+        Contact = "Contact",
+        ContentLength = "Content-Length",
+        ContentType = "Content-Type",
+        ProxyRequire = "Proxy-Require",
+        Reason = "Reason",
+        RetryAfter = "Retry-After",
+        SessionExpires = "Session-Expires",
+        ReferTo = "Refer-To",
+        UserAgent = "User-Agent",
+        Timestamp = "Timestamp",
+        Other = "other",
+    }
+}
+
+/// Compact forms and what they stand for, in the registry of RFC 3261 §7.3.3 and its extensions.
+const COMPACT: [(&str, &str); 20] = [
+    ("a", "Accept-Contact"),
+    ("b", "Referred-By"),
+    ("c", "Content-Type"),
+    ("d", "Request-Disposition"),
+    ("e", "Content-Encoding"),
+    ("f", "From"),
+    ("i", "Call-ID"),
+    ("j", "Reject-Contact"),
+    ("k", "Supported"),
+    ("l", "Content-Length"),
+    ("m", "Contact"),
+    ("n", "Identity-Info"),
+    ("o", "Event"),
+    ("r", "Refer-To"),
+    ("s", "Subject"),
+    ("t", "To"),
+    ("u", "Allow-Events"),
+    ("v", "Via"),
+    ("x", "Session-Expires"),
+    ("y", "Identity"),
+];
+
+/// The other form of a header name, where it has two: `i` for `call-id`, `Call-ID` for `I`.
+pub(super) fn alias(name: &str) -> Option<&'static str> {
+    COMPACT.iter().find_map(|(compact, full)| {
+        if name.eq_ignore_ascii_case(full) {
+            Some(*compact)
+        } else {
+            name.eq_ignore_ascii_case(compact).then_some(*full)
+        }
+    })
+}
+
+impl Method {
+    /// The method with exactly this spelling.
+    pub fn from_bytes(text: &[u8]) -> Method {
+        std::str::from_utf8(text).ok().and_then(Method::from_label).unwrap_or(Method::Other)
+    }
+}
+
+impl Name {
+    /// The header with this full or compact name, in any letter case.
+    pub fn from_bytes(name: &[u8]) -> Name {
+        // By length first: at most three spellings are left to compare.
+        let candidates: &[Name] = match name.len() {
+            1 => return name.first().map_or(Name::Other, |letter| Name::from_compact(*letter)),
+            2 => &[Name::To],
+            3 => &[Name::Via],
+            4 => &[Name::From, Name::CSeq],
+            5 => &[Name::Route],
+            6 => &[Name::Reason],
+            7 => &[Name::CallId, Name::Contact],
+            8 => &[Name::ReferTo],
+            9 => &[Name::Timestamp],
+            10 => &[Name::UserAgent],
+            11 => &[Name::RetryAfter],
+            12 => &[Name::MaxForwards, Name::RecordRoute, Name::ContentType],
+            13 => &[Name::ProxyRequire],
+            14 => &[Name::ContentLength],
+            15 => &[Name::SessionExpires],
+            _ => &[],
+        };
+        let known = candidates.iter().find(|known| name.eq_ignore_ascii_case(known.label().as_bytes()));
+        known.copied().unwrap_or(Name::Other)
+    }
+
+    fn from_compact(letter: u8) -> Name {
+        match letter.to_ascii_lowercase() {
+            b'c' => Name::ContentType,
+            b'f' => Name::From,
+            b'i' => Name::CallId,
+            b'l' => Name::ContentLength,
+            b'm' => Name::Contact,
+            b'r' => Name::ReferTo,
+            b't' => Name::To,
+            b'v' => Name::Via,
+            b'x' => Name::SessionExpires,
+            _ => Name::Other,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_name_is_found_in_any_letter_case() {
+        for name in Name::ALL {
+            let label = name.label();
+            assert_eq!(Name::from_bytes(label.as_bytes()), *name, "{label}");
+            assert_eq!(Name::from_bytes(label.to_uppercase().as_bytes()), *name, "{label}");
+            assert_eq!(Name::from_bytes(label.to_lowercase().as_bytes()), *name, "{label}");
+        }
+    }
+
+    #[test]
+    fn compact_names_are_the_same_headers() {
+        for (compact, full) in COMPACT {
+            assert_eq!(Name::from_bytes(compact.as_bytes()), Name::from_bytes(full.as_bytes()), "{compact}");
+            assert_eq!(alias(compact), Some(full));
+            assert_eq!(alias(full), Some(compact));
+        }
+        assert_eq!(Name::from_bytes(b"V"), Name::Via);
+        assert_eq!(alias("VIA"), Some("v"));
+        assert_eq!(alias("Reason"), None);
+    }
+
+    #[test]
+    fn names_that_only_resemble_are_other() {
+        for name in ["", "Vias", "Vi", "z", "Content_Length", "Call-I"] {
+            assert_eq!(Name::from_bytes(name.as_bytes()), Name::Other, "{name}");
+        }
+    }
+
+    #[test]
+    fn methods_keep_their_letter_case() {
+        for method in Method::ALL {
+            assert_eq!(Method::from_bytes(method.label().as_bytes()), *method);
+        }
+        assert_eq!(Method::from_bytes(b"invite"), Method::Other);
+        assert_eq!(Method::from_bytes(b"INVIT\xc9"), Method::Other);
+    }
+}

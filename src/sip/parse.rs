@@ -1,0 +1,364 @@
+//! Reading one message into its index: tiling of the head, essentials, length of the body (RFC 3261 §7, §8.1.1, §18.3).
+
+use std::ops::Range;
+
+use bytes::{Buf, Bytes};
+use smallvec::SmallVec;
+
+use super::lex::{has_only_quoted_nuls, is_lws, is_token, line_end, number, skip, skip_lws, trim};
+use super::list::Elements;
+use super::reject::{Fault, reject};
+use super::start::start_line;
+use super::{CSeq, Essentials, Field, Limits, Message, Method, Name, Rejected, Start, value, via};
+
+/// One more than the largest number of a CSeq (RFC 3261 §8.1.1.5).
+const CSEQ_LIMIT: u64 = 1 << 31;
+
+/// Everything about a message but its bytes.
+struct Index {
+    start: Start,
+    fields: SmallVec<[Field; 24]>,
+    body: usize,
+    end: usize,
+    essentials: Essentials,
+}
+
+/// The first field of each header that may occur only once.
+#[derive(Default)]
+struct Singles {
+    from: Option<Field>,
+    to: Option<Field>,
+    call_id: Option<Field>,
+    cseq: Option<Field>,
+    content_length: Option<Field>,
+    max_forwards: Option<Field>,
+}
+
+pub(super) fn parse(mut raw: Bytes, limits: &Limits) -> Result<Message, Box<Rejected>> {
+    // RFC 3261 §7.5: line ends before the start line are ignored.
+    while raw.starts_with(b"\r\n") {
+        raw.advance(2);
+    }
+    match read(&raw, limits) {
+        Ok(Index { start, fields, body, end, essentials }) => {
+            raw.truncate(end);
+            Ok(Message { raw, start, fields, body, essentials })
+        }
+        Err(fault) => Err(Box::new(reject(raw, fault))),
+    }
+}
+
+/// The header field that begins at `at`; `None` at the empty line that ends the head.
+pub(super) fn field_at(raw: &[u8], at: usize) -> Result<Option<Field>, Fault> {
+    let name_end = skip(raw, at, is_token);
+    if name_end == at {
+        let end_of_head = raw.get(at..).is_some_and(|rest| rest.starts_with(b"\r\n"));
+        return if end_of_head { Ok(None) } else { Err(no_field(raw, at)) };
+    }
+    let colon = skip(raw, name_end, |byte| matches!(byte, b' ' | b'\t'));
+    if raw.get(colon) != Some(&b':') {
+        return Err(no_field(raw, colon));
+    }
+    let mut nul = false;
+    let mut at_line_end = colon + 1;
+    let line_end = loop {
+        match line_end(raw, at_line_end, &mut nul) {
+            Err(bad) => return Err(Fault::malformed(bad.detail())),
+            Ok(None) => return Err(Fault::malformed("the head does not end")),
+            // A line that begins with white space continues the field (RFC 3261 §7.3.1).
+            Ok(Some(cr)) if matches!(raw.get(cr + 2), Some(b' ' | b'\t')) => at_line_end = cr + 2,
+            Ok(Some(cr)) => break cr,
+        }
+    };
+    let value = trim(raw, colon + 1..line_end);
+    if nul && !raw.get(value.clone()).is_some_and(has_only_quoted_nuls) {
+        return Err(Fault::malformed("NUL in the head"));
+    }
+    let name = Name::from_bytes(raw.get(at..name_end).unwrap_or_default());
+    Ok(Some(Field {
+        name,
+        start: offset(at)?,
+        name_len: u16::try_from(name_end - at).map_err(|_| Fault::too_large("header name too long"))?,
+        value_start: offset(value.start)?,
+        value_end: offset(value.end)?,
+        end: offset(line_end + 2)?,
+    }))
+}
+
+fn read(raw: &[u8], limits: &Limits) -> Result<Index, Fault> {
+    if raw.len() > limits.message_bytes {
+        return Err(Fault::too_large("message too long"));
+    }
+    let (start, mut at) = start_line(raw)?;
+    let mut fields = SmallVec::new();
+    let mut singles = Singles::default();
+    while let Some(field) = field_at(raw, at)? {
+        if fields.len() == limits.fields {
+            return Err(Fault::too_large("too many header fields"));
+        }
+        singles.take(field)?;
+        at = field.end as usize;
+        fields.push(field);
+    }
+    let body = at + 2;
+    let essentials = essentials(raw, &start, &fields, &singles)?;
+    let end = match singles.content_length {
+        Some(field) => body + content_length(raw, &field, raw.len() - body)?,
+        None => raw.len(),
+    };
+    Ok(Index { start, fields, body, end, essentials })
+}
+
+impl Singles {
+    fn take(&mut self, field: Field) -> Result<(), Fault> {
+        let (place, repeated) = match field.name {
+            Name::From => (&mut self.from, "From is repeated"),
+            Name::To => (&mut self.to, "To is repeated"),
+            Name::CallId => (&mut self.call_id, "Call-ID is repeated"),
+            Name::CSeq => (&mut self.cseq, "CSeq is repeated"),
+            Name::ContentLength => (&mut self.content_length, "Content-Length is repeated"),
+            Name::MaxForwards => (&mut self.max_forwards, "Max-Forwards is repeated"),
+            _ => return Ok(()),
+        };
+        match place.replace(field) {
+            None => Ok(()),
+            Some(_) if field.name == Name::ContentLength => Err(Fault::bad_length(repeated)),
+            Some(_) => Err(Fault::bad_header(repeated)),
+        }
+    }
+}
+
+fn essentials(raw: &[u8], start: &Start, fields: &[Field], singles: &Singles) -> Result<Essentials, Fault> {
+    let top = Elements::new(raw, fields, Name::Via).next().ok_or(Fault::missing("no Via"))?;
+    let (via, true) = via::parse(raw, top).ok_or(Fault::bad_header("the topmost Via cannot be read"))? else {
+        return Err(Fault::bad_header("the topmost Via has an empty parameter"));
+    };
+    let from = singles.from.ok_or(Fault::missing("no From"))?;
+    let to = singles.to.ok_or(Fault::missing("no To"))?;
+    let call_id = singles.call_id.as_ref().map(value_range).ok_or(Fault::missing("no Call-ID"))?;
+    if call_id.is_empty() {
+        return Err(Fault::bad_header("Call-ID is empty"));
+    }
+    let cseq_field = singles.cseq.ok_or(Fault::missing("no CSeq"))?;
+    let (number, cseq_method) = cseq(raw, &cseq_field).ok_or(Fault::bad_header("CSeq cannot be read"))?;
+    let method_bytes = raw.get(cseq_method.clone()).unwrap_or_default();
+    if let Start::Request { method_text, .. } = start
+        && raw.get(method_text.clone()) != Some(method_bytes)
+    {
+        return Err(Fault::bad_header("CSeq has another method than the request"));
+    }
+    Ok(Essentials {
+        via,
+        call_id,
+        from_tag: tag(raw, &from).ok_or(Fault::bad_header("From: quotes or brackets do not close"))?,
+        to_tag: tag(raw, &to).ok_or(Fault::bad_header("To: quotes or brackets do not close"))?,
+        cseq: CSeq { number, method: Method::from_bytes(method_bytes) },
+        cseq_method,
+    })
+}
+
+/// The tag of a From or To field; the outer `None` where the value cannot be read.
+pub(super) fn tag(raw: &[u8], field: &Field) -> Option<Option<Range<usize>>> {
+    let value = value_range(field);
+    let tag = value::tag(raw.get(value.clone())?)?;
+    Some(tag.map(|tag| value.start + tag.start..value.start + tag.end))
+}
+
+pub(super) const fn value_range(field: &Field) -> Range<usize> {
+    field.value_start as usize..field.value_end as usize
+}
+
+fn cseq(raw: &[u8], field: &Field) -> Option<(u32, Range<usize>)> {
+    let text = raw.get(..field.value_end as usize)?;
+    let digits = field.value_start as usize..skip(text, field.value_start as usize, |byte| byte.is_ascii_digit());
+    let number = number(text.get(digits.clone())?).filter(|number| *number < CSEQ_LIMIT)?;
+    let method = skip_lws(text, digits.end)..text.len();
+    let parted = text.get(digits.end).is_some_and(|byte| is_lws(*byte));
+    let valid = parted && skip(text, method.start, is_token) == text.len();
+    valid.then_some((u32::try_from(number).ok()?, method))
+}
+
+/// The length of the body, of which `available` bytes are there.
+fn content_length(raw: &[u8], field: &Field, available: usize) -> Result<usize, Fault> {
+    let length = body_length(raw, field)?;
+    usize::try_from(length)
+        .ok()
+        .filter(|length| *length <= available)
+        .ok_or(Fault::bad_length("the body is shorter than Content-Length"))
+}
+
+/// What a Content-Length field says.
+pub(super) fn body_length(raw: &[u8], field: &Field) -> Result<u64, Fault> {
+    raw.get(value_range(field)).and_then(number).ok_or(Fault::bad_length("Content-Length is not a number"))
+}
+
+fn offset(at: usize) -> Result<u32, Fault> {
+    u32::try_from(at).map_err(|_| Fault::too_large("message too long"))
+}
+
+/// What is wrong where a header field should be.
+fn no_field(raw: &[u8], at: usize) -> Fault {
+    Fault::malformed(match (raw.get(at), raw.get(at + 1)) {
+        (None, _) | (Some(b'\r'), None) => "the head does not end",
+        (Some(b'\r'), Some(b'\n')) => "header field without a colon",
+        (Some(b'\r'), _) => "CR without LF in the head",
+        (Some(b'\n'), _) => "LF without CR in the head",
+        (Some(0), _) => "NUL in the head",
+        (Some(b' ' | b'\t'), _) => "a fold with nothing to continue",
+        _ => "header name with a byte that no name has",
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::sip::RejectReason;
+
+    const LIMITS: Limits = Limits { message_bytes: 65_535, fields: 64 };
+
+    fn parsed(text: &[u8]) -> Message {
+        Message::parse(Bytes::copy_from_slice(text), &LIMITS).unwrap_or_else(|rejected| panic!("{}", rejected.detail))
+    }
+
+    fn refused(text: impl AsRef<[u8]>) -> RejectReason {
+        Message::parse(Bytes::copy_from_slice(text.as_ref()), &LIMITS).unwrap_err().reason
+    }
+
+    const VIA: &str = "Via: SIP/2.0/UDP h;branch=z9hG4bK1\r\n";
+    const REST: &str = "From: <sip:f@b>;tag=1\r\nTo: <sip:t@b>\r\nCall-ID: c\r\nCSeq: 1 OPTIONS\r\n";
+
+    /// A valid request with more header lines and what follows the head.
+    fn options(lines: &str, body: &str) -> String {
+        format!("OPTIONS sip:a@b SIP/2.0\r\n{VIA}{REST}{lines}\r\n{body}")
+    }
+
+    #[test]
+    fn a_request_is_read() {
+        let message = parsed(options("Content-Length: 4\r\n", "body").as_bytes());
+        assert!(message.is_request());
+        assert_eq!((message.method(), message.code(), message.cseq().number), (Method::Options, 0, 1));
+        assert_eq!((message.uri(), message.phrase()), (&b"sip:a@b"[..], &b""[..]));
+        assert_eq!((message.call_id(), message.body()), (&b"c"[..], &b"body"[..]));
+        assert_eq!((message.from_tag(), message.to_tag()), (Some(&b"1"[..]), None));
+        assert_eq!(message.bytes(message.via().branch.clone().unwrap()), b"z9hG4bK1");
+        assert_eq!(message.head_start(), 25);
+        assert_eq!(&message.raw()[message.head_end()..], b"\r\nbody");
+    }
+
+    #[test]
+    fn a_response_is_read() {
+        for (line, code, phrase) in
+            [("486 Busy Here", 486, "Busy Here"), ("100 ", 100, ""), ("699 \u{43d}", 699, "\u{43d}")]
+        {
+            let message = parsed(format!("sip/2.0 {line}\r\n{VIA}{REST}\r\n").as_bytes());
+            assert!(!message.is_request());
+            assert_eq!((message.code(), message.phrase()), (code, phrase.as_bytes()));
+            assert_eq!((message.method(), message.uri()), (Method::Options, &b""[..]));
+        }
+    }
+
+    #[test]
+    fn white_space_and_letter_case_are_free_where_the_grammar_says() {
+        let text = b"\r\n\r\nINVITE sip:a@b SIP/2.0\r\nTO :\r\n sip:t@b ;\ttag = 7n\r\nf   : \"J \\\\\\\"\"  <sip:f@b>\r\n  ;\r\n  tag = 9d\r\n\
+            i:\tcall \r\nCONTENT-length   : 004\r\ncseq: 0009\r\n  INVITE\r\nVia  : SIP  /   2.0\r\n /UDP\r\n    h;branch=1\r\n\
+            s :\r\nOdd!%*_+`'~.: ;;,,;;,;\r\n\r\nbody";
+        let message = parsed(text);
+        assert_eq!(message.raw(), &text[4..]);
+        assert_eq!((message.to_tag(), message.from_tag()), (Some(&b"7n"[..]), Some(&b"9d"[..])));
+        assert_eq!((message.call_id(), message.cseq()), (&b"call"[..], CSeq { number: 9, method: Method::Invite }));
+        assert_eq!(message.named("Subject").map(|field| message.value(field)).collect::<Vec<_>>(), [b""]);
+        assert_eq!(message.named("odd!%*_+`'~.").map(|field| message.value(field)).collect::<Vec<_>>(), [b";;,,;;,;"]);
+        assert_eq!(message.body(), b"body");
+    }
+
+    #[test]
+    fn headers_are_found_by_full_and_compact_name() {
+        let message = parsed(options("k: 100rel\r\nSUPPORTED: timer\r\nm: <sip:m>\r\n", "").as_bytes());
+        for (name, values) in [("Supported", 2), ("K", 2), ("Contact", 1), ("m", 1), ("via", 1), ("v", 1), ("Event", 0)]
+        {
+            assert_eq!(message.named(name).count(), values, "{name}");
+        }
+        let contact = message.first(Name::Contact).unwrap();
+        assert_eq!((message.name(contact), message.value(contact)), (&b"m"[..], &b"<sip:m>"[..]));
+    }
+
+    #[test]
+    fn values_may_hold_any_bytes_but_bare_line_ends_and_nul() {
+        let with =
+            |value: &[u8]| [options("X: ", "").strip_suffix("\r\n").unwrap().as_bytes(), value, b"\r\n\r\n"].concat();
+        let value: Vec<u8> = (1..=255).filter(|byte| !b"\r\n".contains(byte)).chain([b'x']).collect();
+        let message = parsed(&with(&value));
+        assert_eq!(message.named("x").map(|field| message.value(field)).collect::<Vec<_>>(), [&value[..]]);
+        for value in [&b"a\rb"[..], b"a\nb", b"a\0b", b"\n", b"\r"] {
+            assert_eq!(refused(with(value)), RejectReason::Malformed, "{value:?}");
+        }
+        assert_eq!(parsed(&with(b"\"\\\0\" <sip:x>")).named("x").count(), 1);
+    }
+
+    #[test]
+    fn what_follows_content_length_is_cut_off() {
+        assert_eq!(parsed(options("l: 2\r\n", "body").as_bytes()).body(), b"bo");
+        assert_eq!(parsed(options("l: 2\r\n", "body").as_bytes()).raw(), options("l: 2\r\n", "bo").as_bytes());
+        assert_eq!(parsed(options("", "body").as_bytes()).body(), b"body");
+        for length in ["5", "-1", "4x", "", "0x4", "4 4", "4,4", "99999999999999999999999"] {
+            assert_eq!(refused(options(&format!("l: {length}\r\n"), "body")), RejectReason::BadLength, "{length}");
+        }
+        assert_eq!(refused(options("l: 4\r\nContent-Length: 4\r\n", "body")), RejectReason::BadLength);
+    }
+
+    #[test]
+    fn essential_headers_are_there_once() {
+        let all = options("", "");
+        for line in ["Via: ", "From: ", "To: ", "Call-ID: ", "CSeq: "] {
+            let without: String = all.split_inclusive("\r\n").filter(|found| !found.starts_with(line)).collect();
+            assert_eq!(refused(without), RejectReason::MissingHeader, "{line}");
+        }
+        for line in ["f: <sip:f@b>", "t: <sip:t@b>", "i: c", "CSeq: 1 OPTIONS", "Max-Forwards: 1\r\nMax-Forwards: 1"] {
+            assert_eq!(refused(options(&format!("{line}\r\n"), "")), RejectReason::BadHeader, "{line}");
+        }
+        assert_eq!(
+            parsed(options("v: SIP/2.0/UDP g\r\nRoute: <sip:a>\r\nRoute: <sip:b>\r\n", "").as_bytes()).fields().len(),
+            8
+        );
+    }
+
+    #[test]
+    fn essential_headers_must_be_readable() {
+        let with = |old: &str, new: &str| {
+            let text = options("", "");
+            assert!(text.contains(old));
+            refused(text.replace(old, new))
+        };
+        for cseq in
+            ["2147483648 OPTIONS", "1 INVITE", "1 options", "1OPTIONS", "OPTIONS", "1", "-1 OPTIONS", "1 OPTIONS x", ""]
+        {
+            assert_eq!(with("1 OPTIONS", cseq), RejectReason::BadHeader, "{cseq}");
+        }
+        assert_eq!(with("Call-ID: c", "Call-ID: "), RejectReason::BadHeader);
+        assert_eq!(with("To: <", "To: \"<"), RejectReason::BadHeader);
+        assert_eq!(with("<sip:f@b>", "<sip:f@b"), RejectReason::BadHeader);
+        for via in ["SIP/2.0/UDP h;;", "SIP/2.0/UDP h;branch=1;", "h", "SIP/2.0/UDP h:x"] {
+            assert_eq!(with("SIP/2.0/UDP h;branch=z9hG4bK1", via), RejectReason::BadHeader, "{via}");
+        }
+    }
+
+    #[test]
+    fn an_unknown_method_is_known_by_its_bytes() {
+        let text = options("", "").replace("OPTIONS", "RE%47IST%45R");
+        let message = parsed(text.as_bytes());
+        assert_eq!(message.method(), Method::Other);
+        assert_eq!(message.bytes(message.essentials().cseq_method.clone()), b"RE%47IST%45R");
+    }
+
+    #[test]
+    fn a_head_is_nothing_but_fields() {
+        for lines in ["no colon\r\n", ": x\r\n", "a b: x\r\n", "a\u{e9}: x\r\n", "X: 1\r\n\t\r\n:\r\n", "(: x\r\n"] {
+            assert_eq!(refused(options(lines, "")), RejectReason::Malformed, "{lines}");
+        }
+        assert_eq!(refused(format!("OPTIONS sip:a@b SIP/2.0\r\n {VIA}{REST}\r\n")), RejectReason::Malformed);
+        let whole = options("", "");
+        for end in 0..whole.len() {
+            assert_eq!(refused(&whole[..end]), RejectReason::Malformed, "{end}");
+        }
+    }
+}

@@ -1,0 +1,169 @@
+//! One Via element (RFC 3261 §20.42, RFC 3581).
+
+use std::ops::Range;
+
+use memchr::memchr;
+
+use super::Element;
+use super::lex::{is_lws, is_token, port, skip, skip_lws};
+use super::value::{Param, params};
+
+/// A Via element (RFC 3261 §20.42); ranges into the message.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Via {
+    pub element: Element,
+    /// `UDP`, `TCP`, … as it stands.
+    pub transport: Range<usize>,
+    /// Host of sent-by; brackets of an IPv6 reference included.
+    pub host: Range<usize>,
+    pub port: Option<u16>,
+    /// `None` also where it is empty.
+    pub branch: Option<Range<usize>>,
+    /// The whole `;received=…` parameter, semicolon included, where there is one.
+    pub received: Option<Range<usize>>,
+    /// The whole `;rport` or `;rport=…` parameter, semicolon included; and whether it has a value.
+    pub rport: Option<(Range<usize>, bool)>,
+    /// The value of `maddr`.
+    pub maddr: Option<Range<usize>>,
+}
+
+impl Via {
+    /// Reads any Via element of a message, given the message's bytes; `None` where protocol or sent-by
+    /// cannot be read. Of a parameter that is repeated the first one counts; empty ones (`;;`) are passed over.
+    pub fn parse_at(message: &[u8], element: Element) -> Option<Via> {
+        parse(message, element).map(|(via, _)| via)
+    }
+}
+
+/// As [`Via::parse_at`]; also whether all parameters are well-formed.
+pub(super) fn parse(message: &[u8], element: Element) -> Option<(Via, bool)> {
+    let text = message.get(..element.range.end)?;
+    let (_, at) = word(text, element.range.start)?;
+    let (_, at) = word(text, slash(text, at)?)?;
+    let (transport, at) = word(text, slash(text, at)?)?;
+    let host_start = skip_lws(text, at);
+    if host_start == at {
+        return None;
+    }
+    let host = host(text, host_start)?;
+    let mut at = skip_lws(text, host.end);
+    let mut sent_by_port = None;
+    if text.get(at) == Some(&b':') {
+        let start = skip_lws(text, at + 1);
+        let end = skip(text, start, |byte| byte.is_ascii_digit());
+        sent_by_port = Some(port(text.get(start..end)?)?);
+        at = skip_lws(text, end);
+    }
+    if at < text.len() && text.get(at) != Some(&b';') {
+        return None;
+    }
+    let mut via =
+        Via { element, transport, host, port: sent_by_port, branch: None, received: None, rport: None, maddr: None };
+    let mut well_formed = true;
+    for param in params(text, at) {
+        well_formed &= !param.name.is_empty();
+        via.take(text, param);
+    }
+    Some((via, well_formed))
+}
+
+impl Via {
+    fn take(&mut self, text: &[u8], param: Param) {
+        let name = text.get(param.name).unwrap_or_default();
+        let value = param.value.filter(|value| !value.is_empty());
+        if name.eq_ignore_ascii_case(b"branch") {
+            self.branch = self.branch.take().or(value);
+        } else if name.eq_ignore_ascii_case(b"rport") {
+            self.rport = self.rport.take().or(Some((param.whole, value.is_some())));
+        } else if name.eq_ignore_ascii_case(b"received") {
+            self.received = self.received.take().or(Some(param.whole));
+        } else if name.eq_ignore_ascii_case(b"maddr") {
+            self.maddr = self.maddr.take().or(value);
+        }
+    }
+}
+
+/// A token, and where it ends.
+fn word(text: &[u8], at: usize) -> Option<(Range<usize>, usize)> {
+    let end = skip(text, at, is_token);
+    (end > at).then_some((at..end, end))
+}
+
+/// Past a slash and the white space on both sides of it.
+fn slash(text: &[u8], at: usize) -> Option<usize> {
+    let at = skip_lws(text, at);
+    (text.get(at) == Some(&b'/')).then(|| skip_lws(text, at + 1))
+}
+
+fn host(text: &[u8], start: usize) -> Option<Range<usize>> {
+    let end = if text.get(start) == Some(&b'[') {
+        start + memchr(b']', text.get(start..)?)? + 1
+    } else {
+        skip(text, start, |byte| !is_lws(byte) && !matches!(byte, b':' | b';' | b',' | b'/'))
+    };
+    let host = text.get(start..end)?;
+    (!host.is_empty() && !host.iter().any(|byte| is_lws(*byte))).then_some(start..end)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn via(text: &str) -> Option<Via> {
+        let element = Element { field: 0, range: 0..text.len(), alone: true, first: true };
+        Via::parse_at(text.as_bytes(), element)
+    }
+
+    #[test]
+    fn white_space_around_every_separator_is_passed_over() {
+        let text = "SIP / 2.0 / UDP  first.example.com: 4000;ttl=16 ;maddr=224.2.0.1 ;branch=z9hG4bK=x";
+        let via = via(text).unwrap();
+        assert_eq!(&text[via.transport], "UDP");
+        assert_eq!(&text[via.host], "first.example.com");
+        assert_eq!(via.port, Some(4000));
+        assert_eq!(&text[via.maddr.unwrap()], "224.2.0.1");
+        assert_eq!(&text[via.branch.unwrap()], "z9hG4bK=x");
+        assert_eq!((via.received, via.rport), (None, None));
+    }
+
+    #[test]
+    fn ipv6_references_keep_their_brackets() {
+        let text = "SIP/2.0/TCP [2001:db8::9:1]:6050;received=2001:db8::9:255;branch=z9hG4bKas3";
+        let via = via(text).unwrap();
+        assert_eq!(&text[via.host], "[2001:db8::9:1]");
+        assert_eq!(via.port, Some(6050));
+        assert_eq!(&text[via.received.unwrap()], ";received=2001:db8::9:255");
+    }
+
+    #[test]
+    fn rport_is_known_with_and_without_value() {
+        let text = "SIP/2.0/UDP h;rport ;branch=z9hG4bK1";
+        assert_eq!(via(text).unwrap().rport, Some((13..19, false)));
+        let text = "SIP/2.0/UDP h;rport=5062;branch=z9hG4bK1";
+        assert_eq!(via(text).unwrap().rport, Some((13..24, true)));
+        let text = "SIP/2.0/UDP h;rport=";
+        assert_eq!(via(text).unwrap().rport, Some((13..20, false)));
+    }
+
+    #[test]
+    fn folds_count_as_white_space() {
+        let text = "SIP  /   2.0\r\n /UDP\r\n    192.0.2.2;branch=\r\n 390skdjuw";
+        let via = via(text).unwrap();
+        assert_eq!(&text[via.host], "192.0.2.2");
+        assert_eq!(&text[via.branch.unwrap()], "390skdjuw");
+    }
+
+    #[test]
+    fn what_has_no_sent_by_is_not_read() {
+        for text in
+            ["", "SIP/2.0/UDP", "SIP/2.0/UDP ", "SIP/2.0 h", "SIP/2.0/UDP h:0", "SIP/2.0/UDP h:70000", ";", "//"]
+        {
+            assert_eq!(via(text), None, "{text}");
+        }
+        for text in
+            ["SIP/2.0/UDP h x", "SIP/2.0/UDP h:", "SIP/2.0/UDP [::1", "SIP/2.0/UDP 2001:db8::1", "SIP/2.0/UDP ;x"]
+        {
+            assert_eq!(via(text), None, "{text}");
+        }
+    }
+}

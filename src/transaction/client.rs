@@ -1,0 +1,172 @@
+//! Client transactions: RFC 3261 §17.1, with Accepted of RFC 6026 §7.2.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use smallvec::SmallVec;
+
+use super::Key;
+use crate::arena::Handle;
+use crate::flow::{Hop, Side};
+use crate::sip::Method;
+use crate::wheel::TimerKey;
+
+/// Where a client transaction stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum State {
+    /// Nothing has come back. Calling for INVITE, Trying for the rest.
+    Calling,
+    Proceeding,
+    /// 3xx–6xx to an INVITE, any final response to the rest.
+    Completed,
+    /// 2xx to an INVITE.
+    Accepted,
+}
+
+/// Who waits for the response.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum User {
+    /// A leg of a call that has no final response yet.
+    Leg { call: Handle, upstream: Handle, attempt: u8 },
+    /// A forwarded request: the server transaction that it came on; the call and dialog that it is in.
+    Relay { server: Handle, call: Option<Handle>, dialog: u8 },
+    /// A BYE of ours that ends a call's dialog.
+    Bye { call: Handle },
+    /// A CANCEL of ours, for this INVITE.
+    Cancel { invite: Handle },
+    /// Nobody: a BYE that clears what came too late.
+    Nobody,
+}
+
+/// What became of the wish to cancel an INVITE.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Cancel {
+    No,
+    /// Waits for a 1xx (RFC 3261 §9.1); the Reason lines it will bear.
+    Held(Bytes),
+    Sent {
+        answered: bool,
+    },
+}
+
+/// Over UDP after all, if TCP does not open in time (RFC 3261 §18.1.1).
+#[derive(Clone, Debug)]
+pub struct Fallback {
+    pub hop: Hop,
+    pub bytes: Bytes,
+}
+
+/// A request of ours that waits for its response.
+#[derive(Debug)]
+pub struct ClientTx {
+    pub key: Key,
+    pub is_invite: bool,
+    pub state: State,
+    pub user: User,
+    pub hop: Hop,
+    pub side: Side,
+    /// The request as sent.
+    pub bytes: Bytes,
+    pub cancel: Cancel,
+    /// Nobody wants its answer any more: a 2xx is cleared with ACK and BYE.
+    pub is_abandoned: bool,
+    pub fallback: Option<Box<Fallback>>,
+    /// To tags (hashed) of 2xx already seen, each with its ACK where it was cleared here.
+    pub answered: SmallVec<[(u64, Option<Bytes>); 1]>,
+    /// How often a response came again.
+    pub repeats: u16,
+    pub interval: Duration,
+    pub retransmit: Option<TimerKey>,
+    pub end: Option<TimerKey>,
+    /// T1, T2, T4.
+    pub timeouts: [Duration; 3],
+    pub timer_c: Duration,
+    /// What a forwarded request will change in its dialog once it is answered 2xx.
+    pub note: Option<Box<Note>>,
+}
+
+/// What a request inside a dialog asks for, to be done when it is answered 2xx.
+#[derive(Debug, Default)]
+pub struct Note {
+    pub method: Option<Method>,
+    /// The sender's new remote target.
+    pub contact: Option<Box<[u8]>>,
+    /// A REFER or re-INVITE to the voicemail drop's target.
+    pub is_voicemail_drop: bool,
+    /// The side that sent it.
+    pub from: Option<Side>,
+}
+
+/// What a response means to its transaction.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum OnResponse {
+    /// Hand it on; the timer that ends the transaction from here.
+    Pass {
+        end: Option<Duration>,
+        first: bool,
+    },
+    /// A final response to an INVITE, again: send the ACK again.
+    AckAgain,
+    Absorb,
+}
+
+impl ClientTx {
+    /// Nothing has come back yet.
+    pub fn is_silent(&self) -> bool {
+        self.state == State::Calling
+    }
+
+    /// A final response has come.
+    pub fn is_final(&self) -> bool {
+        matches!(self.state, State::Completed | State::Accepted)
+    }
+
+    /// Interval of the first retransmission (Timer A, E) and the time after which silence is failure (B, F).
+    pub fn on_start(&mut self) -> (Option<Duration>, Duration) {
+        self.interval = self.timeouts[0];
+        ((!self.hop.transport.is_reliable()).then_some(self.interval), self.timeouts[0] * 64)
+    }
+
+    /// Timer A or E fired: the next interval, if the request is sent again.
+    pub fn on_retransmit(&mut self) -> Option<Duration> {
+        match (self.state, self.is_invite) {
+            (State::Calling, true) => self.interval *= 2,
+            (State::Calling, false) => self.interval = (self.interval * 2).min(self.timeouts[1]),
+            (State::Proceeding, false) => self.interval = self.timeouts[1],
+            _ => return None,
+        }
+        Some(self.interval)
+    }
+
+    pub fn on_response(&mut self, code: u16) -> OnResponse {
+        let reliable = self.hop.transport.is_reliable();
+        let [t1, _, t4] = self.timeouts;
+        match self.state {
+            State::Completed if code >= 300 && self.is_invite => OnResponse::AckAgain,
+            State::Completed => OnResponse::Absorb,
+            State::Accepted if (200..300).contains(&code) => OnResponse::Pass { end: None, first: false },
+            State::Accepted => OnResponse::Absorb,
+            State::Calling | State::Proceeding if code < 200 => {
+                let first = self.state == State::Calling;
+                self.state = State::Proceeding;
+                // Timer C, which each 1xx but 100 starts anew (§16.7 step 2).
+                let end = (self.is_invite && (first || code > 100)).then_some(self.timer_c);
+                OnResponse::Pass { end, first }
+            }
+            State::Calling | State::Proceeding if !self.is_invite => {
+                self.state = State::Completed;
+                OnResponse::Pass { end: Some(if reliable { Duration::ZERO } else { t4 }), first: true }
+            }
+            State::Calling | State::Proceeding if code < 300 => {
+                self.state = State::Accepted;
+                OnResponse::Pass { end: Some(t1 * 64), first: true }
+            }
+            State::Calling | State::Proceeding => {
+                self.state = State::Completed;
+                // Timer D: at least 32 s on unreliable transports.
+                let end = if reliable { Duration::ZERO } else { (t1 * 64).max(Duration::from_secs(32)) };
+                OnResponse::Pass { end: Some(end), first: true }
+            }
+        }
+    }
+}

@@ -1,0 +1,188 @@
+//! What makes two messages one transaction, and the names that the sidecar derives.
+
+use std::hash::Hasher;
+
+use siphasher::sip128::{Hasher128, SipHasher13};
+
+use crate::flow::Side;
+use crate::sip::{Message, Method, Name};
+
+/// Start of every branch of RFC 3261 (§8.1.1.7).
+pub const MAGIC_COOKIE: &[u8] = b"z9hG4bK";
+
+/// A transaction, a call or a dialog by its keyed hash.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Key(pub u128);
+
+/// Hashes under the secret of this sidecar. Everything that it makes up (branches, tags, call_uids) is
+/// derived with it: the same input gives the same name, and nobody else can make one.
+#[derive(Clone, Debug)]
+pub struct Keyring {
+    hasher: SipHasher13,
+}
+
+/// What a hash is for: equal parts under another purpose give another hash.
+#[derive(Clone, Copy)]
+enum Purpose {
+    Server,
+    Client,
+    Call,
+    Dialog,
+    Name,
+    Branch,
+    Loop,
+    Tag,
+    Choice,
+    Uid,
+}
+
+impl Keyring {
+    pub fn new(key: &[u8; 16]) -> Keyring {
+        Keyring { hasher: SipHasher13::new_with_key(key) }
+    }
+
+    /// The server transaction that a request belongs to (RFC 3261 §17.2.3); an ACK and, with
+    /// `of_cancelled`, a CANCEL belong to their INVITE's.
+    pub fn server(&self, request: &Message, of_cancelled: bool) -> Key {
+        let via = request.via();
+        let cseq = request.cseq();
+        let branch = via.branch.clone().map(|range| request.bytes(range)).unwrap_or_default();
+        let method = match cseq.method {
+            Method::Ack => b"INVITE",
+            Method::Cancel if of_cancelled => b"INVITE",
+            _ => request.bytes(request.essentials().cseq_method.clone()),
+        };
+        let host = request.bytes(via.host.clone());
+        let port = via.port.unwrap_or(0).to_be_bytes();
+        if has_cookie(branch) {
+            return Key(self.hash(Purpose::Server, &[branch, host, &port, method]));
+        }
+        // RFC 2543 clients: §17.2.3 compares these one by one.
+        let number = cseq.number.to_be_bytes();
+        let from_tag = request.from_tag().unwrap_or_default();
+        let top_via = request.bytes(via.element.range.clone());
+        Key(self.hash(Purpose::Server, &[request.uri(), from_tag, request.call_id(), &number, top_via, method]))
+    }
+
+    /// The client transaction with a branch of ours (§17.1.3).
+    pub fn client(&self, branch: &[u8], method: &[u8]) -> Key {
+        Key(self.hash(Purpose::Client, &[branch, method]))
+    }
+
+    /// The call that an INVITE without To tag begins, or comes back to.
+    pub fn call(&self, call_id: &[u8], from_tag: &[u8], side: Side) -> Key {
+        Key(self.hash(Purpose::Call, &[call_id, from_tag, side.label().as_bytes()]))
+    }
+
+    /// The same for a second INVITE while the first one's call is open: its branch tells them apart.
+    pub fn sibling_call(&self, key: Key, branch: Key) -> Key {
+        Key(self.hash(Purpose::Call, &[&key.0.to_be_bytes(), &branch.0.to_be_bytes()]))
+    }
+
+    /// A dialog by Call-ID and both tags, in either order.
+    pub fn dialog(&self, call_id: &[u8], one: &[u8], other: &[u8]) -> Key {
+        let (first, second) = if one <= other { (one, other) } else { (other, one) };
+        Key(self.hash(Purpose::Dialog, &[call_id, first, second]))
+    }
+
+    /// A name by which the API finds calls: a Call-ID or a correlation value.
+    pub fn name(&self, name: &[u8]) -> Key {
+        Key(self.hash(Purpose::Name, &[name]))
+    }
+
+    /// Our branch for the `attempt`-th forwarding of a request, with the loop hash at its end
+    /// (RFC 5393 §4.2).
+    pub fn branch(&self, upstream: Key, attempt: u32, loop_hash: u64) -> String {
+        let own = self.hash(Purpose::Branch, &[&upstream.0.to_be_bytes(), &attempt.to_be_bytes()]);
+        format!("z9hG4bK{own:032x}{loop_hash:016x}")
+    }
+
+    /// What a request must have in common with itself to be a loop: RFC 5393 §4.2.1 with the side, so that
+    /// what comes back from the other side is a spiral. `routed` are the Route fields behind our own.
+    pub fn loop_hash(&self, request: &Message, side: Side, routed: &[u8]) -> u64 {
+        let number = request.cseq().number.to_be_bytes();
+        let proxy_require = request.first(Name::ProxyRequire).map(|field| request.value(field)).unwrap_or_default();
+        let hash = self.hash(
+            Purpose::Loop,
+            &[
+                side.label().as_bytes(),
+                request.uri(),
+                request.from_tag().unwrap_or_default(),
+                request.to_tag().unwrap_or_default(),
+                request.call_id(),
+                &number,
+                routed,
+                proxy_require,
+            ],
+        );
+        hash as u64
+    }
+
+    /// Whether a branch is one of ours with this loop hash. Nobody else can make one.
+    pub fn is_loop(branch: &[u8], loop_hash: u64) -> bool {
+        branch.len() == MAGIC_COOKIE.len() + 48 && branch.ends_with(format!("{loop_hash:016x}").as_bytes())
+    }
+
+    /// The To tag of a response that we make.
+    pub fn tag(&self, transaction: Key) -> u64 {
+        self.hash(Purpose::Tag, &[&transaction.0.to_be_bytes()]) as u64
+    }
+
+    /// A number from 0 to 1, never 0, that a Call-ID draws for a server.
+    pub fn draw(&self, call_id: &[u8], server: &[u8]) -> f64 {
+        let hash = self.hash(Purpose::Choice, &[call_id, server]) as u64;
+        ((hash >> 11) as f64 + 1.0) / (1u64 << 53) as f64
+    }
+
+    /// The low 80 bits of a call_uid.
+    pub fn uid(&self, key: Key, serial: u64) -> u128 {
+        self.hash(Purpose::Uid, &[&key.0.to_be_bytes(), &serial.to_be_bytes()]) & ((1 << 80) - 1)
+    }
+
+    fn hash(&self, purpose: Purpose, parts: &[&[u8]]) -> u128 {
+        let mut hasher = self.hasher;
+        hasher.write_u8(purpose as u8);
+        for part in parts {
+            hasher.write(&(part.len() as u32).to_be_bytes());
+            hasher.write(part);
+        }
+        hasher.finish128().as_u128()
+    }
+}
+
+/// Whether a branch is one of RFC 3261; the cookie is compared without case, as all parameters are (§7.3.1).
+fn has_cookie(branch: &[u8]) -> bool {
+    branch.get(..MAGIC_COOKIE.len()).is_some_and(|start| start.eq_ignore_ascii_case(MAGIC_COOKIE)) && branch.len() > 7
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_dialog_has_one_key_whoever_asks() {
+        let keys = Keyring::new(&[7; 16]);
+        assert_eq!(keys.dialog(b"id", b"a", b"b"), keys.dialog(b"id", b"b", b"a"));
+        assert_ne!(keys.dialog(b"id", b"a", b"b"), keys.dialog(b"ida", b"", b"b"));
+    }
+
+    #[test]
+    fn branches_are_derived_and_bear_their_loop_hash() {
+        let keys = Keyring::new(&[7; 16]);
+        let branch = keys.branch(Key(1), 0, 0xabc);
+        assert_eq!(branch, keys.branch(Key(1), 0, 0xabc));
+        assert_ne!(branch, keys.branch(Key(1), 1, 0xabc));
+        assert!(Keyring::is_loop(branch.as_bytes(), 0xabc));
+        assert!(!Keyring::is_loop(branch.as_bytes(), 0xabd));
+        assert_ne!(branch, Keyring::new(&[8; 16]).branch(Key(1), 0, 0xabc));
+    }
+
+    #[test]
+    fn draws_lie_between_zero_and_one() {
+        let keys = Keyring::new(&[7; 16]);
+        for id in 0..1000u32 {
+            let draw = keys.draw(&id.to_be_bytes(), b"pbx-a");
+            assert!(draw > 0.0 && draw <= 1.0);
+        }
+    }
+}

@@ -1,0 +1,175 @@
+//! Server transactions: RFC 3261 §17.2, with Accepted of RFC 6026 §7.1.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+
+use super::Key;
+use crate::arena::Handle;
+use crate::flow::{Flow, Hop, Side};
+use crate::policy::Timeouts;
+use crate::sip::Message;
+use crate::wheel::TimerKey;
+
+/// Where a server transaction stands. `Trying` and `Accepted` are those of non-INVITE and INVITE alone.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum State {
+    Trying,
+    Proceeding,
+    /// A 3xx–6xx to the INVITE, or any final response to another request, went out.
+    Completed,
+    /// The ACK for it came.
+    Confirmed,
+    /// A 2xx to the INVITE went out; more may follow (RFC 6026).
+    Accepted,
+}
+
+/// Who decides what the transaction answers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum User {
+    /// Answered here, nobody waits.
+    Local,
+    /// The INVITE of a call.
+    Call(Handle),
+    /// Forwarded on one client transaction.
+    Relay(Option<Handle>),
+}
+
+/// A request that waits for its response, or absorbs its retransmissions.
+#[derive(Debug)]
+pub struct ServerTx {
+    pub key: Key,
+    pub is_invite: bool,
+    pub state: State,
+    pub flow: Flow,
+    pub side: Side,
+    /// Where responses go (RFC 3261 §18.2.2).
+    pub reply: Hop,
+    pub user: User,
+    /// The request as it came: until the final response, to make responses from.
+    pub request: Option<Message>,
+    /// The last response, for retransmissions.
+    pub last: Option<Bytes>,
+    /// Header lines for the final responses of this transaction, the same on each.
+    pub stamp: Option<Bytes>,
+    /// How often the request came again.
+    pub repeats: u16,
+    /// Current interval of Timer G.
+    pub interval: Duration,
+    pub retransmit: Option<TimerKey>,
+    pub end: Option<TimerKey>,
+    pub timeouts: [Duration; 3],
+}
+
+/// What to do about a request that came again.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum OnRepeat {
+    /// Send the last response again, where there is one.
+    Answer,
+    Absorb,
+}
+
+/// What to do about an ACK that has the transaction's key.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum OnAck {
+    /// It was for a 3xx–6xx: stop retransmitting, end after Timer I.
+    Confirmed {
+        timer_i: Duration,
+    },
+    Absorb,
+    /// It is for a 2xx: not this transaction's business (RFC 6026 §7.1).
+    Forward,
+}
+
+/// Which timers to set once a final response went out.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Finished {
+    /// Timer G, on unreliable transports.
+    pub retransmit: Option<Duration>,
+    /// Timer H, J or L.
+    pub end: Duration,
+}
+
+impl ServerTx {
+    /// T1, T2 and T4 of the policy that the request met.
+    pub fn timeouts_of(timeouts: &Timeouts) -> [Duration; 3] {
+        [timeouts.t1, timeouts.t2, timeouts.t4]
+    }
+
+    fn t1(&self) -> Duration {
+        self.timeouts[0]
+    }
+
+    fn t2(&self) -> Duration {
+        self.timeouts[1]
+    }
+
+    /// A final response has gone out before.
+    pub fn is_final(&self) -> bool {
+        matches!(self.state, State::Completed | State::Confirmed | State::Accepted)
+    }
+
+    /// Whether a response may still go out: more 2xx after a 2xx to an INVITE, else one final one.
+    pub fn takes(&self, code: u16) -> bool {
+        match self.state {
+            State::Trying | State::Proceeding => true,
+            State::Accepted => (200..300).contains(&code),
+            State::Completed | State::Confirmed => false,
+        }
+    }
+
+    /// A response goes out. Returns the timers of the first final one.
+    pub fn on_response(&mut self, code: u16) -> Option<Finished> {
+        let reliable = self.flow.transport.is_reliable();
+        if code < 200 {
+            self.state = State::Proceeding;
+            return None;
+        }
+        if self.is_final() {
+            return None;
+        }
+        let t64 = self.t1() * 64;
+        if !self.is_invite {
+            self.state = State::Completed;
+            let end = if reliable { Duration::ZERO } else { t64 };
+            return Some(Finished { retransmit: None, end });
+        }
+        if code < 300 {
+            self.state = State::Accepted;
+            return Some(Finished { retransmit: None, end: t64 });
+        }
+        self.state = State::Completed;
+        self.interval = self.t1();
+        let retransmit = (!reliable).then_some(self.interval);
+        Some(Finished { retransmit, end: t64 })
+    }
+
+    /// Timer G fired: the next interval, if it goes on.
+    pub fn on_retransmit(&mut self) -> Option<Duration> {
+        if self.state != State::Completed {
+            return None;
+        }
+        self.interval = (self.interval * 2).min(self.t2());
+        Some(self.interval)
+    }
+
+    pub fn on_repeat(&mut self) -> OnRepeat {
+        self.repeats = self.repeats.saturating_add(1);
+        match self.state {
+            State::Proceeding | State::Completed => OnRepeat::Answer,
+            State::Trying | State::Confirmed | State::Accepted => OnRepeat::Absorb,
+        }
+    }
+
+    pub fn on_ack(&mut self) -> OnAck {
+        match self.state {
+            State::Completed if self.is_invite => {
+                self.state = State::Confirmed;
+                let timer_i = if self.flow.transport.is_reliable() { Duration::ZERO } else { self.timeouts[2] };
+                OnAck::Confirmed { timer_i }
+            }
+            State::Accepted => OnAck::Forward,
+            _ => OnAck::Absorb,
+        }
+    }
+}

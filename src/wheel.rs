@@ -1,0 +1,497 @@
+//! One ordered index of deadlines: a hierarchical timer wheel.
+//!
+//! Insert and cancel cost the same whatever the number of timers; the next deadline is found through
+//! bitmaps, so that 100,000 waiting calls cost nothing per tick.
+//!
+//! Three levels of 4096 slots: of a millisecond (4 s ahead), of 4 s (4.6 h ahead), of 4.6 h (795 days ahead).
+//! A timer is filed by how far ahead it is, and again at most once a level when its slot comes near; one
+//! beyond the last level waits in its furthest slot and is filed again from there.
+
+use std::cell::Cell;
+
+use crate::time::Mono;
+
+/// Slots of a level. Its bitmap is of 64 words, so that one word more says which of them are not zero.
+const SLOTS: usize = 1 << SLOT_BITS;
+const SLOT_BITS: u32 = 12;
+const WORDS: usize = SLOTS / 64;
+const LEVELS: usize = 3;
+/// End of a list.
+const NONE: u32 = u32::MAX;
+/// The earliest tick of a slot has to be looked for.
+const UNKNOWN: u64 = u64::MAX;
+
+/// Names one timer in its wheel until it fires or is cancelled; never matches another one later.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct TimerKey {
+    slot: u32,
+    generation: u32,
+}
+
+/// Timers that carry a `T`. Resolution is one millisecond; a timer never fires early.
+#[derive(Debug)]
+pub struct Wheel<T> {
+    now: Mono,
+    /// Milliseconds: no timer that is filed is due before, no slot before it is used.
+    tick: u64,
+    levels: [Level; LEVELS],
+    timers: Timers<T>,
+}
+
+/// Slots of one width, each a list of timers.
+#[derive(Debug)]
+struct Level {
+    /// Ticks are shifted by this much to number slots.
+    shift: u32,
+    slots: Box<[Slot]>,
+    /// A bit for each slot that holds a timer, and one for each word that is not zero.
+    words: [u64; WORDS],
+    summary: u64,
+}
+
+#[derive(Clone, Debug)]
+struct Slot {
+    head: u32,
+    tail: u32,
+    /// The earliest tick in the slot, or [`UNKNOWN`].
+    earliest: Cell<u64>,
+}
+
+/// Every timer, in one vector whose free places are a list too.
+#[derive(Debug)]
+struct Timers<T> {
+    places: Vec<Timer<T>>,
+    free: u32,
+    len: usize,
+}
+
+#[derive(Debug)]
+struct Timer<T> {
+    /// `None`: the place is free.
+    value: Option<T>,
+    generation: u32,
+    tick: u64,
+    /// Level, and number of the slot counted from the origin of time.
+    filed: (usize, u64),
+    previous: u32,
+    next: u32,
+}
+
+impl<T> Wheel<T> {
+    /// An empty wheel that stands at `now`.
+    pub fn new(now: Mono) -> Self {
+        Wheel {
+            now,
+            tick: now.0 / 1_000,
+            levels: [Level::new(0), Level::new(1), Level::new(2)],
+            timers: Timers { places: Vec::new(), free: NONE, len: 0 },
+        }
+    }
+
+    /// A deadline in the past fires at the next `pop`.
+    pub fn insert(&mut self, deadline: Mono, value: T) -> TimerKey {
+        let tick = if deadline <= self.now { self.tick } else { deadline.0.div_ceil(1_000) };
+        let key = self.timers.add(tick, value);
+        self.file(key.slot);
+        key
+    }
+
+    /// Takes a timer out; `None` where it has fired or was cancelled.
+    pub fn cancel(&mut self, key: TimerKey) -> Option<T> {
+        let timer = self.timers.places.get(key.slot as usize)?;
+        if timer.generation != key.generation || timer.value.is_none() {
+            return None;
+        }
+        self.unfile(key.slot);
+        self.timers.take(key.slot)
+    }
+
+    /// A point in time, at or after which `pop` has something and before which it has nothing; `None` when empty.
+    pub fn next_deadline(&self) -> Option<Mono> {
+        self.earliest().map(|tick| Mono(tick.saturating_mul(1_000)))
+    }
+
+    /// The next timer whose deadline has come, earliest millisecond first. Call until `None`.
+    pub fn pop(&mut self, now: Mono) -> Option<T> {
+        self.now = self.now.max(now);
+        let target = self.now.0 / 1_000;
+        loop {
+            let [fine, wider @ ..] = &self.levels;
+            let due = fine.first(self.tick).filter(|due| *due <= target);
+            // The nearest slot of the wider levels; of two that begin together the wider one goes first,
+            // because its timers may belong into the other.
+            let slots = wider.iter().zip(1..).filter_map(|(level, index)| Some((level.first(self.tick)?, index)));
+            let near = slots.min_by_key(|(start, index)| (*start, std::cmp::Reverse(*index)));
+            match (due, near) {
+                (Some(due), near) if near.is_none_or(|(start, _)| due < start) => {
+                    self.tick = due;
+                    return self.fire();
+                }
+                (_, Some((start, level))) if start <= target => {
+                    self.tick = start;
+                    self.refile(level);
+                }
+                _ => {
+                    self.tick = target;
+                    return None;
+                }
+            }
+        }
+    }
+
+    pub fn len(&self) -> usize {
+        self.timers.len
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// Takes the first timer of the current tick.
+    fn fire(&mut self) -> Option<T> {
+        let place = self.levels.first()?.slot(self.tick)?.head;
+        self.unfile(place);
+        self.timers.take(place)
+    }
+
+    fn earliest(&self) -> Option<u64> {
+        let mut earliest = None;
+        for level in &self.levels {
+            let mut next = level.first(self.tick);
+            while let Some(start) = next {
+                if earliest.is_some_and(|known| known <= start) {
+                    break;
+                }
+                let in_slot = level.earliest_in(start, &self.timers);
+                earliest = earliest.into_iter().chain(in_slot).min();
+                // A timer in its own slot is earlier than any in a further slot.
+                let own = in_slot.is_some_and(|tick| tick >> level.shift == start >> level.shift);
+                next = if own { None } else { level.first_behind(self.tick, start) };
+            }
+        }
+        earliest
+    }
+
+    /// Puts a timer into the finest level that reaches as far as its tick.
+    fn file(&mut self, place: u32) {
+        let Some(timer) = self.timers.places.get_mut(place as usize) else { return };
+        let ahead = |level: &Level| (timer.tick >> level.shift) - (self.tick >> level.shift);
+        let index = self.levels.iter().position(|level| ahead(level) < SLOTS as u64).unwrap_or(LEVELS - 1);
+        let Some(level) = self.levels.get_mut(index) else { return };
+        // Beyond the last level: the furthest slot.
+        let number = (timer.tick >> level.shift).min((self.tick >> level.shift) + SLOTS as u64 - 1);
+        timer.filed = (index, number);
+        timer.next = NONE;
+        timer.previous = level.append(number, place, timer.tick);
+        let previous = timer.previous;
+        if let Some(previous) = self.timers.places.get_mut(previous as usize) {
+            previous.next = place;
+        }
+    }
+
+    fn unfile(&mut self, place: u32) {
+        let Some(timer) = self.timers.places.get(place as usize) else { return };
+        let (previous, next, (index, number), tick) = (timer.previous, timer.next, timer.filed, timer.tick);
+        if let Some(previous) = self.timers.places.get_mut(previous as usize) {
+            previous.next = next;
+        }
+        if let Some(next) = self.timers.places.get_mut(next as usize) {
+            next.previous = previous;
+        }
+        if let Some(level) = self.levels.get_mut(index) {
+            level.unlink(number, previous, next, tick);
+        }
+    }
+
+    /// Files the timers of the slot that has come near again.
+    fn refile(&mut self, index: usize) {
+        let Some(level) = self.levels.get_mut(index) else { return };
+        let mut place = level.clear(self.tick >> level.shift);
+        while let Some(timer) = self.timers.places.get(place as usize) {
+            let next = timer.next;
+            self.file(place);
+            place = next;
+        }
+    }
+}
+
+impl Level {
+    fn new(index: u32) -> Level {
+        let slot = Slot { head: NONE, tail: NONE, earliest: Cell::new(UNKNOWN) };
+        Level { shift: index * SLOT_BITS, slots: vec![slot; SLOTS].into(), words: [0; WORDS], summary: 0 }
+    }
+
+    /// The first tick of the first slot that holds a timer, the current slot included.
+    fn first(&self, now: u64) -> Option<u64> {
+        let number = now >> self.shift;
+        self.find(number).map(|found| found << self.shift)
+    }
+
+    /// As [`Level::first`], behind the slot that begins at `start`.
+    fn first_behind(&self, now: u64, start: u64) -> Option<u64> {
+        let number = (start >> self.shift) + 1;
+        self.find(number).filter(|found| *found < (now >> self.shift) + SLOTS as u64).map(|found| found << self.shift)
+    }
+
+    /// The number of the first slot in use from `number` on, all the way round.
+    fn find(&self, number: u64) -> Option<u64> {
+        if self.summary == 0 {
+            return None;
+        }
+        let from = position(number);
+        let (word, bit) = (from / 64, from % 64);
+        let here = self.words.get(word)? & (u64::MAX << bit);
+        let found = if here == 0 {
+            // Later words first; if there are none, from the start, where the first one's own lower bits come last.
+            let later = self.summary & (u64::MAX << word) & !(1 << word);
+            let word = if later == 0 { self.summary } else { later }.trailing_zeros() as usize;
+            word * 64 + self.words.get(word)?.trailing_zeros() as usize
+        } else {
+            word * 64 + here.trailing_zeros() as usize
+        };
+        Some(number + ((found + SLOTS - from) % SLOTS) as u64)
+    }
+
+    fn slot(&self, number: u64) -> Option<&Slot> {
+        self.slots.get(position(number))
+    }
+
+    fn earliest_in<T>(&self, start: u64, timers: &Timers<T>) -> Option<u64> {
+        let slot = self.slot(start >> self.shift)?;
+        if slot.earliest.get() == UNKNOWN {
+            let mut place = slot.head;
+            while let Some(timer) = timers.places.get(place as usize) {
+                slot.earliest.set(slot.earliest.get().min(timer.tick));
+                place = timer.next;
+            }
+        }
+        Some(slot.earliest.get())
+    }
+
+    /// Puts a timer at the end of a slot's list and says which was the last before.
+    fn append(&mut self, number: u64, place: u32, tick: u64) -> u32 {
+        let position = position(number);
+        let Some(slot) = self.slots.get_mut(position) else { return NONE };
+        let last = std::mem::replace(&mut slot.tail, place);
+        if last == NONE {
+            slot.head = place;
+            slot.earliest.set(tick);
+            self.mark(position, true);
+        } else if slot.earliest.get() != UNKNOWN {
+            slot.earliest.set(slot.earliest.get().min(tick));
+        }
+        last
+    }
+
+    fn unlink(&mut self, number: u64, previous: u32, next: u32, tick: u64) {
+        let position = position(number);
+        let Some(slot) = self.slots.get_mut(position) else { return };
+        if previous == NONE {
+            slot.head = next;
+        }
+        if next == NONE {
+            slot.tail = previous;
+        }
+        if slot.earliest.get() == tick {
+            slot.earliest.set(UNKNOWN);
+        }
+        if slot.head == NONE {
+            self.mark(position, false);
+        }
+    }
+
+    /// Empties a slot and says which timer was its first.
+    fn clear(&mut self, number: u64) -> u32 {
+        let position = position(number);
+        self.mark(position, false);
+        let Some(slot) = self.slots.get_mut(position) else { return NONE };
+        slot.tail = NONE;
+        std::mem::replace(&mut slot.head, NONE)
+    }
+
+    fn mark(&mut self, position: usize, used: bool) {
+        let (index, bit) = (position / 64, 1 << (position % 64));
+        let Some(word) = self.words.get_mut(index) else { return };
+        *word = if used { *word | bit } else { *word & !bit };
+        let bit = 1 << index;
+        self.summary = if *word == 0 { self.summary & !bit } else { self.summary | bit };
+    }
+}
+
+impl<T> Timers<T> {
+    fn add(&mut self, tick: u64, value: T) -> TimerKey {
+        self.len += 1;
+        let slot = self.free;
+        if let Some(timer) = self.places.get_mut(slot as usize) {
+            self.free = timer.next;
+            timer.tick = tick;
+            timer.value = Some(value);
+            return TimerKey { slot, generation: timer.generation };
+        }
+        let slot = self.places.len() as u32;
+        let filed = (0, 0);
+        self.places.push(Timer { value: Some(value), generation: 0, tick, filed, previous: NONE, next: NONE });
+        TimerKey { slot, generation: 0 }
+    }
+
+    fn take(&mut self, slot: u32) -> Option<T> {
+        let timer = self.places.get_mut(slot as usize)?;
+        let value = timer.value.take()?;
+        timer.generation = timer.generation.wrapping_add(1);
+        timer.next = self.free;
+        self.free = slot;
+        self.len -= 1;
+        Some(value)
+    }
+}
+
+/// Where a slot is kept, given its number counted from the origin of time.
+const fn position(number: u64) -> usize {
+    (number % SLOTS as u64) as usize
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+    use std::time::Duration;
+
+    use proptest::prelude::*;
+
+    use super::*;
+
+    const MS: u64 = 1_000;
+
+    #[test]
+    fn a_timer_fires_at_its_millisecond_and_not_before() {
+        let mut wheel = Wheel::new(Mono(5 * MS));
+        wheel.insert(Mono(7 * MS + 1), "late");
+        wheel.insert(Mono(7 * MS), "early");
+        assert_eq!(wheel.next_deadline(), Some(Mono(7 * MS)));
+        assert_eq!(wheel.pop(Mono(7 * MS - 1)), None);
+        assert_eq!(wheel.pop(Mono(7 * MS)), Some("early"));
+        assert_eq!(wheel.pop(Mono(7 * MS)), None);
+        assert_eq!(wheel.next_deadline(), Some(Mono(8 * MS)));
+        assert_eq!(wheel.pop(Mono(8 * MS)), Some("late"));
+        assert_eq!((wheel.next_deadline(), wheel.len()), (None, 0));
+    }
+
+    #[test]
+    fn a_deadline_in_the_past_fires_at_the_next_pop() {
+        let mut wheel = Wheel::new(Mono(0));
+        assert_eq!(wheel.pop(Mono(1_500)), None);
+        wheel.insert(Mono(1_400), ());
+        assert!(wheel.next_deadline().is_some_and(|deadline| deadline <= Mono(1_500)));
+        assert_eq!(wheel.pop(Mono(1_500)), Some(()));
+    }
+
+    #[test]
+    fn a_key_names_its_timer_only() {
+        let mut wheel = Wheel::new(Mono(0));
+        let first = wheel.insert(Mono(MS), 1);
+        assert_eq!(wheel.cancel(first), Some(1));
+        assert_eq!(wheel.cancel(first), None);
+        let second = wheel.insert(Mono(MS), 2);
+        assert_ne!(first, second);
+        assert_eq!(wheel.cancel(first), None);
+        assert_eq!(wheel.pop(Mono(MS)), Some(2));
+        assert_eq!(wheel.cancel(second), None);
+        assert!(wheel.is_empty());
+    }
+
+    #[test]
+    fn the_next_deadline_is_exact_however_far() {
+        let mut wheel = Wheel::new(Mono(123 * MS));
+        for days in [3_000, 800, 49, 1] {
+            let deadline = Mono(days * 86_400_000 * MS + 7 * MS);
+            wheel.insert(deadline, days);
+            assert_eq!(wheel.next_deadline(), Some(deadline), "{days} days");
+        }
+        for days in [1, 49, 800, 3_000] {
+            let deadline = wheel.next_deadline().unwrap();
+            assert_eq!(wheel.pop(Mono(deadline.0 - 1)), None, "{days} days");
+            assert_eq!(wheel.pop(deadline), Some(days));
+        }
+    }
+
+    #[test]
+    fn a_timer_beyond_the_last_level_does_not_hide_an_earlier_one() {
+        let day = 86_400_000 * MS;
+        let mut wheel = Wheel::new(Mono(0));
+        wheel.insert(Mono(2_000 * day), "far");
+        assert_eq!(wheel.pop(Mono(300 * day)), None);
+        wheel.insert(Mono(1_000 * day), "nearer");
+        assert_eq!(wheel.next_deadline(), Some(Mono(1_000 * day)));
+        assert_eq!(wheel.pop(Mono(1_000 * day)), Some("nearer"));
+        assert_eq!(wheel.next_deadline(), Some(Mono(2_000 * day)));
+    }
+
+    #[test]
+    fn one_pop_catches_up_with_a_long_silence_in_order() {
+        let mut wheel = Wheel::new(Mono(0));
+        for tick in [20_000_000, 5_000, 1, 4_096, 4_095, 16_777_216, 5_000, 8_192] {
+            wheel.insert(Mono(tick * MS), tick);
+        }
+        let fired: Vec<u64> = std::iter::from_fn(|| wheel.pop(Mono(30_000_000 * MS))).collect();
+        assert_eq!(fired, [1, 4_095, 4_096, 5_000, 5_000, 8_192, 16_777_216, 20_000_000]);
+    }
+
+    #[derive(Clone, Debug)]
+    enum Step {
+        Insert(u64),
+        Cancel(usize),
+        Advance(u64),
+        ToDeadline,
+    }
+
+    fn delay() -> impl Strategy<Value = u64> {
+        let ms = prop_oneof![0..70_u64, 0..9_000_u64, 0..40_000_000_u64, 0..200_000_000_000_u64];
+        (ms, 0..1_000_u64).prop_map(|(ms, micros)| ms * MS + micros)
+    }
+
+    fn step() -> impl Strategy<Value = Step> {
+        prop_oneof![
+            4 => delay().prop_map(Step::Insert),
+            2 => any::<usize>().prop_map(Step::Cancel),
+            1 => delay().prop_map(Step::Advance),
+            2 => Just(Step::ToDeadline),
+        ]
+    }
+
+    proptest! {
+        #[test]
+        fn the_wheel_behaves_as_an_ordered_map(origin in 0..1_u64 << 40, steps in prop::collection::vec(step(), 1..200)) {
+            let mut now = Mono(origin);
+            let mut wheel = Wheel::new(now);
+            // Deadline in milliseconds and insertion number, to the key.
+            let mut model: BTreeMap<(u64, usize), TimerKey> = BTreeMap::new();
+            for (number, step) in steps.into_iter().enumerate() {
+                match step {
+                    Step::Insert(delay) => {
+                        let deadline = now + Duration::from_micros(delay);
+                        let tick = if delay == 0 { now.0 / MS } else { deadline.0.div_ceil(MS) };
+                        model.insert((tick, number), wheel.insert(deadline, (tick, number)));
+                    }
+                    Step::Cancel(choice) if !model.is_empty() => {
+                        let (timer, key) = model.iter().nth(choice % model.len()).map(|(timer, key)| (*timer, *key)).unwrap();
+                        prop_assert_eq!(wheel.cancel(key), Some(timer));
+                        model.remove(&timer);
+                    }
+                    Step::Cancel(_) => {}
+                    Step::Advance(delay) => now = now + Duration::from_micros(delay),
+                    Step::ToDeadline => now = now.max(wheel.next_deadline().unwrap_or(now)),
+                }
+                let mut last = 0;
+                if !matches!(step, Step::Insert(_) | Step::Cancel(_)) {
+                    while let Some(fired) = wheel.pop(now) {
+                        prop_assert!(fired.0 >= last && fired.0 <= now.0 / MS);
+                        last = fired.0;
+                        prop_assert!(model.remove(&fired).is_some());
+                    }
+                }
+                let earliest = model.keys().next().map(|(tick, _)| Mono(tick * MS));
+                prop_assert_eq!(wheel.next_deadline(), earliest);
+                prop_assert_eq!(wheel.len(), model.len());
+            }
+        }
+    }
+}
