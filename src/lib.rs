@@ -1,7 +1,9 @@
 //! A SIP sidecar that gives every call between a dialer and a telephony server exactly one outcome.
 
+pub mod admin;
 pub mod arena;
 pub mod call;
+pub mod cli;
 pub mod closed;
 pub mod config;
 pub mod control;
@@ -11,8 +13,14 @@ pub mod flow;
 pub mod outcome;
 pub mod policy;
 pub mod proxy;
+pub mod recent;
+pub mod runtime;
+pub mod schema;
+pub mod sink;
 pub mod sip;
 pub mod stats;
+pub mod telemetry;
 pub mod time;
 pub mod transaction;
+pub mod transport;
 pub mod wheel;

@@ -43,8 +43,7 @@ impl Endpoint {
         let Some(invite) = Self::own_request(&client.bytes) else { return };
         let policy = self.policy.clone();
         let is_ours = |value: &[u8]| route::names_us(route::address(value), &policy, hop.local);
-        // What stood below ours in the INVITE is the caller's part of the way.
-        let (_, upstream) = RouteSet::recorded(&invite).split(&RouteSet::default(), is_ours);
+        let upstream = RouteSet::recorded(&invite).without(is_ours);
         let (routes, _) = RouteSet::recorded(answer).split(&upstream, is_ours);
         let target = answer.elements(Name::Contact).next().map(|element| route::address(answer.bytes(element.range)));
         let target = target.unwrap_or(invite.uri());

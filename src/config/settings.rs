@@ -12,6 +12,8 @@ use crate::policy::{Listener, Policy, ServerId};
 #[derive(Clone, Debug)]
 pub struct Settings {
     pub listen: Vec<ListenAddress>,
+    /// Threads that handle calls.
+    pub workers: usize,
     pub admin: Option<Admin>,
     /// `[metrics] listen`: /metrics, /livez and /readyz alone, without a token.
     pub metrics_listen: Option<SocketAddr>,
@@ -21,7 +23,7 @@ pub struct Settings {
     /// The policy as far as it does not depend on bound sockets: `listeners` is empty and each
     /// target's `hop.local` is unspecified until [`Settings::policy`] fills them in.
     pub template: Policy,
-    /// Start-up warnings: overlaps of sources, a short `no_answer`, …
+    /// Start-up warnings, a line each: overlaps of sources, a short `no_answer`, …
     pub warnings: Vec<String>,
 }
 
@@ -30,6 +32,18 @@ pub struct Settings {
 pub struct ListenAddress {
     pub transport: Transport,
     pub address: SocketAddr,
+    pub key: ListenKey,
+}
+
+/// What made us listen there, to be named where the address is taken.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ListenKey {
+    /// This element of `listen.udp` or `listen.tcp`.
+    File(usize),
+    /// Nothing: the default of `listen.udp` or `listen.tcp`.
+    Default,
+    /// `--listen`.
+    Flag,
 }
 
 /// The admin API.
@@ -101,6 +115,17 @@ impl ServerNames {
     pub fn id(&mut self, name: &Arc<str>) -> ServerId {
         let next = ServerId(u16::try_from(self.ids.len() + 1).unwrap_or(u16::MAX));
         *self.ids.entry(name.clone()).or_insert(next)
+    }
+}
+
+impl ListenAddress {
+    /// The key to name in a message: `listen.udp[0]`, `listen.tcp`, `--listen`.
+    pub fn key(&self) -> String {
+        match self.key {
+            ListenKey::File(index) => format!("listen.{}[{index}]", self.transport),
+            ListenKey::Default => format!("listen.{}", self.transport),
+            ListenKey::Flag => "--listen".to_owned(),
+        }
     }
 }
 

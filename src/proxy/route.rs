@@ -45,24 +45,23 @@ impl RouteSet {
         RouteSet(values.collect())
     }
 
-    /// Splits the Record-Route values of a response at ours: what lies beyond us towards the callee, in
-    /// the order in which we visit it, and what lies towards the caller. `upstream` are the values that
-    /// the request bore before ours was added: where the callee dropped ours, they still tell the parts.
+    /// Splits the Record-Route values of a response: what lies beyond us towards the callee, in the order in which we
+    /// visit it, and what lies towards the caller. `upstream` are the values that the request bore before ours was added;
+    /// they tell the parts, also where the callee dropped or moved ours.
     pub fn split(self, upstream: &RouteSet, is_ours: impl Fn(&[u8]) -> bool) -> (RouteSet, RouteSet) {
-        let RouteSet(values) = self;
-        let ours = values.iter().position(|value| is_ours(value));
-        let (mut before, after): (Vec<_>, Vec<_>) = match ours {
-            Some(at) => {
-                let after = values.iter().skip(at).filter(|value| !is_ours(value)).cloned().collect();
-                (values.into_iter().take(at).collect(), after)
-            }
-            None => {
-                let keep = values.len() - if values.ends_with(&upstream.0) { upstream.0.len() } else { 0 };
-                (values.into_iter().take(keep).collect(), upstream.0.clone())
-            }
-        };
-        before.reverse();
-        (RouteSet(before), RouteSet(after))
+        let mut values = self.0;
+        values.retain(|value| !is_ours(value));
+        if values.ends_with(&upstream.0) {
+            values.truncate(values.len() - upstream.0.len());
+        }
+        values.reverse();
+        (RouteSet(values), upstream.clone())
+    }
+
+    /// The same without the values that are ours.
+    pub fn without(mut self, is_ours: impl Fn(&[u8]) -> bool) -> RouteSet {
+        self.0.retain(|value| !is_ours(value));
+        self
     }
 }
 

@@ -1,0 +1,256 @@
+//! `GET /metrics`: the Prometheus text format 0.0.4, made of samples, histograms and the process itself.
+//!
+//! Each [`Exposition`] has recorders of its own, none is global, so that several can live in one process.
+
+use std::fmt::Write as _;
+use std::sync::{Mutex, PoisonError};
+
+use metrics::{Counter, Gauge, Histogram, Key, Label, Level, Metadata, Recorder};
+use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusRecorder};
+
+pub use super::histograms::Histograms;
+use super::{VERSION, families, process, revision};
+use crate::control::OwnedSample;
+use crate::stats::SampleKind;
+
+const METADATA: Metadata<'static> = Metadata::new("sipstamp", Level::INFO, Some("sipstamp"));
+
+/// What `/metrics` shows.
+pub struct Exposition {
+    sampled: Mutex<Sampled>,
+    observed: PrometheusRecorder,
+}
+
+/// Counters and gauges: a handle for each sample, in the order of the samples.
+struct Sampled {
+    recorder: PrometheusRecorder,
+    series: Vec<Series>,
+}
+
+struct Series {
+    name: &'static str,
+    labels: Vec<(String, String)>,
+    handle: Handle,
+}
+
+enum Handle {
+    Counter(Counter),
+    Gauge(Gauge),
+}
+
+impl Exposition {
+    /// Without a single series but those of the process.
+    pub fn new() -> Exposition {
+        let mut builder = PrometheusBuilder::new();
+        for (name, _, bounds) in families::OBSERVED {
+            builder = with_buckets(builder, name, bounds);
+        }
+        let observed = builder.build_recorder();
+        families::describe_observed(&observed);
+        Exposition { sampled: Mutex::new(Sampled::new()), observed }
+    }
+
+    /// Sets counters and gauges to what the samples say. A series that is in no sample is no longer shown: a server
+    /// that a reload has removed would otherwise stay up, or down, for ever.
+    pub fn apply(&self, samples: &[OwnedSample]) {
+        self.sampled.lock().unwrap_or_else(PoisonError::into_inner).apply(samples);
+    }
+
+    /// The whole page. Takes milliseconds: not for a thread that has anything else to do.
+    pub fn render(&self) -> String {
+        let mut page = self.sampled.lock().unwrap_or_else(PoisonError::into_inner).recorder.handle().render();
+        page.push_str(&self.observed.handle().render());
+        process::render(&mut page);
+        let (version, revision) = (VERSION, revision());
+        // Writing to a string does not fail.
+        let _ = write!(
+            page,
+            "# HELP sipstamp_build_info What is running.\n# TYPE sipstamp_build_info gauge\n\
+             sipstamp_build_info{{version=\"{version}\",revision=\"{revision}\"}} 1\n"
+        );
+        page
+    }
+
+    /// Sorts what was observed into its buckets. To be done every few seconds: until then each
+    /// observation takes memory.
+    pub fn run_upkeep(&self) {
+        self.observed.handle().run_upkeep();
+    }
+
+    /// A histogram with these labels; the same one for the same labels.
+    pub(super) fn histogram(&self, name: &'static str, labels: Vec<Label>) -> Histogram {
+        self.observed.register_histogram(&Key::from_parts(name, labels), &METADATA)
+    }
+}
+
+impl Default for Exposition {
+    fn default() -> Exposition {
+        Exposition::new()
+    }
+}
+
+impl Sampled {
+    fn new() -> Sampled {
+        let recorder = PrometheusBuilder::new().build_recorder();
+        families::describe_sampled(&recorder);
+        Sampled { recorder, series: Vec::new() }
+    }
+
+    fn apply(&mut self, samples: &[OwnedSample]) {
+        // Samples come in the same order each time, so that a handle is found without a lookup. Only a reload
+        // changes them, and then everything is made anew, since a recorder can't forget a series.
+        let is_same = self.series.len() == samples.len()
+            && self.series.iter().zip(samples).all(|(series, sample)| series.is_of(sample));
+        if !is_same {
+            *self = Sampled::new();
+            self.series = samples.iter().map(|sample| Series::new(&self.recorder, sample)).collect();
+        }
+        for (series, sample) in self.series.iter().zip(samples) {
+            match &series.handle {
+                Handle::Counter(counter) => counter.absolute(sample.value),
+                Handle::Gauge(gauge) => gauge.set(sample.value as f64),
+            }
+        }
+    }
+}
+
+impl Series {
+    fn new(recorder: &PrometheusRecorder, sample: &OwnedSample) -> Series {
+        let labels: Vec<Label> =
+            sample.labels.iter().map(|(name, value)| Label::new(name.clone(), value.clone())).collect();
+        let key = Key::from_parts(sample.name, labels);
+        let handle = match sample.kind {
+            SampleKind::Counter => Handle::Counter(recorder.register_counter(&key, &METADATA)),
+            SampleKind::Gauge => Handle::Gauge(recorder.register_gauge(&key, &METADATA)),
+        };
+        Series { name: sample.name, labels: sample.labels.clone(), handle }
+    }
+
+    fn is_of(&self, sample: &OwnedSample) -> bool {
+        let is_same_kind = match self.handle {
+            Handle::Counter(_) => sample.kind == SampleKind::Counter,
+            Handle::Gauge(_) => sample.kind == SampleKind::Gauge,
+        };
+        is_same_kind && self.name == sample.name && self.labels == sample.labels
+    }
+}
+
+#[expect(clippy::expect_used, reason = "only an empty list of bounds is refused, and those lists are constants")]
+fn with_buckets(builder: PrometheusBuilder, name: &str, bounds: &[f64]) -> PrometheusBuilder {
+    builder.set_buckets_for_metric(Matcher::Full(name.into()), bounds).expect("no list of bounds is empty")
+}
+
+#[cfg(test)]
+mod tests {
+    use std::process::{Command, Stdio};
+    use std::sync::Arc;
+
+    use super::*;
+    use crate::event::CallData;
+    use crate::recent::tests::call_data;
+
+    fn sample(name: &'static str, kind: SampleKind, label: (&str, &str), value: u64) -> OwnedSample {
+        OwnedSample { name, kind, labels: vec![(label.0.into(), label.1.into())], value }
+    }
+
+    fn has(exposition: &Exposition, line: &str) -> bool {
+        exposition.render().lines().any(|found| found == line)
+    }
+
+    #[test]
+    fn a_counter_at_zero_is_shown() {
+        let exposition = Exposition::new();
+        exposition.apply(&[sample("sipstamp_races_total", SampleKind::Counter, ("kind", "late_2xx"), 0)]);
+        assert!(has(&exposition, "sipstamp_races_total{kind=\"late_2xx\"} 0"));
+        assert!(has(&exposition, "# TYPE sipstamp_races_total counter"));
+    }
+
+    #[test]
+    fn samples_set_what_they_name_and_nothing_else_stays() {
+        let exposition = Exposition::new();
+        let up = |server, value| sample("sipstamp_server_up", SampleKind::Gauge, ("server", server), value);
+        exposition.apply(&[up("a", 1), up("b", 1)]);
+        exposition.apply(&[up("a", 0), up("b", 1)]);
+        assert!(has(&exposition, "sipstamp_server_up{server=\"a\"} 0"));
+        assert!(has(&exposition, "sipstamp_server_up{server=\"b\"} 1"));
+        exposition.apply(&[up("b", 1)]);
+        assert!(has(&exposition, "sipstamp_server_up{server=\"b\"} 1"));
+        assert!(!exposition.render().contains("server=\"a\""));
+    }
+
+    #[test]
+    fn two_expositions_do_not_mix() {
+        let (one, other) = (Exposition::new(), Exposition::new());
+        one.apply(&[sample("sipstamp_calls_active", SampleKind::Gauge, ("state", "setup"), 7)]);
+        assert!(one.render().contains("sipstamp_calls_active"));
+        assert!(!other.render().contains("sipstamp_calls_active"));
+    }
+
+    #[test]
+    fn an_ended_call_is_in_the_histograms_of_its_server_and_outcome() {
+        let exposition = Arc::new(Exposition::new());
+        let histograms = Histograms::new(exposition.clone());
+        let answered = CallData { talk_ms: Some(1_999), answer_delay_ms: Some(5_000), ..call_data("A", "a") };
+        histograms.call_ended(&answered);
+        exposition.run_upkeep();
+        histograms.call_ended(&answered);
+        histograms.call_ended(&CallData { server: None, ..answered });
+        let labels = "server=\"pbx-a\",direction=\"outbound\"";
+        for line in [
+            format!("sipstamp_talk_seconds_bucket{{{labels},le=\"1\"}} 0"),
+            format!("sipstamp_talk_seconds_bucket{{{labels},le=\"2\"}} 2"),
+            format!("sipstamp_talk_seconds_bucket{{{labels},le=\"6\"}} 2"),
+            format!("sipstamp_talk_seconds_bucket{{{labels},le=\"14400\"}} 2"),
+            format!("sipstamp_answer_delay_seconds_sum{{{labels}}} 10"),
+            format!("sipstamp_post_dial_delay_seconds_count{{{labels}}} 2"),
+            "sipstamp_ring_seconds_bucket{outcome=\"NoAnswer\",direction=\"outbound\",le=\"15\"} 0".into(),
+            "sipstamp_ring_seconds_bucket{outcome=\"NoAnswer\",direction=\"outbound\",le=\"30\"} 3".into(),
+        ] {
+            assert!(has(&exposition, &line), "{line} is not in\n{}", exposition.render());
+        }
+    }
+
+    #[test]
+    fn histograms_with_closed_labels_exist_from_the_start() {
+        let exposition = Arc::new(Exposition::new());
+        let histograms = Histograms::new(exposition.clone());
+        let page = exposition.render();
+        assert_eq!(page.matches("sipstamp_ring_seconds_count{").count(), 16, "{page}");
+        assert!(has(&exposition, "sipstamp_processing_seconds_count 0"));
+        histograms.processing(0.000_2, 3);
+        assert!(has(&exposition, "sipstamp_processing_seconds_count 3"));
+        assert!(has(&exposition, "sipstamp_processing_seconds_bucket{le=\"0.00025\"} 3"));
+    }
+
+    #[test]
+    fn promtool_has_nothing_to_complain_about() {
+        let promtool = Command::new("promtool")
+            .args(["check", "metrics"])
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn();
+        let Ok(mut promtool) = promtool else {
+            eprintln!("SKIPPED: promtool is not installed");
+            return;
+        };
+        let exposition = Arc::new(Exposition::new());
+        Histograms::new(exposition.clone()).call_ended(&call_data("A", "a"));
+        let all: Vec<OwnedSample> = families::SAMPLED
+            .iter()
+            .map(|(name, ..)| {
+                let kind = if name.ends_with("_total") { SampleKind::Counter } else { SampleKind::Gauge };
+                sample(name, kind, ("server", "a \"quoted\\ name\n"), 1)
+            })
+            .collect();
+        exposition.apply(&all);
+        let page = exposition.render();
+        for name in families::SAMPLED.iter().map(|(name, ..)| name).chain(families::OBSERVED.iter().map(|of| &of.0)) {
+            assert_eq!(page.matches(&format!("# HELP {name} ")).count(), 1, "{name}");
+        }
+        std::io::Write::write_all(&mut promtool.stdin.take().unwrap(), page.as_bytes()).unwrap();
+        let verdict = promtool.wait_with_output().unwrap();
+        let complaints = [verdict.stdout, verdict.stderr].concat();
+        assert!(verdict.status.success() && complaints.is_empty(), "{}", String::from_utf8_lossy(&complaints));
+    }
+}

@@ -1,0 +1,144 @@
+//! The thread that serves: its runtime, its listeners, its end.
+
+use std::io;
+use std::net::TcpListener;
+use std::sync::{Arc, mpsc};
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use tokio::runtime::{Builder, Runtime};
+use tokio::sync::watch;
+use tokio::task::JoinSet;
+use tokio::time::{MissedTickBehavior, interval, timeout};
+
+use super::guard::Guard;
+use super::listener::{Limited, Limits};
+use super::metrics::Exposition;
+use super::{Addresses, Admin, App, Context, Sockets};
+
+/// How often what histograms have observed is sorted into buckets.
+const UPKEEP: Duration = Duration::from_secs(5);
+/// Longest wait for answers under way when the thread is told to stop.
+const FAREWELL: Duration = Duration::from_secs(1);
+/// A scrape and the upkeep.
+const BLOCKING_THREADS: usize = 2;
+
+/// The running API. Dropping it stops it too, without waiting.
+#[derive(Debug)]
+pub struct AdminHandle {
+    addresses: Addresses,
+    stop: watch::Sender<bool>,
+    thread: JoinHandle<()>,
+}
+
+/// Serves on a thread of its own, called `admin`, until it is stopped. The thread is there without a listener too: it
+/// also keeps the histograms small.
+///
+/// # Errors
+/// The system gives no thread or no runtime, or does not take the listeners.
+pub fn serve(sockets: Sockets, admin: Admin, context: Context) -> io::Result<AdminHandle> {
+    let address = |listener: &Option<TcpListener>| listener.as_ref().map(TcpListener::local_addr).transpose();
+    let addresses = Addresses { admin: address(&sockets.admin)?, metrics: address(&sockets.metrics)? };
+    let server = Server { sockets, admin, app: App::new(context, addresses) };
+    let (stop, stopped) = watch::channel(false);
+    let (started, has_started) = mpsc::sync_channel(1);
+    // The runtime is made and dropped over there, since one must not be dropped inside another.
+    let run = move || match server.start(&stopped) {
+        Ok(running) => {
+            let _ = started.send(Ok(()));
+            running.run(stopped);
+        }
+        Err(error) => {
+            let _ = started.send(Err(error));
+        }
+    };
+    let thread = std::thread::Builder::new().name("admin".into()).spawn(run)?;
+    has_started.recv().map_err(io::Error::other)??;
+    Ok(AdminHandle { addresses, stop, thread })
+}
+
+impl AdminHandle {
+    /// Where it listens; a configured port 0 is the one that the system chose.
+    pub fn addresses(&self) -> Addresses {
+        self.addresses
+    }
+
+    /// Ends the event feeds after what was pushed, waits a second at most for answers under way, and closes.
+    pub fn stop(self) {
+        // Both errors say that the thread has ended already.
+        let _ = self.stop.send(true);
+        let _ = self.thread.join();
+    }
+}
+
+struct Server {
+    sockets: Sockets,
+    admin: Admin,
+    app: App,
+}
+
+struct Running {
+    runtime: Runtime,
+    serving: JoinSet<io::Result<()>>,
+    context: Context,
+}
+
+impl Server {
+    fn start(self, stopped: &watch::Receiver<bool>) -> io::Result<Running> {
+        let Server { sockets, admin, app } = self;
+        let runtime = Builder::new_current_thread().enable_all().max_blocking_threads(BLOCKING_THREADS).build()?;
+        let context = app.context.clone();
+        let mut services = Vec::new();
+        if let Some(listener) = sockets.admin {
+            let address = listener.local_addr()?;
+            tracing::info!(%address, "the admin API listens");
+            services.push((listener, app.clone().admin(Guard::new(address, admin.token))));
+        }
+        if let Some(listener) = sockets.metrics {
+            let address = listener.local_addr()?;
+            tracing::info!(%address, "metrics are served");
+            services.push((listener, app.metrics(Guard::new(address, None))));
+        }
+        let mut serving = JoinSet::new();
+        for (listener, routes) in services {
+            listener.set_nonblocking(true)?;
+            let _inside = runtime.enter();
+            let listener = Limited::new(tokio::net::TcpListener::from_std(listener)?, Limits::default());
+            let service = axum::serve(listener, routes).with_graceful_shutdown(told_to_stop(stopped.clone()));
+            serving.spawn(service.into_future());
+        }
+        Ok(Running { runtime, serving, context })
+    }
+}
+
+impl Running {
+    fn run(self, stopped: watch::Receiver<bool>) {
+        let Running { runtime, serving, context } = self;
+        runtime.block_on(async {
+            tokio::select! {
+                () = keep_small(context.metrics) => {}
+                () = told_to_stop(stopped) => {}
+            }
+            context.recent.close();
+            // Connections that are still open after this are cut when the runtime goes.
+            let _ = timeout(FAREWELL, serving.join_all()).await;
+        });
+    }
+}
+
+async fn told_to_stop(mut stopped: watch::Receiver<bool>) {
+    // An error says that the handle was dropped: that is a stop too.
+    let _ = stopped.wait_for(|stopped| *stopped).await;
+}
+
+/// Keeps the memory of the histograms small, for ever.
+async fn keep_small(metrics: Arc<Exposition>) {
+    let mut ticks = interval(UPKEEP);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    loop {
+        ticks.tick().await;
+        let metrics = metrics.clone();
+        // An error is a panic in there, which the next scrape shows.
+        let _ = tokio::task::spawn_blocking(move || metrics.run_upkeep()).await;
+    }
+}

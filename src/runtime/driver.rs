@@ -1,0 +1,570 @@
+//! The loop: what has come is read, the core decides, what it wants done is done.
+
+use std::future::poll_fn;
+use std::io;
+use std::sync::Arc;
+use std::task::Poll;
+use std::time::{Duration, Instant};
+
+use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::sync::{mpsc, oneshot};
+use tokio::task::spawn_local;
+
+use super::clock::Clock;
+use super::limiter::Limiter;
+use super::resolve::Resolver;
+use super::start::{Bind, counter, gauge};
+use crate::admin::Readiness;
+use crate::admin::metrics::Histograms;
+use crate::config::{self, ServerNames, Settings};
+use crate::control::{Ask, OwnedSample, ServerStatus, Status};
+use crate::endpoint::{Endpoint, Input, Notice, Output, QueryId, Seed, Transmit};
+use crate::event::{Event, EventKind};
+use crate::flow::{Flow, Transport};
+use crate::policy::{Listener, Policy};
+use crate::recent::Recent;
+use crate::sink::Sinks;
+use crate::sip::{Limits, Message};
+use crate::telemetry;
+use crate::transport::{Bound, Connections, LocalAddresses, TcpEvent, UdpPort, Unreachable, accept, watch};
+
+/// Datagrams of one socket that are read before anything else gets its turn.
+const BATCH: usize = 64;
+/// Events of connections that may wait for the loop; readers stop reading beyond it.
+const TCP_EVENTS: usize = 1024;
+/// Header fields of one message.
+const MOST_FIELDS: usize = 512;
+/// A datagram that keeps a NAT binding open has at most this many bytes (RFC 5626 §3.5.1 and what phones send).
+const KEEP_ALIVE: usize = 4;
+
+/// Everything that the loop is made of.
+pub(super) struct DriverParts {
+    pub settings: Settings,
+    pub bind: Bind,
+    pub bound: Bound,
+    pub sinks: Sinks,
+    pub histograms: Histograms,
+    pub inbox: mpsc::Receiver<Ask>,
+    pub stopped: oneshot::Receiver<()>,
+    pub readiness: Readiness,
+    pub recent: Recent,
+}
+
+/// The loop of the thread "sip".
+pub(super) struct Driver {
+    clock: Clock,
+    endpoint: Endpoint,
+    settings: Settings,
+    bind: Bind,
+    names: ServerNames,
+    locals: LocalAddresses,
+    limits: Limits,
+    udp: Vec<UdpPort>,
+    connections: Connections,
+    tcp_events: mpsc::Receiver<TcpEvent>,
+    unreachable: mpsc::Receiver<Unreachable>,
+    resolver: Resolver,
+    resolved: mpsc::UnboundedReceiver<(QueryId, Vec<std::net::IpAddr>)>,
+    inbox: mpsc::Receiver<Ask>,
+    stopped: oneshot::Receiver<()>,
+    sinks: Sinks,
+    histograms: Histograms,
+    readiness: Readiness,
+    recent: Recent,
+    limiter: Limiter,
+    /// Failures of sends, to be told after the outputs are drained.
+    failed: Vec<crate::endpoint::Owner>,
+    deadline: Option<crate::time::Mono>,
+    reload: ReloadFigures,
+    ending: Ending,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct ReloadFigures {
+    successful: bool,
+    /// Seconds since the epoch.
+    at: u64,
+}
+
+/// How far the end has come.
+#[derive(Clone, Copy, Debug, Default)]
+struct Ending {
+    /// The process ends when the last call has.
+    is_wanted: bool,
+    /// Not later than this.
+    by: Option<Instant>,
+    is_forced: bool,
+}
+
+/// What woke the loop.
+enum Wake {
+    Udp,
+    Tcp(TcpEvent),
+    Unreachable(Unreachable),
+    Resolved(QueryId, Vec<std::net::IpAddr>),
+    Ask(Ask),
+    Terminate,
+    Hangup,
+    Stop,
+    Deadline,
+}
+
+/// Signals that the process answers to; none of them in a demo or a test.
+struct Signals {
+    terminate: Option<Signal>,
+    interrupt: Option<Signal>,
+    hangup: Option<Signal>,
+}
+
+impl Driver {
+    /// # Errors
+    /// Where a socket cannot be given to the runtime.
+    pub(super) fn new(parts: DriverParts) -> io::Result<Driver> {
+        let DriverParts { settings, bind, bound, sinks, histograms, inbox, stopped, readiness, recent } = parts;
+        let clock = Clock::start();
+        let listeners = bound.listeners();
+        let limits = Limits { message_bytes: settings.sockets.message_bytes, fields: MOST_FIELDS };
+        let (icmp, unreachable) = mpsc::channel(TCP_EVENTS);
+        let mut udp = Vec::new();
+        for (socket, listener) in bound.udp {
+            let port = UdpPort::new(socket, listener)?;
+            spawn_local(watch(port.socket.clone(), icmp.clone()));
+            udp.push(port);
+        }
+        let (events, tcp_events) = mpsc::channel(TCP_EVENTS);
+        for (listener, of) in bound.tcp {
+            spawn_local(accept(tokio::net::TcpListener::from_std(listener)?, of, events.clone()));
+        }
+        let connections = Connections::new(limits, settings.sockets.tcp_connections, listeners.clone(), events);
+        let (answers, resolved) = mpsc::unbounded_channel();
+        let mut names = ServerNames::default();
+        let mut locals = LocalAddresses(listeners.clone());
+        let policy = Arc::new(settings.policy(listeners, &mut locals, &mut names));
+        let now = clock.now();
+        let reload = ReloadFigures { successful: true, at: seconds(now.wall) };
+        Ok(Driver {
+            endpoint: Endpoint::new(now, Seed { key: random_key()? }, policy),
+            clock,
+            settings,
+            bind,
+            names,
+            locals,
+            limits,
+            udp,
+            connections,
+            tcp_events,
+            unreachable,
+            resolver: Resolver::new(answers),
+            resolved,
+            inbox,
+            stopped,
+            sinks,
+            histograms,
+            readiness,
+            recent,
+            limiter: Limiter::new(),
+            failed: Vec::new(),
+            deadline: None,
+            reload,
+            ending: Ending::default(),
+        })
+    }
+
+    /// Runs until a signal, a command or the last call of a drain ends it.
+    ///
+    /// # Errors
+    /// None that a message could cause: only the runtime's own.
+    pub(super) async fn run(mut self) -> io::Result<()> {
+        let mut signals = Signals::new(self.bind.handles_signals)?;
+        self.drain_outputs();
+        while !self.is_over() {
+            let wake = self.wait(&mut signals).await;
+            let begun = Instant::now();
+            let messages = self.on_wake(wake);
+            self.drain_outputs();
+            if messages > 0 {
+                self.histograms.processing(begun.elapsed().as_secs_f64() / messages as f64, messages);
+            }
+        }
+        let left = self.sinks.close();
+        if left > 0 {
+            tracing::error!(events = left, "events could not be written before the end");
+        }
+        self.recent.close();
+        tracing::info!("ended");
+        Ok(())
+    }
+
+    async fn wait(&mut self, signals: &mut Signals) -> Wake {
+        let deadline = self.deadline.map(|deadline| self.clock.instant(deadline));
+        let deadline = [deadline, self.ending.by].into_iter().flatten().min();
+        let udp = &mut self.udp;
+        let any_udp = poll_fn(|cx| {
+            let mut is_ready = false;
+            for port in udp.iter_mut() {
+                if port.poll_flushable(cx).is_ready() {
+                    port.flush();
+                }
+                is_ready |= port.poll_readable(cx).is_ready();
+            }
+            if is_ready { Poll::Ready(()) } else { Poll::Pending }
+        });
+        let sleep = async {
+            match deadline {
+                Some(deadline) => tokio::time::sleep_until(deadline.into()).await,
+                None => std::future::pending().await,
+            }
+        };
+        tokio::select! {
+            biased;
+            Some(()) = received(&mut signals.terminate) => Wake::Terminate,
+            Some(()) = received(&mut signals.interrupt) => Wake::Terminate,
+            Some(()) = received(&mut signals.hangup) => Wake::Hangup,
+            _ = &mut self.stopped, if !self.ending.is_forced => Wake::Stop,
+            Some(ask) = self.inbox.recv() => Wake::Ask(ask),
+            Some((query, addresses)) = self.resolved.recv() => Wake::Resolved(query, addresses),
+            Some(unreachable) = self.unreachable.recv() => Wake::Unreachable(unreachable),
+            () = any_udp => Wake::Udp,
+            Some(event) = self.tcp_events.recv() => Wake::Tcp(event),
+            () = sleep => Wake::Deadline,
+        }
+    }
+
+    /// Returns how many messages were read.
+    fn on_wake(&mut self, wake: Wake) -> usize {
+        match wake {
+            Wake::Udp => return self.read_datagrams(),
+            Wake::Tcp(event) => return self.read_events(event),
+            Wake::Unreachable(Unreachable { remote, quoted }) => self.handle(Input::Unreachable { remote, quoted }),
+            Wake::Resolved(query, addresses) => self.handle(Input::Resolved { query, addresses }),
+            Wake::Ask(ask) => self.on_ask(ask),
+            Wake::Terminate => self.on_terminate(),
+            Wake::Stop => self.force_end(),
+            Wake::Hangup => {
+                self.sinks.reopen();
+                if let Err(mistakes) = self.on_reload() {
+                    tracing::warn!("the configuration is refused, nothing has changed:\n{mistakes}");
+                }
+            }
+            Wake::Deadline => self.handle(Input::Timeout),
+        }
+        0
+    }
+
+    fn read_datagrams(&mut self) -> usize {
+        let now = self.clock.now();
+        let mut messages = 0;
+        for port in &mut self.udp {
+            for _ in 0..BATCH {
+                let Some(datagram) = port.receive() else { break };
+                if datagram.bytes.len() <= KEEP_ALIVE {
+                    continue;
+                }
+                messages += 1;
+                self.endpoint.handle(now, read(datagram.flow, datagram.bytes, &self.limits));
+            }
+        }
+        messages
+    }
+
+    /// One event, and those that wait behind it.
+    fn read_events(&mut self, first: TcpEvent) -> usize {
+        let now = self.clock.now();
+        let mut messages = 0;
+        let mut next = Some(first);
+        for _ in 0..BATCH {
+            let Some(event) = next.take() else { break };
+            match event {
+                TcpEvent::Message { flow, bytes } => {
+                    messages += 1;
+                    self.endpoint.handle(now, read(flow, bytes, &self.limits));
+                }
+                TcpEvent::Broken { flow, error } => {
+                    self.endpoint.handle(now, Input::Broken { flow, rejected: Box::new(error.into_rejected()) });
+                    self.drain_outputs();
+                    self.connections.close(flow.connection);
+                }
+                TcpEvent::Accepted { stream, remote, listener } => {
+                    if !self.connections.on_accepted(stream, remote, listener) {
+                        self.warn_of(remote.ip(), "connection refused: limits.tcp_connections is reached");
+                    }
+                }
+                TcpEvent::Connected { remote, stream } => {
+                    self.failed.extend(self.connections.on_connected(remote, stream));
+                }
+                TcpEvent::Closed(id) => self.connections.on_closed(id),
+                TcpEvent::Unsent(owner) => self.failed.push(owner),
+            }
+            next = self.tcp_events.try_recv().ok();
+        }
+        if let Some(event) = next {
+            // Its turn comes with the next wake; the channel keeps order, so it is treated here.
+            return messages + self.read_events(event);
+        }
+        messages
+    }
+
+    fn handle(&mut self, input: Input) {
+        self.endpoint.handle(self.clock.now(), input);
+    }
+
+    fn drain_outputs(&mut self) {
+        loop {
+            match self.endpoint.poll_output() {
+                Output::Transmit(transmit) => self.send(transmit),
+                Output::Resolve { query, name } => self.resolver.look_up(query, name),
+                Output::Event(event) => self.tell(event),
+                Output::Notice(notice) => self.note(&notice),
+                Output::Idle { deadline } => {
+                    self.deadline = deadline;
+                    if self.failed.is_empty() {
+                        return;
+                    }
+                    for owner in std::mem::take(&mut self.failed) {
+                        self.handle(Input::TransportFailed { owner });
+                    }
+                }
+            }
+        }
+    }
+
+    fn send(&mut self, transmit: Transmit) {
+        let owner = transmit.owner;
+        match transmit.hop.transport {
+            Transport::Tcp => self.failed.extend(self.connections.send(transmit)),
+            Transport::Udp => {
+                let hop = transmit.hop;
+                let of_family = |port: &&mut UdpPort| port.listener.bound.is_ipv4() == hop.remote.is_ipv4();
+                let exact = |port: &UdpPort| {
+                    port.listener.bound.port() == hop.local.port()
+                        && (port.listener.bound.ip() == hop.local.ip() || port.listener.bound.ip().is_unspecified())
+                };
+                let at = self.udp.iter().position(exact);
+                let port = match at {
+                    Some(at) => self.udp.get_mut(at),
+                    None => self.udp.iter_mut().find(of_family),
+                };
+                let sent = match port {
+                    Some(port) => port.send(&hop, transmit.bytes),
+                    None => Err(io::ErrorKind::AddrNotAvailable.into()),
+                };
+                if let Err(error) = sent {
+                    tracing::debug!(%error, remote = %hop.remote, "datagram not sent");
+                    self.failed.extend(owner);
+                }
+            }
+        }
+    }
+
+    fn tell(&mut self, mut event: Box<Event>) {
+        if event.kind == EventKind::Ended {
+            self.histograms.call_ended(&event.data);
+            let data = &event.data;
+            tracing::info!(
+                outcome = data.outcome.map(|outcome| outcome.label()),
+                end_cause = data.end_cause.map(|cause| cause.label()),
+                code = data.sip_code,
+                direction = data.direction.label(),
+                server = data.server,
+                call_uid = data.call_uid,
+                "call ended"
+            );
+        }
+        telemetry::mask(&self.settings.events.mask, &mut event.data);
+        self.sinks.push(event);
+    }
+
+    fn note(&mut self, notice: &Notice) {
+        if let Some(suppressed) = self.limiter.admit(notice.remote.ip(), Instant::now()) {
+            let Notice { remote, reason, detail } = notice;
+            tracing::warn!(%remote, reason, detail, suppressed, "message refused");
+        }
+    }
+
+    fn warn_of(&mut self, source: std::net::IpAddr, what: &str) {
+        if let Some(suppressed) = self.limiter.admit(source, Instant::now()) {
+            tracing::warn!(remote = %source, suppressed, "{what}");
+        }
+    }
+
+    // -- commands -------------------------------------------------------------------------------
+
+    fn on_ask(&mut self, ask: Ask) {
+        // Whoever asked may have gone: then nobody reads the answer.
+        let now = self.clock.now();
+        let mask = |mut view: crate::event::CallView, settings: &Settings| {
+            telemetry::mask(&settings.events.mask, &mut view.data);
+            view
+        };
+        match ask {
+            Ask::Samples(reply) => drop(reply.send(self.samples())),
+            Ask::Status(reply) => drop(reply.send(self.status())),
+            Ask::Calls { filter, after, limit, reply } => {
+                let calls = self.endpoint.calls(filter, after.as_deref(), limit);
+                drop(reply.send(calls.into_iter().map(|view| mask(view, &self.settings)).collect()));
+            }
+            Ask::Call { id, reply } => {
+                drop(reply.send(self.endpoint.call(&id).map(|view| mask(view, &self.settings))));
+            }
+            Ask::VoicemailDrop { id, reply } => {
+                let done = self.endpoint.voicemail_drop(now, &id);
+                drop(reply.send(done.map(|view| mask(view, &self.settings))));
+            }
+            Ask::HangUp { id, reply } => {
+                let done = self.endpoint.hang_up(now, &id);
+                drop(reply.send(done.map(|view| mask(view, &self.settings))));
+            }
+            Ask::Drain(reply) => {
+                self.drain();
+                let _ = reply.send(());
+            }
+            Ask::Reload(reply) => drop(reply.send(self.on_reload())),
+        }
+    }
+
+    fn samples(&self) -> Vec<OwnedSample> {
+        let mut samples = Vec::new();
+        self.endpoint.samples(&mut |sample| {
+            let owned = |(name, value): &(&str, &str)| ((*name).to_owned(), (*value).to_owned());
+            let labels = sample.labels.iter().map(owned).collect();
+            samples.push(OwnedSample { name: sample.name, kind: sample.kind, labels, value: sample.value });
+        });
+        let tcp = self.connections.figures();
+        let dropped = self.udp.iter().map(|port| port.dropped).sum();
+        samples.push(gauge("sipstamp_config_last_reload_successful", u64::from(self.reload.successful)));
+        samples.push(gauge("sipstamp_config_last_reload_success_timestamp_seconds", self.reload.at));
+        samples.push(gauge("sipstamp_tcp_connections", tcp.open));
+        samples.push(counter("sipstamp_transport_dropped_total", "udp_send_queue", dropped));
+        samples.push(counter("sipstamp_transport_dropped_total", "tcp_connections", tcp.refused));
+        samples.push(counter("sipstamp_transport_dropped_total", "tcp_stalled", tcp.stalled));
+        samples
+    }
+
+    fn status(&self) -> Status {
+        let mut listen = std::collections::BTreeMap::<&'static str, Vec<std::net::SocketAddr>>::new();
+        for Listener { transport, bound, .. } in &self.locals.0 {
+            listen.entry(transport.label()).or_default().push(*bound);
+        }
+        let policy: &Policy = self.endpoint.policy();
+        let servers = self.endpoint.servers_up().into_iter().zip(&policy.servers).map(|((name, up), server)| ServerStatus {
+            name: name.to_string(),
+            address: server.target.hop.remote,
+            transport: server.target.hop.transport.label(),
+            up,
+        });
+        Status {
+            listen,
+            draining: self.endpoint.is_draining(),
+            calls_active: self.endpoint.active_calls(),
+            servers: servers.collect(),
+        }
+    }
+
+    /// A whole valid configuration is swapped in, or nothing changes.
+    fn on_reload(&mut self) -> Result<(), String> {
+        let source = &self.bind.reload;
+        let loaded = config::load(source.config.as_deref(), &source.overrides, &config::process_environment);
+        let settings = loaded.map_err(|mistakes| mistakes.to_string()).and_then(|settings| {
+            match config::restart_needed(&self.settings, &settings) {
+                keys if keys.is_empty() => Ok(settings),
+                keys => Err(keys.join("\n")),
+            }
+        });
+        self.reload.successful = settings.is_ok();
+        let settings = settings?;
+        let policy = settings.policy(self.locals.0.clone(), &mut self.locals, &mut self.names);
+        for server in &settings.template.servers {
+            self.histograms.add_server(&server.name);
+        }
+        if let Some(level) = &self.bind.log_level {
+            level.change(&settings.logging);
+        }
+        for warning in &settings.warnings {
+            tracing::warn!("{warning}");
+        }
+        self.limits.message_bytes = settings.sockets.message_bytes;
+        self.settings = settings;
+        self.handle(Input::Policy(Arc::new(policy)));
+        self.reload.at = seconds(self.clock.now().wall);
+        tracing::info!("configuration reloaded");
+        Ok(())
+    }
+
+    // -- the end --------------------------------------------------------------------------------
+
+    fn drain(&mut self) {
+        self.readiness.set_draining();
+        self.handle(Input::Drain);
+        tracing::info!(calls = self.endpoint.active_calls(), "draining: no new calls");
+    }
+
+    fn on_terminate(&mut self) {
+        if self.ending.is_wanted {
+            return self.force_end();
+        }
+        self.ending.is_wanted = true;
+        self.ending.by = self.bind.drain_timeout.map(|timeout| Instant::now() + timeout);
+        self.drain();
+    }
+
+    fn force_end(&mut self) {
+        if self.ending.is_forced {
+            return;
+        }
+        tracing::warn!(calls = self.endpoint.active_calls(), "open calls are given up");
+        self.ending = Ending { is_wanted: true, by: Some(Instant::now() + LAST_WORDS), is_forced: true };
+        self.readiness.set_draining();
+        self.handle(Input::Stop);
+    }
+
+    fn is_over(&mut self) -> bool {
+        let is_late = self.ending.by.is_some_and(|by| Instant::now() >= by);
+        if is_late && !self.ending.is_forced {
+            self.force_end();
+            self.drain_outputs();
+            return false;
+        }
+        self.ending.is_wanted && (is_late || (!self.ending.is_forced && self.endpoint.active_calls() == 0))
+    }
+}
+
+/// After a forced end, for what connections have still to write.
+const LAST_WORDS: Duration = Duration::from_millis(200);
+
+impl Signals {
+    fn new(wanted: bool) -> io::Result<Signals> {
+        let open = |kind| if wanted { signal(kind).map(Some) } else { Ok(None) };
+        Ok(Signals {
+            terminate: open(SignalKind::terminate())?,
+            interrupt: open(SignalKind::interrupt())?,
+            hangup: open(SignalKind::hangup())?,
+        })
+    }
+}
+
+/// The next signal; never, where it is not listened to.
+async fn received(signal: &mut Option<Signal>) -> Option<()> {
+    match signal {
+        Some(signal) => signal.recv().await,
+        None => std::future::pending().await,
+    }
+}
+
+fn read(flow: Flow, bytes: bytes::Bytes, limits: &Limits) -> Input {
+    match Message::parse(bytes, limits) {
+        Ok(message) => Input::Message { flow, message },
+        Err(rejected) => Input::Broken { flow, rejected },
+    }
+}
+
+fn seconds(wall: crate::time::Wall) -> u64 {
+    u64::try_from(wall.0.div_euclid(1_000_000)).unwrap_or(0)
+}
+
+/// The key under which names are derived, from the system's random source.
+fn random_key() -> io::Result<[u8; 16]> {
+    use std::io::Read;
+    let mut key = [0; 16];
+    std::fs::File::open("/dev/urandom")?.read_exact(&mut key)?;
+    Ok(key)
+}

@@ -1,0 +1,67 @@
+//! Log lines that a stranger can cause: one per source and second at most, in a table of fixed size.
+
+use std::net::IpAddr;
+use std::time::{Duration, Instant};
+
+/// Sources that are told apart; others share a place with them.
+const PLACES: usize = 1024;
+const INTERVAL: Duration = Duration::from_secs(1);
+
+/// Who was logged when.
+#[derive(Debug)]
+pub struct Limiter {
+    places: Vec<Option<Place>>,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Place {
+    last: Instant,
+    suppressed: u64,
+}
+
+impl Limiter {
+    pub fn new() -> Limiter {
+        Limiter { places: vec![None; PLACES] }
+    }
+
+    /// Whether a line about this source may be written now, and how many were not since the last one.
+    pub fn admit(&mut self, source: IpAddr, now: Instant) -> Option<u64> {
+        let place = self.places.get_mut(place_of(source))?;
+        match place {
+            Some(place) if now.duration_since(place.last) < INTERVAL => {
+                place.suppressed += 1;
+                None
+            }
+            _ => {
+                let suppressed = place.map_or(0, |place| place.suppressed);
+                *place = Some(Place { last: now, suppressed: 0 });
+                Some(suppressed)
+            }
+        }
+    }
+}
+
+fn place_of(source: IpAddr) -> usize {
+    let fold = |bytes: &[u8]| bytes.iter().fold(0usize, |hash, byte| hash.wrapping_mul(31).wrapping_add(usize::from(*byte)));
+    let hash = match source {
+        IpAddr::V4(address) => fold(&address.octets()),
+        IpAddr::V6(address) => fold(&address.octets()),
+    };
+    hash % PLACES
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn one_line_a_second_for_each_source() {
+        let mut limiter = Limiter::new();
+        let start = Instant::now();
+        let (one, other) = ("192.0.2.1".parse().unwrap(), "192.0.2.2".parse().unwrap());
+        assert_eq!(limiter.admit(one, start), Some(0));
+        assert_eq!(limiter.admit(one, start), None);
+        assert_eq!(limiter.admit(other, start), Some(0));
+        assert_eq!(limiter.admit(one, start + INTERVAL), Some(1));
+    }
+}

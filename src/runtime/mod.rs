@@ -1,0 +1,73 @@
+//! The process: start-up, the loop, reload, drain, end.
+//!
+//! Reading, deciding and sending happen on one thread ("sip") with no hand-over. Beside it run the
+//! admin API and the sinks, each on threads of their own, connected by channels that never make the
+//! loop wait. This is the one place that reads clocks.
+
+mod clock;
+mod driver;
+mod limiter;
+mod resolve;
+mod start;
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::time::Duration;
+
+pub use start::{Bind, Running, StartError, start};
+
+use crate::config::{self, Overrides};
+use crate::telemetry;
+
+/// Exit code of a configuration that cannot be used.
+const BAD_CONFIGURATION: u8 = 64;
+
+/// What `sipstamp run` was given.
+#[derive(Debug, Default)]
+pub struct RunOptions {
+    pub config: Option<PathBuf>,
+    pub overrides: Overrides,
+    /// How long a drain may take; `None`: until the last call has ended.
+    pub drain_timeout: Option<Duration>,
+}
+
+/// Where a reload reads the configuration.
+#[derive(Debug, Default)]
+pub struct ReloadSource {
+    pub config: Option<PathBuf>,
+    pub overrides: Overrides,
+}
+
+/// Runs the sidecar until it is told to end.
+pub fn run(options: RunOptions) -> ExitCode {
+    let settings = match config::load(options.config.as_deref(), &options.overrides, &config::process_environment) {
+        Ok(settings) => settings,
+        Err(mistakes) => {
+            eprintln!("{mistakes}");
+            return ExitCode::from(BAD_CONFIGURATION);
+        }
+    };
+    let log_level = telemetry::init(&settings.logging);
+    for warning in &settings.warnings {
+        tracing::warn!("{warning}");
+    }
+    let bind = Bind {
+        reload: ReloadSource { config: options.config, overrides: options.overrides },
+        log_level: Some(log_level),
+        handles_signals: true,
+        drain_timeout: options.drain_timeout,
+    };
+    match start(settings, bind) {
+        Ok(running) => match running.wait() {
+            Ok(()) => ExitCode::SUCCESS,
+            Err(error) => {
+                tracing::error!(%error, "ended");
+                ExitCode::FAILURE
+            }
+        },
+        Err(error) => {
+            eprintln!("error: {error}");
+            ExitCode::from(BAD_CONFIGURATION)
+        }
+    }
+}

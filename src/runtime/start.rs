@@ -1,0 +1,222 @@
+//! Start-up in an order in which a mistake stops everything before anything has begun.
+
+use std::fmt;
+use std::io;
+use std::net::{SocketAddr, TcpListener};
+use std::sync::Arc;
+use std::sync::mpsc::sync_channel;
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use tokio::sync::{mpsc, oneshot};
+
+use super::ReloadSource;
+use super::driver::{Driver, DriverParts};
+use crate::admin::metrics::{Exposition, Histograms};
+use crate::admin::{self, AdminHandle, Context, Readiness};
+use crate::config::Settings;
+use crate::control::{Control, OwnedSample};
+use crate::flow::Transport;
+use crate::recent::{self, Recent};
+use crate::sink::Sinks;
+use crate::stats::SampleKind;
+use crate::telemetry::LogLevel;
+use crate::transport::{self, BindError};
+
+/// Questions that may wait for the loop.
+const ASKS: usize = 256;
+
+/// How a sidecar is started, beside its settings.
+#[derive(Debug, Default)]
+pub struct Bind {
+    pub reload: ReloadSource,
+    pub log_level: Option<LogLevel>,
+    /// SIGTERM drains, SIGHUP reloads; else the process's signals are left alone.
+    pub handles_signals: bool,
+    pub drain_timeout: Option<Duration>,
+}
+
+/// Why nothing was started.
+#[derive(Debug)]
+pub enum StartError {
+    Listen(BindError),
+    /// A listener of HTTP, by its key.
+    Http { key: &'static str, address: SocketAddr, error: io::Error },
+    EventsFile { path: String, error: io::Error },
+    /// Threads, descriptors.
+    System(io::Error),
+}
+
+/// A sidecar at work.
+#[derive(Debug)]
+pub struct Running {
+    pub control: Control,
+    pub recent: Recent,
+    /// As bound.
+    pub listen: Vec<(Transport, SocketAddr)>,
+    pub admin: Option<SocketAddr>,
+    stop: Option<oneshot::Sender<()>>,
+    sip: Option<JoinHandle<io::Result<()>>>,
+    http: Option<AdminHandle>,
+}
+
+/// Binds everything, then starts.
+///
+/// # Errors
+/// Whatever cannot be bound or opened; nothing has begun then.
+pub fn start(settings: Settings, bind: Bind) -> Result<Running, StartError> {
+    let bound = transport::bind(&settings.listen).map_err(StartError::Listen)?;
+    let http = |key, address: Option<SocketAddr>| {
+        let listen = |address| TcpListener::bind(address).map_err(|error| StartError::Http { key, address, error });
+        address.map(listen).transpose()
+    };
+    let sockets = admin::Sockets {
+        admin: http("admin.listen", settings.admin.as_ref().map(|admin| admin.listen))?,
+        metrics: http("metrics.listen", settings.metrics_listen)?,
+    };
+    let recent = Recent::new(recent::CAPACITY);
+    let sinks = Sinks::open(&settings.events, recent.clone()).map_err(|error| StartError::EventsFile {
+        path: settings.events.file.as_ref().map(|path| path.display().to_string()).unwrap_or_default(),
+        error,
+    })?;
+    let listeners = bound.listeners();
+    let listen = listeners.iter().map(|listener| (listener.transport, listener.bound)).collect::<Vec<_>>();
+    let exposition = Arc::new(Exposition::new());
+    let histograms = Histograms::new(exposition.clone());
+    for server in &settings.template.servers {
+        histograms.add_server(&server.name);
+    }
+    let (asks, inbox) = mpsc::channel(ASKS);
+    let control = Control(asks);
+    let readiness = Readiness::new();
+    let token = settings.admin.as_ref().and_then(|admin| admin.token.clone());
+    let figures = sinks.figures();
+    let (stop, stopped) = oneshot::channel();
+    let (started, is_started) = sync_channel::<io::Result<()>>(1);
+    let parts = DriverParts {
+        settings,
+        bind,
+        bound,
+        sinks,
+        histograms,
+        inbox,
+        stopped,
+        readiness: readiness.clone(),
+        recent: recent.clone(),
+    };
+    let sip = std::thread::Builder::new()
+        .name("sip".into())
+        .spawn(move || run_loop(parts, &started))
+        .map_err(StartError::System)?;
+    match is_started.recv() {
+        Ok(Ok(())) => {}
+        Ok(Err(error)) => return Err(StartError::System(error)),
+        Err(_) => return Err(StartError::System(io::Error::other("the loop ended before it began"))),
+    }
+    let context = Context {
+        control: control.clone(),
+        recent: recent.clone(),
+        readiness: readiness.clone(),
+        metrics: exposition,
+        figures: Arc::new(move || figures.samples()),
+    };
+    let http = admin::serve(sockets, admin::Admin { token }, context).map_err(StartError::System)?;
+    let admin = http.addresses().admin;
+    for (transport, address) in &listen {
+        tracing::info!(%transport, %address, "listening");
+    }
+    if let Some(address) = admin {
+        tracing::info!(%address, "admin API listening");
+    }
+    if let Some(address) = http.addresses().metrics {
+        tracing::info!(%address, "metrics listening");
+    }
+    readiness.set_ready();
+    Ok(Running { control, recent, listen, admin, stop: Some(stop), sip: Some(sip), http: Some(http) })
+}
+
+impl Running {
+    /// Waits until the sidecar ends by itself.
+    ///
+    /// # Errors
+    /// What ended the loop, where it was no command.
+    pub fn wait(mut self) -> io::Result<()> {
+        self.join()
+    }
+
+    /// Ends it: open calls end as `shutdown`, events are written.
+    ///
+    /// # Errors
+    /// As [`Running::wait`].
+    pub fn stop(mut self) -> io::Result<()> {
+        if let Some(stop) = self.stop.take() {
+            // An error says that it has ended already.
+            let _ = stop.send(());
+        }
+        self.join()
+    }
+
+    fn join(&mut self) -> io::Result<()> {
+        let ended = match self.sip.take() {
+            Some(sip) => sip.join().unwrap_or_else(|_| Err(io::Error::other("the loop panicked"))),
+            None => Ok(()),
+        };
+        if let Some(http) = self.http.take() {
+            http.stop();
+        }
+        ended
+    }
+}
+
+impl fmt::Display for StartError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            StartError::Listen(error) => error.fmt(f),
+            StartError::Http { key, address, error } => {
+                write!(f, "{key}: cannot listen on {address}: {error}; choose an address and port that are free")
+            }
+            StartError::EventsFile { path, error } => {
+                write!(f, "events.file: cannot write {path}: {error}; make its directory and let this user write there")
+            }
+            StartError::System(error) => write!(f, "cannot start: {error}"),
+        }
+    }
+}
+
+impl std::error::Error for StartError {}
+
+/// The thread of the loop.
+fn run_loop(parts: DriverParts, started: &std::sync::mpsc::SyncSender<io::Result<()>>) -> io::Result<()> {
+    let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(error) => {
+            // Whoever started us waits for the word.
+            drop(started.send(Err(error)));
+            return Ok(());
+        }
+    };
+    let local = tokio::task::LocalSet::new();
+    local.block_on(&runtime, async {
+        match Driver::new(parts) {
+            Ok(driver) => {
+                drop(started.send(Ok(())));
+                driver.run().await
+            }
+            Err(error) => {
+                drop(started.send(Err(error)));
+                Ok(())
+            }
+        }
+    })
+}
+
+/// Gauges that belong to the process rather than to calls.
+pub(super) fn gauge(name: &'static str, value: u64) -> OwnedSample {
+    OwnedSample { name, kind: SampleKind::Gauge, labels: Vec::new(), value }
+}
+
+/// Counters likewise.
+pub(super) fn counter(name: &'static str, reason: &str, value: u64) -> OwnedSample {
+    let labels = vec![("reason".to_owned(), reason.to_owned())];
+    OwnedSample { name, kind: SampleKind::Counter, labels, value }
+}

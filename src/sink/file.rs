@@ -1,0 +1,154 @@
+//! JSON lines in a file.
+//!
+//! A line is never torn and never doubled: what a full disk let through of a batch is remembered, and
+//! the rest follows when there is room.
+
+use std::fs::{File, OpenOptions};
+use std::io::{self, Write};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use super::queue::{Next, Queue};
+
+/// First and longest wait before a write is tried again.
+const BACK_OFF: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(5));
+
+/// A file that grows at its end.
+#[derive(Debug)]
+pub struct FileSink {
+    path: PathBuf,
+    file: File,
+}
+
+/// Asks the sink's thread to open its file again.
+#[derive(Debug, Default)]
+pub struct Reopen(AtomicBool);
+
+impl Reopen {
+    pub fn ask(&self) {
+        self.0.store(true, Ordering::Release);
+    }
+
+    fn take(&self) -> bool {
+        self.0.swap(false, Ordering::AcqRel)
+    }
+}
+
+impl FileSink {
+    /// Opens the file for appending; it is made where it is missing.
+    ///
+    /// # Errors
+    /// The kernel's.
+    pub fn open(path: &Path) -> io::Result<FileSink> {
+        Ok(FileSink { path: path.to_owned(), file: append_to(path)? })
+    }
+
+    /// Writes what the queue brings, on a thread of its own.
+    ///
+    /// # Errors
+    /// Where no thread can be had.
+    pub fn start(self, queue: Arc<Queue>) -> io::Result<Arc<Reopen>> {
+        let reopen = Arc::new(Reopen::default());
+        let asked = reopen.clone();
+        std::thread::Builder::new().name("events.file".into()).spawn(move || self.run(&queue, &asked))?;
+        Ok(reopen)
+    }
+
+    fn run(mut self, queue: &Queue, reopen: &Reopen) {
+        loop {
+            match queue.next() {
+                Next::Closed => return,
+                Next::Woken => self.reopen_if(reopen),
+                Next::Lines(lines) => {
+                    let text = lines.iter().fold(String::new(), |text, line| text + line + "\n");
+                    if !self.write_all(text.as_bytes(), queue, reopen) {
+                        return;
+                    }
+                    queue.delivered();
+                }
+            }
+        }
+    }
+
+    /// Writes all of it, however long that takes; false where the process ends before.
+    fn write_all(&mut self, mut rest: &[u8], queue: &Queue, reopen: &Reopen) -> bool {
+        let mut back_off = BACK_OFF.0;
+        // Between lines the file may be exchanged; in a line it must not be.
+        let mut is_between_lines = true;
+        while !rest.is_empty() {
+            match self.file.write(rest) {
+                Ok(0) => {}
+                Ok(size) => {
+                    is_between_lines = rest.get(size - 1) == Some(&b'\n');
+                    rest = rest.get(size..).unwrap_or_default();
+                    back_off = BACK_OFF.0;
+                    continue;
+                }
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
+                Err(error) => {
+                    tracing::error!(%error, file = %self.path.display(), "events cannot be written; they wait");
+                }
+            }
+            if !queue.failed(back_off) {
+                return false;
+            }
+            if is_between_lines {
+                self.reopen_if(reopen);
+            }
+            back_off = (back_off * 2).min(BACK_OFF.1);
+        }
+        true
+    }
+
+    fn reopen_if(&mut self, reopen: &Reopen) {
+        if !reopen.take() {
+            return;
+        }
+        match append_to(&self.path) {
+            Ok(file) => self.file = file,
+            Err(error) => {
+                tracing::error!(%error, file = %self.path.display(), "the events' file cannot be reopened; the old one is used");
+            }
+        }
+    }
+}
+
+fn append_to(path: &Path) -> io::Result<File> {
+    OpenOptions::new().create(true).append(true).open(path)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::event::EventKind;
+
+    #[test]
+    fn lines_go_to_the_file_and_after_a_rotation_to_the_one_that_has_its_name() {
+        let directory = std::env::temp_dir().join(format!("sipstamp-file-sink-{}", std::process::id()));
+        std::fs::create_dir_all(&directory).unwrap();
+        let path = directory.join("events.jsonl");
+        let queue = Arc::new(Queue::new("file", 1 << 20));
+        let reopen = FileSink::open(&path).unwrap().start(queue.clone()).unwrap();
+        queue.push(EventKind::Ended, "one".into());
+        let delivered = |count| {
+            let deadline = std::time::Instant::now() + Duration::from_secs(5);
+            while queue.figures().delivered < count {
+                assert!(std::time::Instant::now() < deadline, "not delivered");
+                std::thread::yield_now();
+            }
+        };
+        delivered(1);
+        std::fs::rename(&path, directory.join("events.1")).unwrap();
+        reopen.ask();
+        queue.wake();
+        // The order of a wake and a line is the queue's: wakes first.
+        queue.push(EventKind::Ended, "two".into());
+        delivered(2);
+        assert_eq!(queue.close(Duration::from_secs(5)), 0);
+        assert_eq!(std::fs::read_to_string(directory.join("events.1")).unwrap(), "one\n");
+        assert_eq!(std::fs::read_to_string(&path).unwrap(), "two\n");
+        std::fs::remove_dir_all(&directory).unwrap();
+    }
+}

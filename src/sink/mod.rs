@@ -1,0 +1,133 @@
+//! What becomes of events: each sink has a queue and a thread of its own, so that a dead one delays
+//! nobody else, and nothing here ever makes the loop wait.
+
+mod cloud_event;
+mod file;
+mod queue;
+mod stdout;
+
+use std::io;
+use std::sync::Arc;
+use std::sync::mpsc::{Receiver, Sender, channel};
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+pub use cloud_event::line;
+pub use file::FileSink;
+use queue::Queue;
+
+use crate::config::Events;
+use crate::control::OwnedSample;
+use crate::event::{Event, EventKind};
+use crate::recent::Recent;
+use crate::stats::SampleKind;
+
+/// At the end, for how long sinks may take to write what waits.
+const FLUSH_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// All sinks of one process.
+#[derive(Debug)]
+pub struct Sinks {
+    input: Option<Sender<Box<Event>>>,
+    dispatcher: Option<JoinHandle<()>>,
+    queues: Vec<Arc<Queue>>,
+    file: Option<Arc<file::Reopen>>,
+}
+
+/// The figures of all sinks, for whoever renders metrics.
+#[derive(Clone, Debug)]
+pub struct SinkFigures(Vec<Arc<Queue>>);
+
+impl Sinks {
+    /// Opens the sinks that are configured.
+    ///
+    /// # Errors
+    /// Where the events' file cannot be opened.
+    pub fn open(events: &Events, recent: Recent) -> io::Result<Sinks> {
+        let mut queues = Vec::new();
+        let mut file = None;
+        if let Some(path) = &events.file {
+            let queue = Arc::new(Queue::new("file", events.memory_limit));
+            file = Some(FileSink::open(path)?.start(queue.clone())?);
+            queues.push(queue);
+        }
+        if events.stdout {
+            let queue = Arc::new(Queue::new("stdout", events.memory_limit));
+            stdout::start(queue.clone())?;
+            queues.push(queue);
+        }
+        let (input, inbox) = channel();
+        let (to, source) = (queues.clone(), events.source.clone());
+        let dispatcher =
+            std::thread::Builder::new().name("events".into()).spawn(move || dispatch(&inbox, &to, &source, &recent))?;
+        Ok(Sinks { input: Some(input), dispatcher: Some(dispatcher), queues, file })
+    }
+
+    /// Hands an event over; never waits.
+    pub fn push(&self, event: Box<Event>) {
+        if let Some(input) = &self.input {
+            // The other end lives until `close`.
+            drop(input.send(event));
+        }
+    }
+
+    /// The events' file is opened again by its name: logrotate moved it.
+    pub fn reopen(&self) {
+        if let Some(file) = &self.file {
+            file.ask();
+        }
+        for queue in &self.queues {
+            queue.wake();
+        }
+    }
+
+    pub fn figures(&self) -> SinkFigures {
+        SinkFigures(self.queues.clone())
+    }
+
+    /// Writes what waits, as far as that goes within a few seconds. Returns how many events were left behind.
+    pub fn close(mut self) -> usize {
+        self.input = None;
+        if let Some(dispatcher) = self.dispatcher.take() {
+            drop(dispatcher.join());
+        }
+        self.queues.iter().map(|queue| queue.close(FLUSH_TIMEOUT)).sum()
+    }
+}
+
+impl SinkFigures {
+    pub fn samples(&self) -> Vec<OwnedSample> {
+        let mut samples = Vec::new();
+        for queue in &self.0 {
+            let figures = queue.figures();
+            let sink = || vec![("sink".to_owned(), queue.name().to_owned())];
+            let mut put = |name, kind, value| samples.push(OwnedSample { name, kind, labels: sink(), value });
+            put("sipstamp_events_delivered_total", SampleKind::Counter, figures.delivered);
+            put("sipstamp_events_failed_total", SampleKind::Counter, figures.failed);
+            put("sipstamp_events_pending", SampleKind::Gauge, figures.pending);
+            put("sipstamp_events_oldest_pending_seconds", SampleKind::Gauge, figures.oldest.as_secs());
+        }
+        for kind in EventKind::ALL {
+            let value = self.0.iter().map(|queue| queue.dropped(*kind)).sum();
+            let labels = vec![("kind".to_owned(), kind.label().to_owned())];
+            let name = "sipstamp_events_dropped_total";
+            samples.push(OwnedSample { name, kind: SampleKind::Counter, labels, value });
+        }
+        samples
+    }
+}
+
+fn dispatch(inbox: &Receiver<Box<Event>>, queues: &[Arc<Queue>], source: &str, recent: &Recent) {
+    for event in inbox {
+        match line(&event, source) {
+            Ok(line) => {
+                let line: Arc<str> = line.into();
+                for queue in queues {
+                    queue.push(event.kind, line.clone());
+                }
+                recent.push(Arc::from(event), line);
+            }
+            Err(error) => tracing::error!(%error, call_uid = event.data.call_uid, "an event could not be written as JSON"),
+        }
+    }
+}

@@ -1,0 +1,176 @@
+//! Binding, before anything else starts.
+
+use std::fmt;
+use std::io;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
+
+use socket2::{Domain, Protocol, Socket, Type};
+
+use crate::config::{ListenAddress, ListenKey, Locate};
+use crate::flow::Transport;
+use crate::policy::Listener;
+
+/// Asked of the kernel for datagrams that wait: a burst of a thousand calls fits. It may give less.
+const SOCKET_BUFFER: usize = 4 * 1024 * 1024;
+/// Connections that wait to be accepted.
+const BACKLOG: i32 = 1024;
+
+/// Sockets that are bound and not yet read.
+#[derive(Debug, Default)]
+pub struct Bound {
+    pub udp: Vec<(UdpSocket, Listener)>,
+    pub tcp: Vec<(std::net::TcpListener, Listener)>,
+}
+
+/// An address of the configuration that could not be bound.
+#[derive(Debug)]
+pub struct BindError {
+    pub key: String,
+    pub address: SocketAddr,
+    pub error: io::Error,
+}
+
+/// What listeners there are, to answer which address leads to a peer.
+#[derive(Clone, Debug)]
+pub struct LocalAddresses(pub Vec<Listener>);
+
+/// Binds all listeners, or none.
+pub fn bind(addresses: &[ListenAddress]) -> Result<Bound, BindError> {
+    let mut bound = Bound::default();
+    for one in addresses {
+        let failed = |error| BindError { key: key_of(one), address: one.address, error };
+        match one.transport {
+            Transport::Udp => {
+                let socket = open(one.address, Type::DGRAM, Protocol::UDP).map_err(failed)?;
+                let socket: UdpSocket = socket.into();
+                let listener = listener(Transport::Udp, socket.local_addr().map_err(failed)?);
+                bound.udp.push((socket, listener));
+            }
+            Transport::Tcp => {
+                let socket = open(one.address, Type::STREAM, Protocol::TCP).map_err(failed)?;
+                socket.listen(BACKLOG).map_err(failed)?;
+                let socket: std::net::TcpListener = socket.into();
+                let listener = listener(Transport::Tcp, socket.local_addr().map_err(failed)?);
+                bound.tcp.push((socket, listener));
+            }
+        }
+    }
+    Ok(bound)
+}
+
+impl Bound {
+    pub fn listeners(&self) -> Vec<Listener> {
+        self.udp.iter().map(|(_, listener)| *listener).chain(self.tcp.iter().map(|(_, listener)| *listener)).collect()
+    }
+}
+
+impl fmt::Display for BindError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let hint = match self.error.kind() {
+            io::ErrorKind::AddrInUse => "; another process listens there: stop it or choose another port",
+            io::ErrorKind::AddrNotAvailable => "; this machine has no such address: choose one that it has, or 0.0.0.0",
+            io::ErrorKind::PermissionDenied => "; ports below 1024 need the capability CAP_NET_BIND_SERVICE",
+            _ => "",
+        };
+        write!(f, "{}: cannot listen on {}: {}{hint}", self.key, self.address, self.error)
+    }
+}
+
+impl std::error::Error for BindError {}
+
+impl Locate for LocalAddresses {
+    fn local_towards(&mut self, transport: Transport, remote: SocketAddr) -> Option<SocketAddr> {
+        let fits = |listener: &&Listener| {
+            listener.transport == transport && listener.bound.is_ipv4() == remote.is_ipv4()
+        };
+        let routed = routed_from(remote);
+        let of_address = self.0.iter().filter(fits).find(|listener| Some(listener.bound.ip()) == routed);
+        let wildcard = || self.0.iter().filter(fits).find(|listener| listener.bound.ip().is_unspecified());
+        let listener = of_address.or_else(wildcard).or_else(|| self.0.iter().find(fits))?;
+        let address = if listener.bound.ip().is_unspecified() { routed } else { None };
+        Some(SocketAddr::new(address.unwrap_or(listener.address.ip()), listener.bound.port()))
+    }
+}
+
+fn open(address: SocketAddr, kind: Type, protocol: Protocol) -> io::Result<Socket> {
+    let socket = Socket::new(Domain::for_address(address), kind, Some(protocol))?;
+    if address.is_ipv6() {
+        socket.set_only_v6(true)?;
+    }
+    if kind == Type::STREAM {
+        socket.set_reuse_address(true)?;
+    } else {
+        // The kernel caps these at its own limits; less is no reason not to start.
+        let _ = socket.set_recv_buffer_size(SOCKET_BUFFER);
+        let _ = socket.set_send_buffer_size(SOCKET_BUFFER);
+    }
+    socket.set_nonblocking(true)?;
+    socket.bind(&address.into())?;
+    Ok(socket)
+}
+
+fn listener(transport: Transport, bound: SocketAddr) -> Listener {
+    let address = if bound.ip().is_unspecified() {
+        SocketAddr::new(routed_from(default_peer(bound.ip())).unwrap_or(loopback(bound.ip())), bound.port())
+    } else {
+        bound
+    };
+    Listener { transport, bound, address }
+}
+
+/// The address that routing chooses towards a peer: that of a connected socket, over which nothing is sent.
+fn routed_from(peer: SocketAddr) -> Option<IpAddr> {
+    let any: IpAddr = if peer.is_ipv4() { Ipv4Addr::UNSPECIFIED.into() } else { Ipv6Addr::UNSPECIFIED.into() };
+    let socket = UdpSocket::bind((any, 0)).ok()?;
+    socket.connect((peer.ip(), peer.port().max(1))).ok()?;
+    socket.local_addr().ok().map(|address| address.ip())
+}
+
+/// Any address behind the default route: documentation ranges of RFC 5737 and RFC 3849.
+fn default_peer(family: IpAddr) -> SocketAddr {
+    match family {
+        IpAddr::V4(_) => SocketAddr::from((Ipv4Addr::new(192, 0, 2, 1), 5060)),
+        IpAddr::V6(_) => SocketAddr::from((Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, 1), 5060)),
+    }
+}
+
+fn loopback(family: IpAddr) -> IpAddr {
+    match family {
+        IpAddr::V4(_) => Ipv4Addr::LOCALHOST.into(),
+        IpAddr::V6(_) => Ipv6Addr::LOCALHOST.into(),
+    }
+}
+
+fn key_of(listen: &ListenAddress) -> String {
+    match listen.key {
+        ListenKey::File(index) => format!("listen.{}[{index}]", listen.transport),
+        ListenKey::Default => format!("listen.{} (default)", listen.transport),
+        ListenKey::Flag => "--listen".to_owned(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_taken_port_names_its_key() {
+        let first = UdpSocket::bind("127.0.0.1:0").unwrap();
+        let address = first.local_addr().unwrap();
+        let listen = ListenAddress { transport: Transport::Udp, address, key: ListenKey::File(0) };
+        let error = bind(&[listen]).unwrap_err().to_string();
+        assert!(error.starts_with(&format!("listen.udp[0]: cannot listen on {address}: ")), "{error}");
+        assert!(error.contains("another process"), "{error}");
+    }
+
+    #[test]
+    fn a_wildcard_listener_is_reached_by_the_address_that_routing_chooses() {
+        let any = ListenAddress { transport: Transport::Udp, address: "0.0.0.0:0".parse().unwrap(), key: ListenKey::Flag };
+        let bound = bind(&[any]).unwrap();
+        let port = bound.udp[0].1.bound.port();
+        let mut locals = LocalAddresses(bound.listeners());
+        let local = locals.local_towards(Transport::Udp, "127.0.0.9:5060".parse().unwrap()).unwrap();
+        assert_eq!(local, SocketAddr::from(([127, 0, 0, 1], port)));
+        assert_eq!(locals.local_towards(Transport::Tcp, "127.0.0.9:5060".parse().unwrap()), None);
+    }
+}
