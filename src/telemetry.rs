@@ -27,8 +27,11 @@ pub struct LogLevel(reload::Handle<EnvFilter, Registry>);
 pub fn init(logging: &Logging) -> LogLevel {
     let (filter, handle) = reload::Layer::new(filter(logging));
     let registry = tracing_subscriber::registry().with(filter);
+    let is_terminal = std::io::IsTerminal::is_terminal(&std::io::stderr());
     let begun = match logging.format {
-        LogFormat::Text => registry.with(format::layer().with_writer(std::io::stderr)).try_init(),
+        LogFormat::Text => {
+            registry.with(format::layer().with_ansi(is_terminal).with_writer(std::io::stderr)).try_init()
+        }
         LogFormat::Json => registry.with(format::layer().json().with_writer(std::io::stderr)).try_init(),
     };
     if begun.is_err() {

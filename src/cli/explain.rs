@@ -71,9 +71,8 @@ fn end_cause(code: u16) -> &'static str {
 }
 
 fn notes(code: u16, policy: Option<&Policy>) -> Vec<String> {
-    let window = policy.map_or(crate::policy::Timeouts::default().auth_retry_window, |policy| {
-        policy.timeouts.auth_retry_window
-    });
+    let window =
+        policy.map_or(crate::policy::Timeouts::default().auth_retry_window, |policy| policy.timeouts.auth_retry_window);
     let note = match code {
         200..=299 => "VoicemailDrop instead where the agent drops a message on an outbound progressive call".to_owned(),
         300..=399 => "forwarded, never followed here; a dialer that follows it starts a new call".to_owned(),

@@ -54,7 +54,8 @@ pub fn next_hop(text: &str) -> Result<NextHop, Wrong> {
     if let Some(headers) = rest.find('?') {
         return wrong(start + headers..text.len(), "has headers, which a next hop has not".into(), None);
     }
-    let (host_port, params) = rest.split_once(';').map_or((rest, None), |(host_port, params)| (host_port, Some(params)));
+    let (host_port, params) =
+        rest.split_once(';').map_or((rest, None), |(host_port, params)| (host_port, Some(params)));
     let mut hop = host_and_port(host_port).map_err(|wrong| wrong.shifted(start))?;
     let mut at = start + host_port.len() + 1;
     for param in params.map(|params| params.split(';')).into_iter().flatten() {
@@ -70,7 +71,13 @@ pub fn next_hop(text: &str) -> Result<NextHop, Wrong> {
                 return wrong(part, format!("has an unknown transport `{}`", other.escape_debug()), help);
             }
             ("lr", "") => {}
-            _ => return wrong(part, format!("has a parameter that means nothing here: `{}`", param.escape_debug()), None),
+            _ => {
+                return wrong(
+                    part,
+                    format!("has a parameter that means nothing here: `{}`", param.escape_debug()),
+                    None,
+                );
+            }
         }
     }
     Ok(hop)
@@ -78,9 +85,9 @@ pub fn next_hop(text: &str) -> Result<NextHop, Wrong> {
 
 /// A SIP URI as above, or `host` or `host:port` alone.
 pub fn next_hop_or_host(text: &str) -> Result<NextHop, Wrong> {
-    let has_scheme = ["sip:", "sips:"].iter().any(|scheme| {
-        text.get(..scheme.len()).is_some_and(|start| start.eq_ignore_ascii_case(scheme))
-    });
+    let has_scheme = ["sip:", "sips:"]
+        .iter()
+        .any(|scheme| text.get(..scheme.len()).is_some_and(|start| start.eq_ignore_ascii_case(scheme)));
     if has_scheme { next_hop(text) } else { host_and_port(text) }
 }
 
@@ -174,7 +181,10 @@ mod tests {
     #[test]
     fn next_hops_are_read() {
         let hop = next_hop("sip:10.0.2.10:5070;transport=TCP;lr").unwrap();
-        assert_eq!((hop.host.text().as_str(), hop.port, hop.transport), ("10.0.2.10", Some(5070), Some(Transport::Tcp)));
+        assert_eq!(
+            (hop.host.text().as_str(), hop.port, hop.transport),
+            ("10.0.2.10", Some(5070), Some(Transport::Tcp))
+        );
         assert_eq!(&*hop.host_port, "10.0.2.10:5070");
         let hop = next_hop("SIP:[2001:db8::1]").unwrap();
         assert_eq!((hop.host.text().as_str(), hop.port, hop.transport), ("[2001:db8::1]", None, None));

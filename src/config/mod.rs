@@ -24,6 +24,7 @@ use std::path::Path;
 use serde::Deserialize;
 use toml::Spanned;
 
+pub use address::network;
 pub use check::Overrides;
 pub use environment::Environment;
 pub use report::{Mistakes, Report};
@@ -32,7 +33,6 @@ pub use settings::{
     Admin, Events, ListenAddress, ListenKey, Locate, LogFormat, Logging, MaskNumbers, ServerNames, Settings,
     SocketLimits,
 };
-pub use address::network;
 pub use units::{Written, duration};
 
 /// Settings from a file, or from flags and defaults alone.

@@ -446,12 +446,13 @@ impl Driver {
             listen.entry(transport.label()).or_default().push(*bound);
         }
         let policy: &Policy = self.endpoint.policy();
-        let servers = self.endpoint.servers_up().into_iter().zip(&policy.servers).map(|((name, up), server)| ServerStatus {
-            name: name.to_string(),
-            address: server.target.hop.remote,
-            transport: server.target.hop.transport.label(),
-            up,
-        });
+        let servers =
+            self.endpoint.servers_up().into_iter().zip(&policy.servers).map(|((name, up), server)| ServerStatus {
+                name: name.to_string(),
+                address: server.target.hop.remote,
+                transport: server.target.hop.transport.label(),
+                up,
+            });
         Status {
             listen,
             draining: self.endpoint.is_draining(),
@@ -464,12 +465,13 @@ impl Driver {
     fn on_reload(&mut self) -> Result<(), String> {
         let source = &self.bind.reload;
         let loaded = config::load(source.config.as_deref(), &source.overrides, &config::process_environment);
-        let settings = loaded.map_err(|mistakes| mistakes.to_string()).and_then(|settings| {
-            match config::restart_needed(&self.settings, &settings) {
-                keys if keys.is_empty() => Ok(settings),
-                keys => Err(keys.join("\n")),
-            }
-        });
+        let settings =
+            loaded.map_err(|mistakes| mistakes.to_string()).and_then(|settings| {
+                match config::restart_needed(&self.settings, &settings) {
+                    keys if keys.is_empty() => Ok(settings),
+                    keys => Err(keys.join("\n")),
+                }
+            });
         self.reload.successful = settings.is_ok();
         let settings = settings?;
         let policy = settings.policy(self.locals.0.clone(), &mut self.locals, &mut self.names);

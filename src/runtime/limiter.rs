@@ -42,7 +42,8 @@ impl Limiter {
 }
 
 fn place_of(source: IpAddr) -> usize {
-    let fold = |bytes: &[u8]| bytes.iter().fold(0usize, |hash, byte| hash.wrapping_mul(31).wrapping_add(usize::from(*byte)));
+    let fold =
+        |bytes: &[u8]| bytes.iter().fold(0usize, |hash, byte| hash.wrapping_mul(31).wrapping_add(usize::from(*byte)));
     let hash = match source {
         IpAddr::V4(address) => fold(&address.octets()),
         IpAddr::V6(address) => fold(&address.octets()),

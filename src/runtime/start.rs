@@ -41,8 +41,15 @@ pub struct Bind {
 pub enum StartError {
     Listen(BindError),
     /// A listener of HTTP, by its key.
-    Http { key: &'static str, address: SocketAddr, error: io::Error },
-    EventsFile { path: String, error: io::Error },
+    Http {
+        key: &'static str,
+        address: SocketAddr,
+        error: io::Error,
+    },
+    EventsFile {
+        path: String,
+        error: io::Error,
+    },
     /// Threads, descriptors.
     System(io::Error),
 }
@@ -124,12 +131,6 @@ pub fn start(settings: Settings, bind: Bind) -> Result<Running, StartError> {
     let admin = http.addresses().admin;
     for (transport, address) in &listen {
         tracing::info!(%transport, %address, "listening");
-    }
-    if let Some(address) = admin {
-        tracing::info!(%address, "admin API listening");
-    }
-    if let Some(address) = http.addresses().metrics {
-        tracing::info!(%address, "metrics listening");
     }
     readiness.set_ready();
     Ok(Running { control, recent, listen, admin, stop: Some(stop), sip: Some(sip), http: Some(http) })

@@ -127,7 +127,9 @@ fn dispatch(inbox: &Receiver<Box<Event>>, queues: &[Arc<Queue>], source: &str, r
                 }
                 recent.push(Arc::from(event), line);
             }
-            Err(error) => tracing::error!(%error, call_uid = event.data.call_uid, "an event could not be written as JSON"),
+            Err(error) => {
+                tracing::error!(%error, call_uid = event.data.call_uid, "an event could not be written as JSON")
+            }
         }
     }
 }

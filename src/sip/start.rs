@@ -67,10 +67,8 @@ fn check_uri(uri: &[u8]) -> Result<(), Fault> {
         return Err(Fault::malformed("Request-URI holds a byte that no URI has"));
     }
     if scheme.eq_ignore_ascii_case(b"sip") || scheme.eq_ignore_ascii_case(b"sips") {
-        let uri = Uri::parse(uri).ok_or(Fault::malformed("Request-URI has no readable host"))?;
-        if uri.has_headers() {
-            return Err(Fault::malformed("Request-URI holds header fields"));
-        }
+        // Header fields in it are wrong (RFC 3261 §19.1.1), but an element may ignore them (RFC 4475 §3.1.2.11).
+        Uri::parse(uri).ok_or(Fault::malformed("Request-URI has no readable host"))?;
     }
     Ok(())
 }
@@ -80,14 +78,15 @@ fn status_line(line: &[u8]) -> Result<Start, Fault> {
     let space = memchr::memchr(b' ', line).ok_or(MALFORMED)?;
     check_version(line.get(..space).unwrap_or_default()).ok_or(MALFORMED)??;
     let digits = line.get(space + 1..space + 4).ok_or(MALFORMED)?;
-    if line.get(space + 4) != Some(&b' ') {
+    if !matches!(line.get(space + 4), Some(b' ') | None) {
         return Err(MALFORMED);
     }
     let code = number(digits).and_then(|code| u16::try_from(code).ok()).ok_or(MALFORMED)?;
     if !(100..=699).contains(&code) {
         return Err(Fault::malformed("status code outside 100 to 699"));
     }
-    Ok(Start::Response { code, phrase: space + 5..line.len() })
+    // Some peers leave out the space before an empty phrase.
+    Ok(Start::Response { code, phrase: (space + 5).min(line.len())..line.len() })
 }
 
 #[cfg(test)]

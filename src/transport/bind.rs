@@ -80,9 +80,8 @@ impl std::error::Error for BindError {}
 
 impl Locate for LocalAddresses {
     fn local_towards(&mut self, transport: Transport, remote: SocketAddr) -> Option<SocketAddr> {
-        let fits = |listener: &&Listener| {
-            listener.transport == transport && listener.bound.is_ipv4() == remote.is_ipv4()
-        };
+        let fits =
+            |listener: &&Listener| listener.transport == transport && listener.bound.is_ipv4() == remote.is_ipv4();
         let routed = routed_from(remote);
         let of_address = self.0.iter().filter(fits).find(|listener| Some(listener.bound.ip()) == routed);
         let wildcard = || self.0.iter().filter(fits).find(|listener| listener.bound.ip().is_unspecified());
@@ -165,7 +164,8 @@ mod tests {
 
     #[test]
     fn a_wildcard_listener_is_reached_by_the_address_that_routing_chooses() {
-        let any = ListenAddress { transport: Transport::Udp, address: "0.0.0.0:0".parse().unwrap(), key: ListenKey::Flag };
+        let any =
+            ListenAddress { transport: Transport::Udp, address: "0.0.0.0:0".parse().unwrap(), key: ListenKey::Flag };
         let bound = bind(&[any]).unwrap();
         let port = bound.udp[0].1.bound.port();
         let mut locals = LocalAddresses(bound.listeners());

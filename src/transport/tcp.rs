@@ -34,11 +34,24 @@ const PONG: &[u8] = b"\r\n";
 /// What happened on a connection, for the loop.
 #[derive(Debug)]
 pub enum TcpEvent {
-    Message { flow: Flow, bytes: Bytes },
+    Message {
+        flow: Flow,
+        bytes: Bytes,
+    },
     /// The stream cannot be read on; the connection closes.
-    Broken { flow: Flow, error: FrameError },
-    Accepted { stream: TcpStream, remote: SocketAddr, listener: Listener },
-    Connected { remote: SocketAddr, stream: io::Result<TcpStream> },
+    Broken {
+        flow: Flow,
+        error: FrameError,
+    },
+    Accepted {
+        stream: TcpStream,
+        remote: SocketAddr,
+        listener: Listener,
+    },
+    Connected {
+        remote: SocketAddr,
+        stream: io::Result<TcpStream>,
+    },
     Closed(ConnectionId),
     /// What could not be written.
     Unsent(Owner),
@@ -155,7 +168,8 @@ impl Connections {
             self.figures.refused += 1;
             return false;
         }
-        let local = stream.local_addr().map_or(listener.address, |local| SocketAddr::new(local.ip(), listener.bound.port()));
+        let local =
+            stream.local_addr().map_or(listener.address, |local| SocketAddr::new(local.ip(), listener.bound.port()));
         self.add(stream, local, remote, None);
         true
     }
@@ -165,7 +179,8 @@ impl Connections {
         let Some(opening) = self.opening.remove(&remote) else { return Vec::new() };
         match stream {
             Ok(stream) => {
-                let local = stream.local_addr().map_or(opening.hop.local, |local| self.known_as(local, opening.hop.local));
+                let local =
+                    stream.local_addr().map_or(opening.hop.local, |local| self.known_as(local, opening.hop.local));
                 let id = self.add(stream, local, remote, Some(opening.side));
                 opening.waiting.into_iter().filter_map(|write| self.write(id, write)).collect()
             }
@@ -204,7 +219,13 @@ impl Connections {
         connection.writer.send(write).err().and_then(|error| error.0.owner)
     }
 
-    fn add(&mut self, stream: TcpStream, local: SocketAddr, remote: SocketAddr, opened_for: Option<Side>) -> ConnectionId {
+    fn add(
+        &mut self,
+        stream: TcpStream,
+        local: SocketAddr,
+        remote: SocketAddr,
+        opened_for: Option<Side>,
+    ) -> ConnectionId {
         self.next += 1;
         let id = ConnectionId(self.next);
         // Without it a small message could wait for the acknowledgement of the one before.
@@ -224,9 +245,10 @@ impl Connections {
 
     /// What a connection that we opened is known by: its address, and the port on which we listen.
     fn known_as(&self, local: SocketAddr, wanted: SocketAddr) -> SocketAddr {
-        let listener = self.listeners.iter().find(|listener| {
-            listener.transport == Transport::Tcp && listener.bound.is_ipv4() == local.is_ipv4()
-        });
+        let listener = self
+            .listeners
+            .iter()
+            .find(|listener| listener.transport == Transport::Tcp && listener.bound.is_ipv4() == local.is_ipv4());
         SocketAddr::new(local.ip(), listener.map_or(wanted.port(), |listener| listener.bound.port()))
     }
 }

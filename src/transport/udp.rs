@@ -75,7 +75,9 @@ impl UdpPort {
             let received = if self.listener.bound.ip().is_unspecified() {
                 self.receive_with_address()
             } else {
-                self.socket.try_recv_from(&mut self.buffer).map(|(size, remote)| (size, remote, self.listener.bound.ip()))
+                self.socket
+                    .try_recv_from(&mut self.buffer)
+                    .map(|(size, remote)| (size, remote, self.listener.bound.ip()))
             };
             match received {
                 Ok((size, remote, local)) => {

@@ -104,8 +104,7 @@ impl Checker<'_> {
             given.mistake(self.report, "is empty: it would match any reason phrase");
         }
         let after = self.optional_duration(&written.after, &format!("{path}.after"), Duration::ZERO..=DAY);
-        let before =
-            self.optional_duration(&written.before, &format!("{path}.before"), Duration::from_millis(1)..=DAY);
+        let before = self.optional_duration(&written.before, &format!("{path}.before"), Duration::from_millis(1)..=DAY);
         if let (Some(after), Some(before)) = (after, before)
             && after >= before
         {

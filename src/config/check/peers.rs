@@ -112,7 +112,8 @@ impl Checker<'_> {
                         std::cmp::Ordering::Less if dialer.contains(net) => "the longer prefix wins, the server's",
                         _ => continue,
                     };
-                    let title = format!("sources of server `{name}` ({net}) and the dialer ({dialer}) overlap: {whose}");
+                    let title =
+                        format!("sources of server `{name}` ({net}) and the dialer ({dialer}) overlap: {whose}");
                     self.report.warning(at.clone(), title);
                 }
             }
@@ -121,14 +122,16 @@ impl Checker<'_> {
 
     /// False where the server is one of those already there.
     fn push_server(&mut self, servers: &mut Vec<(Server, At)>, server: Server, given: &Given<'_>) -> bool {
-        let same = |other: &Hop| {
-            (other.transport, other.remote) == (server.target.hop.transport, server.target.hop.remote)
-        };
+        let same =
+            |other: &Hop| (other.transport, other.remote) == (server.target.hop.transport, server.target.hop.remote);
         let twin = servers.iter().find(|(other, _)| same(&other.target.hop));
         let is_single = twin.is_none();
         if let Some((twin, at)) = twin {
             let what = format!("is the same server as `{}`: address, port and transport are alike", twin.name);
-            given.mistake(self.report, what).also(at.clone(), "here first").help("use `weight` to give it a larger share");
+            given
+                .mistake(self.report, what)
+                .also(at.clone(), "here first")
+                .help("use `weight` to give it a larger share");
         }
         servers.push((server, given.at.clone()));
         is_single
@@ -142,7 +145,9 @@ impl Checker<'_> {
         } else if name == "dialer" {
             given.mistake(self.report, "is reserved: `dialer` stands for the dialer in events");
         } else if let Some((_, first)) = names.iter().find(|(other, _)| &**other == name) {
-            given.mistake(self.report, format!("is taken: another server is `{name}`")).also(first.clone(), "here first");
+            given
+                .mistake(self.report, format!("is taken: another server is `{name}`"))
+                .also(first.clone(), "here first");
         } else {
             let name: Arc<str> = name.into();
             names.push((name.clone(), given.at));
@@ -216,7 +221,9 @@ impl Checker<'_> {
                 Vec::new()
             }
             Err(error) => {
-                given.mistake(self.report, format!("names a host that does not resolve: {name}")).label(error.to_string());
+                given
+                    .mistake(self.report, format!("names a host that does not resolve: {name}"))
+                    .label(error.to_string());
                 Vec::new()
             }
         }

@@ -58,7 +58,10 @@ impl Checker<'_> {
             && !self.pruned.touches("admin.token_file")
         {
             self.report
-                .mistake(admin.listen.at(), format!("`admin.listen` is {listen}, beyond loopback, and there is no token"))
+                .mistake(
+                    admin.listen.at(),
+                    format!("`admin.listen` is {listen}, beyond loopback, and there is no token"),
+                )
                 .help("give it `token_file`, or listen on 127.0.0.1; for metrics alone there is [metrics]");
         }
         let given = metrics.listen.given("metrics.listen").filter(|given| !given.text.is_empty());
@@ -143,7 +146,10 @@ impl Checker<'_> {
         let token = String::from_utf8(self.secret(given)?).ok();
         let token = token.filter(|token| token.bytes().all(|byte| byte.is_ascii_graphic()));
         if token.is_none() {
-            given.mistake(self.report, "names a file whose token has spaces or characters that no HTTP header can carry");
+            given.mistake(
+                self.report,
+                "names a file whose token has spaces or characters that no HTTP header can carry",
+            );
         }
         token
     }

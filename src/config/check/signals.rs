@@ -53,12 +53,7 @@ impl Checker<'_> {
             ),
             always: flag(&written.always, default.always),
             target_pattern: pattern.and_then(|given| self.pattern(&given)),
-            grace: self.duration(
-                &written.grace,
-                "voicemail_drop.grace",
-                Duration::ZERO..=LONGEST_GRACE,
-                default.grace,
-            ),
+            grace: self.duration(&written.grace, "voicemail_drop.grace", Duration::ZERO..=LONGEST_GRACE, default.grace),
         }
     }
 
