@@ -1,5 +1,7 @@
 //! A SIP sidecar that gives every call between a dialer and a telephony server exactly one outcome.
 
+#![deny(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, clippy::todo)]
+
 pub mod admin;
 pub mod arena;
 pub mod call;
@@ -7,6 +9,7 @@ pub mod cli;
 pub mod closed;
 pub mod config;
 pub mod control;
+pub mod demo;
 pub mod endpoint;
 pub mod event;
 pub mod flow;

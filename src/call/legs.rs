@@ -215,10 +215,9 @@ impl Endpoint {
         let is_given_up = self.is_given_up(handle, tx);
         if !is_given_up {
             let server = self.server_of(handle, tx);
-            if let (Some(server), Some(field)) = (server, message.first(Name::RetryAfter)) {
-                if let (503, Some(wait)) = (code, seconds(message.value(field))) {
-                    self.health.entry(server).or_default().on_retry_after(self.now.mono, wait);
-                }
+            let wait = message.first(Name::RetryAfter).and_then(|field| seconds(message.value(field)));
+            if let (503, Some(server), Some(wait)) = (code, server, wait) {
+                self.health.entry(server).or_default().on_retry_after(self.now.mono, wait);
             }
         }
         if !self.close_attempt(handle, tx, Some(code), AttemptResult::Failed) {

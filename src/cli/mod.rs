@@ -15,7 +15,7 @@ use ipnet::IpNet;
 
 use crate::config::{self, Mistakes, Overrides};
 use crate::runtime::RunOptions;
-use crate::{runtime, schema};
+use crate::{demo, runtime, schema};
 
 /// Exit code of a bad configuration or command line (`EX_USAGE` of sysexits.h).
 pub const USAGE: u8 = 64;
@@ -40,7 +40,7 @@ pub enum Command {
         config: PathBuf,
     },
     /// Run the sidecar on loopback between a simulated dialer and telephony server, one call of every outcome
-    Demo,
+    Demo(demo::DemoOptions),
     /// Follow outcomes as they come (not in this version)
     Tail {
         /// The admin API of a sidecar
@@ -129,7 +129,7 @@ fn dispatch(command: Command) -> ExitCode {
             drain_timeout: run.drain_timeout,
         }),
         Command::Check { config } => check::run(&config),
-        Command::Demo => later("demo"),
+        Command::Demo(options) => demo::run(options),
         Command::Tail { .. } => later("tail"),
         Command::Report { .. } => later("report"),
         Command::Explain { code, config } => explain::run(code, config.as_deref()),

@@ -18,6 +18,9 @@ pub struct Report {
     findings: Vec<Finding>,
 }
 
+/// The place of what is missing from a file.
+pub const FILE: At = Some(0..0);
+
 /// One thing to mend.
 #[derive(Clone, Debug)]
 pub struct Finding {
@@ -103,10 +106,11 @@ impl Report {
         findings.sort_by_key(|finding| finding.place());
         let mut rendered: Vec<String> =
             findings.into_iter().map(|finding| renderer.render(&[self.group(finding)])).collect();
+        let about = if self.name.is_empty() { String::new() } else { format!("{}: ", self.name) };
         match self.mistakes() {
             0 => {}
-            1 => rendered.push(format!("{}: 1 mistake", self.name)),
-            count => rendered.push(format!("{}: {count} mistakes", self.name)),
+            1 => rendered.push(format!("{about}1 mistake")),
+            count => rendered.push(format!("{about}{count} mistakes")),
         }
         rendered.join("\n\n")
     }
@@ -137,8 +141,10 @@ impl Report {
         let level = if finding.fatal { Level::ERROR } else { Level::WARNING };
         let title = level.primary_title(finding.title.as_str());
         let group = match &finding.at {
-            None if self.name.is_empty() => Group::with_title(title),
-            None => title.element(Origin::path(self.name.as_str())),
+            Some(_) if self.name.is_empty() => Group::with_title(title),
+            None => Group::with_title(title),
+            // There is nothing to show of an empty file.
+            Some(_) if self.text.is_empty() => title.element(Origin::path(self.name.as_str()).line(1).char_column(1)),
             Some(at) => {
                 let primary = AnnotationKind::Primary.span(at.clone()).label(finding.label.as_deref());
                 let context = finding
@@ -173,9 +179,13 @@ impl Report {
 }
 
 impl Finding {
-    /// What is said at the caret.
+    /// What is said at the caret; where there is none, it ends the title.
     pub fn label(&mut self, label: impl Into<String>) -> &mut Finding {
-        self.label = Some(label.into());
+        let label = label.into();
+        match self.at {
+            Some(_) => self.label = Some(label),
+            None => self.title = format!("{}: {label}", self.title),
+        }
         self
     }
 

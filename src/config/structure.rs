@@ -84,7 +84,7 @@ impl Fit<'_> {
                 }
             },
             DeValue::String(text) => {
-                let words: Option<Vec<&str>> = expected.get("enum").and_then(Value::as_array).map(words);
+                let words: Option<Vec<&str>> = expected.get("enum").and_then(Value::as_array).map(|all| words(all));
                 match words {
                     Some(words) if !words.contains(&text.as_ref()) => {
                         if later.and_then(Value::as_array).is_some_and(|later| self::words(later).contains(&&**text)) {
@@ -107,7 +107,7 @@ impl Fit<'_> {
 
     /// Names what is missing; the table stays, the rest of it can be checked.
     fn required(&mut self, table: &DeTable<'_>, schema: &Value, path: &str, at: At, pruned: &Pruned) {
-        for key in schema.get("required").and_then(Value::as_array).map(words).unwrap_or_default() {
+        for key in schema.get("required").and_then(Value::as_array).map(|all| words(all)).unwrap_or_default() {
             if !table.contains_key(key) && !pruned.touches(&join(path, key)) {
                 let example = schema.pointer(&format!("/properties/{key}")).and_then(example);
                 let finding = self.report.mistake(at.clone(), format!("`{path}` needs the key `{key}`"));
@@ -120,7 +120,7 @@ impl Fit<'_> {
 
     /// The key that was meant, where there is a near one.
     fn unknown_key<'s>(&mut self, name: &str, schema: &'s Value, path: &str, at: Range<usize>) -> Option<&'s str> {
-        let later = schema.get("x-later").and_then(Value::as_array).map(words).unwrap_or_default();
+        let later = schema.get("x-later").and_then(Value::as_array).map(|all| words(all)).unwrap_or_default();
         if later.contains(&name) {
             self.report.mistake(Some(at), format!("`{path}` is {LATER}")).help("leave it out");
             return None;
@@ -255,7 +255,7 @@ fn homes(schema: &Value, name: &str) -> Vec<String> {
     homes
 }
 
-fn words(values: &Vec<Value>) -> Vec<&str> {
+fn words(values: &[Value]) -> Vec<&str> {
     values.iter().filter_map(Value::as_str).collect()
 }
 

@@ -34,7 +34,9 @@ pub fn parse<'i>(text: &'i str, report: &mut Report, pruned: &mut Pruned) -> DeT
         let line = text.get(..at.start).map(|before| before.matches('\n').count());
         if last_line != Some(line) {
             last_line = Some(line);
-            swallowed |= error.message() != "duplicate key";
+            // An error in a header or before the equals sign may have cost a key.
+            let before = text.get(..at.start).and_then(|before| before.lines().next_back()).unwrap_or_default();
+            swallowed |= !before.contains('=') && error.message() != "duplicate key";
             report.mistake(Some(at), error.message());
         }
     }

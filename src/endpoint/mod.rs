@@ -40,6 +40,7 @@ pub(crate) use incoming::{Arrival, RETRY_SOON, reason_fields, reason_lines, rout
 pub(crate) use wire::{Reply, Request};
 
 /// What the world does to the core.
+#[expect(clippy::large_enum_variant, reason = "made and taken once per message: a box would cost an allocation")]
 #[derive(Debug)]
 pub enum Input {
     Message {

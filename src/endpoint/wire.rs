@@ -397,10 +397,9 @@ impl Endpoint {
         let Some(client) = self.client_txs.get_mut(tx) else { return };
         // A provisional response to a request that is no INVITE lets Timer E go on.
         let keeps_going = retransmit.is_none() && client.state == client::State::Proceeding && !client.is_invite;
-        if !keeps_going {
-            if let Some(old) = std::mem::replace(&mut client.retransmit, retransmit) {
-                self.wheel.cancel(old);
-            }
+        let old = if keeps_going { None } else { std::mem::replace(&mut client.retransmit, retransmit) };
+        if let Some(old) = old {
+            self.wheel.cancel(old);
         }
         if let Some(old) = std::mem::replace(&mut client.end, end) {
             self.wheel.cancel(old);

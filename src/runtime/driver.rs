@@ -10,6 +10,7 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::spawn_local;
 
+use super::ReloadSource;
 use super::clock::Clock;
 use super::limiter::Limiter;
 use super::resolve::Resolver;
@@ -65,6 +66,8 @@ pub(super) struct Driver {
     unreachable: mpsc::Receiver<Unreachable>,
     resolver: Resolver,
     resolved: mpsc::UnboundedReceiver<(QueryId, Vec<std::net::IpAddr>)>,
+    loads: mpsc::UnboundedSender<Loaded>,
+    loaded: mpsc::UnboundedReceiver<Loaded>,
     inbox: mpsc::Receiver<Ask>,
     stopped: oneshot::Receiver<()>,
     sinks: Sinks,
@@ -96,6 +99,12 @@ struct Ending {
     is_forced: bool,
 }
 
+/// A configuration that was read, and who asked for it.
+struct Loaded {
+    settings: Result<Settings, String>,
+    reply: Option<oneshot::Sender<Result<(), String>>>,
+}
+
 /// What woke the loop.
 enum Wake {
     Udp,
@@ -105,6 +114,7 @@ enum Wake {
     Ask(Ask),
     Terminate,
     Hangup,
+    Loaded(Box<Loaded>),
     Stop,
     Deadline,
 }
@@ -137,6 +147,7 @@ impl Driver {
         }
         let connections = Connections::new(limits, settings.sockets.tcp_connections, listeners.clone(), events);
         let (answers, resolved) = mpsc::unbounded_channel();
+        let (loads, loaded) = mpsc::unbounded_channel();
         let mut names = ServerNames::default();
         let mut locals = LocalAddresses(listeners.clone());
         let policy = Arc::new(settings.policy(listeners, &mut locals, &mut names));
@@ -156,6 +167,8 @@ impl Driver {
             unreachable,
             resolver: Resolver::new(answers),
             resolved,
+            loads,
+            loaded,
             inbox,
             stopped,
             sinks,
@@ -224,6 +237,7 @@ impl Driver {
             Some(ask) = self.inbox.recv() => Wake::Ask(ask),
             Some((query, addresses)) = self.resolved.recv() => Wake::Resolved(query, addresses),
             Some(unreachable) = self.unreachable.recv() => Wake::Unreachable(unreachable),
+            Some(loaded) = self.loaded.recv() => Wake::Loaded(Box::new(loaded)),
             () = any_udp => Wake::Udp,
             Some(event) = self.tcp_events.recv() => Wake::Tcp(event),
             () = sleep => Wake::Deadline,
@@ -242,10 +256,9 @@ impl Driver {
             Wake::Stop => self.force_end(),
             Wake::Hangup => {
                 self.sinks.reopen();
-                if let Err(mistakes) = self.on_reload() {
-                    tracing::warn!("the configuration is refused, nothing has changed:\n{mistakes}");
-                }
+                self.begin_reload(None);
             }
+            Wake::Loaded(loaded) => self.on_loaded(*loaded),
             Wake::Deadline => self.handle(Input::Timeout),
         }
         0
@@ -418,7 +431,7 @@ impl Driver {
                 self.drain();
                 let _ = reply.send(());
             }
-            Ask::Reload(reply) => drop(reply.send(self.on_reload())),
+            Ask::Reload(reply) => self.begin_reload(Some(reply)),
         }
     }
 
@@ -461,19 +474,39 @@ impl Driver {
         }
     }
 
+    /// Reads the configuration beside the loop: names in it may take their time to resolve.
+    fn begin_reload(&mut self, reply: Option<oneshot::Sender<Result<(), String>>>) {
+        let ReloadSource { config, overrides } = self.bind.reload.clone();
+        let loads = self.loads.clone();
+        spawn_local(async move {
+            let load = move || config::load(config.as_deref(), &overrides, &config::process_environment);
+            let settings = match tokio::task::spawn_blocking(load).await {
+                Ok(loaded) => loaded.map_err(|mistakes| mistakes.to_string()),
+                Err(error) => Err(error.to_string()),
+            };
+            // Nobody waits once the loop has ended.
+            drop(loads.send(Loaded { settings, reply }));
+        });
+    }
+
+    fn on_loaded(&mut self, Loaded { settings, reply }: Loaded) {
+        let done = settings.and_then(|settings| self.swap(settings));
+        self.reload.successful = done.is_ok();
+        if let Err(mistakes) = &done {
+            tracing::warn!("the configuration is refused, nothing has changed:\n{mistakes}");
+        }
+        if let Some(reply) = reply {
+            // Whoever asked may have gone.
+            drop(reply.send(done));
+        }
+    }
+
     /// A whole valid configuration is swapped in, or nothing changes.
-    fn on_reload(&mut self) -> Result<(), String> {
-        let source = &self.bind.reload;
-        let loaded = config::load(source.config.as_deref(), &source.overrides, &config::process_environment);
-        let settings =
-            loaded.map_err(|mistakes| mistakes.to_string()).and_then(|settings| {
-                match config::restart_needed(&self.settings, &settings) {
-                    keys if keys.is_empty() => Ok(settings),
-                    keys => Err(keys.join("\n")),
-                }
-            });
-        self.reload.successful = settings.is_ok();
-        let settings = settings?;
+    fn swap(&mut self, settings: Settings) -> Result<(), String> {
+        let keys = config::restart_needed(&self.settings, &settings);
+        if !keys.is_empty() {
+            return Err(keys.join("\n"));
+        }
         let policy = settings.policy(self.locals.0.clone(), &mut self.locals, &mut self.names);
         for server in &settings.template.servers {
             self.histograms.add_server(&server.name);

@@ -32,7 +32,7 @@ pub struct RunOptions {
 }
 
 /// Where a reload reads the configuration.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub struct ReloadSource {
     pub config: Option<PathBuf>,
     pub overrides: Overrides,
@@ -43,7 +43,8 @@ pub fn run(options: RunOptions) -> ExitCode {
     let settings = match config::load(options.config.as_deref(), &options.overrides, &config::process_environment) {
         Ok(settings) => settings,
         Err(mistakes) => {
-            eprintln!("{mistakes}");
+            let is_terminal = std::io::IsTerminal::is_terminal(&std::io::stderr());
+            eprintln!("{}", if is_terminal { mistakes.styled().to_string() } else { mistakes.to_string() });
             return ExitCode::from(BAD_CONFIGURATION);
         }
     };

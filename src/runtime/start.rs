@@ -82,7 +82,8 @@ pub fn start(settings: Settings, bind: Bind) -> Result<Running, StartError> {
         metrics: http("metrics.listen", settings.metrics_listen)?,
     };
     let recent = Recent::new(recent::CAPACITY);
-    let sinks = Sinks::open(&settings.events, recent.clone()).map_err(|error| StartError::EventsFile {
+    let readiness = Readiness::new();
+    let sinks = Sinks::open(&settings.events, recent.clone(), &readiness).map_err(|error| StartError::EventsFile {
         path: settings.events.file.as_ref().map(|path| path.display().to_string()).unwrap_or_default(),
         error,
     })?;
@@ -95,7 +96,6 @@ pub fn start(settings: Settings, bind: Bind) -> Result<Running, StartError> {
     }
     let (asks, inbox) = mpsc::channel(ASKS);
     let control = Control(asks);
-    let readiness = Readiness::new();
     let token = settings.admin.as_ref().and_then(|admin| admin.token.clone());
     let figures = sinks.figures();
     let (stop, stopped) = oneshot::channel();
@@ -137,6 +137,11 @@ pub fn start(settings: Settings, bind: Bind) -> Result<Running, StartError> {
 }
 
 impl Running {
+    /// The first address that takes datagrams.
+    pub fn udp(&self) -> Option<SocketAddr> {
+        self.listen.iter().find(|(transport, _)| *transport == Transport::Udp).map(|(_, address)| *address)
+    }
+
     /// Waits until the sidecar ends by itself.
     ///
     /// # Errors

@@ -129,7 +129,7 @@ mod tests {
         let directory = std::env::temp_dir().join(format!("sipstamp-file-sink-{}", std::process::id()));
         std::fs::create_dir_all(&directory).unwrap();
         let path = directory.join("events.jsonl");
-        let queue = Arc::new(Queue::new("file", 1 << 20));
+        let queue = Arc::new(Queue::new("file", 1 << 20, None));
         let reopen = FileSink::open(&path).unwrap().start(queue.clone()).unwrap();
         queue.push(EventKind::Ended, "one".into());
         let delivered = |count| {

@@ -16,6 +16,7 @@ pub use cloud_event::line;
 pub use file::FileSink;
 use queue::Queue;
 
+use crate::admin::Readiness;
 use crate::config::Events;
 use crate::control::OwnedSample;
 use crate::event::{Event, EventKind};
@@ -43,16 +44,16 @@ impl Sinks {
     ///
     /// # Errors
     /// Where the events' file cannot be opened.
-    pub fn open(events: &Events, recent: Recent) -> io::Result<Sinks> {
+    pub fn open(events: &Events, recent: Recent, readiness: &Readiness) -> io::Result<Sinks> {
         let mut queues = Vec::new();
         let mut file = None;
         if let Some(path) = &events.file {
-            let queue = Arc::new(Queue::new("file", events.memory_limit));
+            let queue = Arc::new(Queue::new("file", events.memory_limit, Some(readiness.clone())));
             file = Some(FileSink::open(path)?.start(queue.clone())?);
             queues.push(queue);
         }
         if events.stdout {
-            let queue = Arc::new(Queue::new("stdout", events.memory_limit));
+            let queue = Arc::new(Queue::new("stdout", events.memory_limit, None));
             stdout::start(queue.clone())?;
             queues.push(queue);
         }

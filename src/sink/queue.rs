@@ -4,6 +4,7 @@ use std::collections::VecDeque;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
+use crate::admin::Readiness;
 use crate::event::EventKind;
 
 /// A queue between the dispatcher and one sink's thread.
@@ -11,6 +12,8 @@ use crate::event::EventKind;
 pub struct Queue {
     name: &'static str,
     limit: usize,
+    /// Told whether outcomes are kept; a sink of best effort has none.
+    readiness: Option<Readiness>,
     state: Mutex<State>,
     changed: Condvar,
 }
@@ -60,8 +63,8 @@ struct Line {
 const BATCH: usize = 256;
 
 impl Queue {
-    pub fn new(name: &'static str, limit: usize) -> Queue {
-        Queue { name, limit, state: Mutex::default(), changed: Condvar::new() }
+    pub fn new(name: &'static str, limit: usize, readiness: Option<Readiness>) -> Queue {
+        Queue { name, limit, readiness, state: Mutex::default(), changed: Condvar::new() }
     }
 
     pub fn name(&self) -> &'static str {
@@ -82,6 +85,9 @@ impl Queue {
             state.bytes -= dropped.text.len();
             if let Some(count) = state.dropped.get_mut(dropped.kind.index()) {
                 *count += 1;
+            }
+            if let (EventKind::Ended, Some(readiness)) = (dropped.kind, &self.readiness) {
+                readiness.set_events_kept(false);
             }
             if state.warned.is_none_or(|last| last.elapsed() > Duration::from_secs(1)) {
                 state.warned = Some(Instant::now());
@@ -118,6 +124,9 @@ impl Queue {
                 state.bytes -= line.text.len();
                 state.delivered += 1;
             }
+        }
+        if let Some(readiness) = &self.readiness {
+            readiness.set_events_kept(true);
         }
         self.changed.notify_all();
     }
@@ -179,7 +188,7 @@ mod tests {
 
     #[test]
     fn beyond_the_limit_lifecycle_events_go_first_and_outcomes_last() {
-        let queue = Queue::new("test", 12);
+        let queue = Queue::new("test", 12, None);
         for (kind, text) in [(EventKind::Ended, "aaaa"), (EventKind::Ringing, "bbbb"), (EventKind::Ended, "cccc")] {
             queue.push(kind, text.into());
         }

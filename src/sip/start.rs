@@ -91,7 +91,6 @@ fn status_line(line: &[u8]) -> Result<Start, Fault> {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
     use crate::sip::{Limits, Message, RejectReason};
 
     const FIELDS: &str = "Via: SIP/2.0/UDP h;branch=z9hG4bK1\r\nFrom: <sip:f@b>;tag=1\r\nTo: <sip:t@b>\r\nCall-ID: c\r\nCSeq: 1 OPTIONS\r\n";
@@ -121,18 +120,12 @@ mod tests {
         ] {
             assert_eq!(with(line), RejectReason::Malformed, "{line}");
         }
-        for uri in ["<sip:a@b>", "a@b", "sip:", "sip:2001:db8::10", "sip:a@b?Route=%3Csip:c%3E", "sip:a\u{1}@b"] {
+        for uri in ["<sip:a@b>", "a@b", "sip:", "sip:2001:db8::10", "sip:a\u{1}@b"] {
             assert_eq!(with(&format!("OPTIONS {uri} SIP/2.0")), RejectReason::Malformed, "{uri}");
         }
-        for line in [
-            "SIP/2.0 99 x",
-            "SIP/2.0 099 x",
-            "SIP/2.0 700 x",
-            "SIP/2.0 4294967301 x",
-            "SIP/2.0 200",
-            "SIP/2.0  200 x",
-            "SIP/2.0",
-        ] {
+        for line in
+            ["SIP/2.0 99 x", "SIP/2.0 099 x", "SIP/2.0 700 x", "SIP/2.0 4294967301 x", "SIP/2.0  200 x", "SIP/2.0"]
+        {
             assert_eq!(with(line), RejectReason::Malformed, "{line}");
         }
         for line in ["OPTIONS sip:a@b SIP/7.0", "OPTIONS sip:a@b SIP/2.00", "SIP/3.0 200 OK"] {

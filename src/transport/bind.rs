@@ -6,7 +6,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
 
 use socket2::{Domain, Protocol, Socket, Type};
 
-use crate::config::{ListenAddress, ListenKey, Locate};
+use crate::config::{ListenAddress, Locate};
 use crate::flow::Transport;
 use crate::policy::Listener;
 
@@ -38,7 +38,7 @@ pub struct LocalAddresses(pub Vec<Listener>);
 pub fn bind(addresses: &[ListenAddress]) -> Result<Bound, BindError> {
     let mut bound = Bound::default();
     for one in addresses {
-        let failed = |error| BindError { key: key_of(one), address: one.address, error };
+        let failed = |error| BindError { key: one.key(), address: one.address, error };
         match one.transport {
             Transport::Udp => {
                 let socket = open(one.address, Type::DGRAM, Protocol::UDP).map_err(failed)?;
@@ -140,17 +140,10 @@ fn loopback(family: IpAddr) -> IpAddr {
     }
 }
 
-fn key_of(listen: &ListenAddress) -> String {
-    match listen.key {
-        ListenKey::File(index) => format!("listen.{}[{index}]", listen.transport),
-        ListenKey::Default => format!("listen.{} (default)", listen.transport),
-        ListenKey::Flag => "--listen".to_owned(),
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::config::ListenKey;
 
     #[test]
     fn a_taken_port_names_its_key() {

@@ -43,10 +43,11 @@ impl Checker<'_> {
                 addresses.extend(flags.listen.iter().map(listener));
             }
         }
-        let complete = self.report.mistakes() == mistakes && !self.pruned.touches("listen");
+        let mut complete = self.report.mistakes() == mistakes && !self.pruned.touches("listen");
         if addresses.is_empty() && complete {
             self.report
                 .mistake(written.udp.at(), "`listen.udp` and `listen.tcp` are both empty: nothing would be received");
+            complete = false;
         }
         Listening { addresses, complete }
     }

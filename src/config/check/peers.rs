@@ -9,7 +9,7 @@ use super::listen::Listening;
 use super::{Checker, Overrides, flag, number};
 use crate::config::address::{self, Host, NextHop};
 use crate::config::key::Key;
-use crate::config::report::{At, Given};
+use crate::config::report::{At, FILE, Given};
 use crate::config::written;
 use crate::flow::{Hop, Transport};
 use crate::policy::{Dialer, Server, ServerId, Target};
@@ -30,7 +30,7 @@ impl Checker<'_> {
             flags.dialer.iter().map(IpNet::trunc).collect()
         };
         if flags.dialer.is_empty() && given.is_none_or(Vec::is_empty) && !self.pruned.touches("dialer.sources") {
-            let at = sources.and_then(Key::at).or(at);
+            let at = sources.and_then(Key::at).or(at).or(FILE);
             self.report
                 .mistake(at, "`dialer.sources` names nobody: who is the dialer?")
                 .help("for instance `sources = [\"10.0.1.0/24\"]` in [dialer], or --dialer 10.0.1.0/24");
@@ -86,7 +86,7 @@ impl Checker<'_> {
         }
         if flags.servers.is_empty() && given.is_empty() && !self.pruned.touches("telephony.servers") {
             self.report
-                .mistake(list.and_then(Key::at).or(at), "`telephony.servers` names no server: where do calls go?")
+                .mistake(list.and_then(Key::at).or(at).or(FILE), "`telephony.servers` names no server: where do calls go?")
                 .help("for instance `[[telephony.servers]]` with `uri = \"sip:10.0.2.10:5060\"`, or --server 10.0.2.10:5060");
         }
         servers

@@ -1,0 +1,43 @@
+# What there is to type. `make` alone lists the targets.
+
+CARGO ?= cargo
+PREFIX ?= $(HOME)/.cargo
+
+.DEFAULT_GOAL := help
+.PHONY: help build demo test tools check fmt doc install ci clean
+
+help: ## this list
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-9s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+build: ## the binary, optimised: target/release/sipstamp
+	$(CARGO) build --release --locked
+
+demo: ## the sidecar between a simulated dialer and telephony server, on this machine alone
+	$(CARGO) run --release --locked --quiet -- demo
+
+# The dev profile: it compiles in a fraction of the time that link-time optimisation of every test takes.
+test: tools ## all tests; installs SIPp and promtool through apt where they are missing
+	$(CARGO) test --locked
+
+tools: ## what the tests need beside Rust: SIPp and promtool
+	@bash .ci/tools
+
+check: ## what a change must pass before it is proposed: format, lints, documentation
+	$(CARGO) fmt --check
+	$(CARGO) clippy --locked --all-targets -- -D warnings
+	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --locked --no-deps
+
+fmt: ## format the sources
+	$(CARGO) fmt
+
+doc: ## the code's documentation: target/doc/sipstamp/index.html
+	$(CARGO) doc --locked --no-deps
+
+install: ## the binary into ~/.cargo/bin; PREFIX=DIR for DIR/bin
+	$(CARGO) install --locked --path . --root $(PREFIX)
+
+ci: ## everything that continuous integration runs
+	@bash .ci/run
+
+clean: ## remove what was built
+	$(CARGO) clean
