@@ -14,7 +14,9 @@ use crate::stats::{AttemptResult, Race};
 use crate::transaction::client::Note;
 
 /// Dialogs of one call beyond this many are forwarded but not followed.
-const MOST_DIALOGS: usize = 16;
+const MOST_DIALOGS: usize = 64;
+/// Early ones leave room for those that are answered.
+const MOST_EARLY_DIALOGS: usize = 16;
 /// Longest time beyond 64·T1 for which a server may still end a call without ACK itself.
 const ACK_PATIENCE: Duration = Duration::from_secs(4);
 
@@ -212,10 +214,9 @@ impl Endpoint {
 
     /// What follows each dialog's first 2xx: timers, forwarding, an early BYE that ends it at once.
     fn on_dialog_answered(&mut self, handle: Handle, tx: Handle, upstream: Handle, message: Message) {
-        let key = message
-            .to_tag()
-            .map(|tag| self.keys.dialog(message.call_id(), message.from_tag().unwrap_or_default(), tag));
-        let found = key.and_then(|key| self.calls.by_dialog(key)).filter(|(owner, _)| *owner == handle);
+        let (from, to) = (message.from_tag().unwrap_or_default(), message.to_tag().unwrap_or_default());
+        let key = self.keys.dialog(message.call_id(), from, to);
+        let found = self.calls.by_dialog(key).filter(|(owner, _)| *owner == handle);
         if let Some((_, dialog)) = found {
             let t1 = self.calls.get(handle).map(|call| call.timeouts().t1).unwrap_or_default();
             // Where T1 is short, so is the patience beyond 64·T1.
@@ -265,8 +266,10 @@ impl Endpoint {
 
     /// Notes the dialog that a response with a To tag belongs to; a 2xx confirms it.
     pub(super) fn learn_dialog(&mut self, handle: Handle, tx: Handle, flow: &Flow, message: &Message) {
-        let (Some(tag), Some(to)) = (message.to_tag(), message.first(Name::To)) else { return };
+        let Some(to) = message.first(Name::To) else { return };
         let is_final = message.code() >= 200;
+        // An answer without a tag makes a dialog all the same (§12.1.2).
+        let Some(tag) = message.to_tag().or(is_final.then_some(b"")) else { return };
         let upstream = match self.client_txs.get(tx).map(|client| client.user) {
             Some(crate::transaction::client::User::Leg { upstream, .. }) => upstream,
             _ => return,
@@ -275,7 +278,8 @@ impl Endpoint {
         let policy = self.policy.clone();
         let Some(call) = self.calls.get_mut(handle) else { return };
         let known = call.dialogs.iter().position(|dialog| &*dialog.to_tag == tag);
-        if known.is_none() && call.dialogs.len() >= MOST_DIALOGS {
+        let most = if is_final { MOST_DIALOGS } else { MOST_EARLY_DIALOGS };
+        if known.is_none() && call.dialogs.len() >= most {
             return;
         }
         let recorded = RouteSet::recorded(message);

@@ -20,27 +20,30 @@ impl Endpoint {
         match message.code() {
             ..200 => {}
             200..300 => {
+                if !self.clear_2xx(tx, &message) {
+                    return;
+                }
                 self.count_race(Race::Late2xx);
                 self.note_anomaly(call, Anomaly::Late2xx);
-                self.clear_2xx(tx, &message);
             }
             // A 6xx ends what is left of the call too: nobody else shall be asked (§16.7 step 5).
             _ => self.count_race(Race::LateFinal),
         }
     }
 
-    /// ACK and BYE for a 2xx that nobody wants; the ACK alone when the 2xx comes again.
-    pub(super) fn clear_2xx(&mut self, tx: Handle, answer: &Message) {
-        let Some(tag) = answer.to_tag() else { return };
+    /// ACK and BYE for a 2xx that nobody wants; the ACK alone when the 2xx comes again. True the first time.
+    pub(super) fn clear_2xx(&mut self, tx: Handle, answer: &Message) -> bool {
+        let Some(tag) = answer.to_tag() else { return false };
         let tag = self.keys.name(tag).0 as u64;
-        let Some(client) = self.client_txs.get(tx) else { return };
+        let Some(client) = self.client_txs.get(tx) else { return false };
         let (side, hop) = (client.side, client.hop);
-        let known = client.answered.iter().find(|(known, _)| *known == tag).and_then(|(_, ack)| ack.clone());
-        if let Some(ack) = known {
+        let known = client.answered.iter().find(|(known, ..)| *known == tag).cloned();
+        if let Some((_, hop, ack)) = known {
             self.on_repeated_response(tx);
-            return self.send_ack(side, hop, ack);
+            self.send_ack(side, hop, ack);
+            return false;
         }
-        let Some(invite) = Self::own_request(&client.bytes) else { return };
+        let Some(invite) = Self::own_request(&client.bytes) else { return false };
         let policy = self.policy.clone();
         let is_ours = |value: &[u8]| route::names_us(route::address(value), &policy, hop.local);
         let upstream = RouteSet::recorded(&invite).without(is_ours);
@@ -48,7 +51,7 @@ impl Endpoint {
         let target = answer.elements(Name::Contact).next().map(|element| route::address(answer.bytes(element.range)));
         let target = target.unwrap_or(invite.uri());
         let hop = self.hop_of_party(routes.first(), target, hop);
-        let (Some(from), Some(to)) = (invite.first(Name::From), answer.first(Name::To)) else { return };
+        let (Some(from), Some(to)) = (invite.first(Name::From), answer.first(Name::To)) else { return false };
         let number = invite.cseq().number;
         let party = |cseq| make::Party {
             target,
@@ -68,7 +71,7 @@ impl Endpoint {
         let (bye_via, branch) = via(&self.keys, 1);
         let bytes = make::in_dialog(Method::Bye, party(number.saturating_add(1)), &bye_via, "", &mut self.out);
         if let Some(client) = self.client_txs.get_mut(tx) {
-            client.answered.push((tag, Some(ack.clone())));
+            client.answered.push((tag, hop, ack.clone()));
         }
         self.send_ack(side, hop, ack);
         let request = Request {
@@ -82,6 +85,7 @@ impl Endpoint {
             user: client::User::Nobody,
         };
         self.start_client(request, &policy.timeouts);
+        true
     }
 
     /// Where a request of ours to one party of a dialog goes: its first route, else its target; where that names no

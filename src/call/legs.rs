@@ -78,7 +78,7 @@ impl Endpoint {
             return self.on_more_2xx(handle, tx, upstream, flow, message);
         }
         match message.code() {
-            100 => {}
+            100 => self.extend_grace(handle),
             101..200 => self.on_provisional(handle, tx, upstream, flow, &message),
             200..300 => self.on_answer(handle, tx, upstream, flow, message),
             _ => self.on_leg_failure(handle, tx, message),
@@ -88,7 +88,8 @@ impl Endpoint {
     /// Nothing came back in time (Timer B, or Timer C after a 1xx).
     pub(crate) fn on_leg_timeout(&mut self, handle: Handle, tx: Handle, is_silent: bool) {
         let result = if is_silent { AttemptResult::NoResponse } else { AttemptResult::Timeout };
-        if !self.close_attempt(handle, tx, None, result) {
+        let is_given_up = self.is_given_up(handle, tx);
+        if !self.close_attempt(handle, tx, None, result) || (is_given_up && self.has_live_leg(handle)) {
             return;
         }
         if self.is_stopping(handle) {
@@ -106,7 +107,9 @@ impl Endpoint {
         if let Some(server) = self.server_of(handle, tx) {
             self.health.entry(server).or_default().on_transport_error();
         }
-        if !self.close_attempt(handle, tx, None, AttemptResult::TransportError) {
+        let is_given_up = self.is_given_up(handle, tx);
+        let is_open = self.close_attempt(handle, tx, None, AttemptResult::TransportError);
+        if !is_open || (is_given_up && self.has_live_leg(handle)) {
             return;
         }
         if self.is_stopping(handle) {
@@ -181,7 +184,7 @@ impl Endpoint {
         let code = message.code();
         let Some(setup) = call.setup() else { return };
         let is_given_up = setup.legs.iter().any(|leg| leg.client == tx && leg.is_given_up);
-        let stopping = setup.stopping.as_ref().map(|stopping| stopping.since);
+        let is_stopping = setup.stopping.is_some();
         if is_given_up {
             return;
         }
@@ -195,10 +198,8 @@ impl Endpoint {
                 is_first_ringing = true;
             }
         }
-        if let Some(since) = stopping {
-            // The CANCEL that was held is out: from here the whole grace counts.
-            let grace = call.timeouts().cancel_grace.saturating_sub(now.since(since));
-            self.set_call_timer(handle, CallTimer::CancelGrace, grace);
+        if is_stopping {
+            self.extend_grace(handle);
         } else if (180..190).contains(&code) {
             self.clear_call_timer(handle, CallTimer::Progress);
         }
@@ -208,6 +209,14 @@ impl Endpoint {
         }
         self.learn_dialog(handle, tx, flow, message);
         self.forward_leg_response(handle, upstream, message, None, None);
+    }
+
+    /// The CANCEL that was held is out: from here the whole grace counts.
+    fn extend_grace(&mut self, handle: Handle) {
+        let Some(call) = self.calls.get(handle) else { return };
+        let Some(stopping) = call.setup().and_then(|setup| setup.stopping.as_ref()) else { return };
+        let grace = call.timeouts().cancel_grace.saturating_sub(self.now.mono.since(stopping.since));
+        self.set_call_timer(handle, CallTimer::CancelGrace, grace);
     }
 
     fn on_leg_failure(&mut self, handle: Handle, tx: Handle, message: Message) {

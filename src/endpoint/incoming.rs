@@ -110,7 +110,8 @@ impl Endpoint {
         let own_routes = route::own_routes(&message, &self.policy, flow.local);
         let routed = routes_behind(&message, own_routes);
         let loop_hash = self.keys.loop_hash(&message, side, &routed);
-        let is_initial = message.to_tag().is_none();
+        // Inside a dialog whose callee gave no tag there is none either.
+        let is_initial = message.to_tag().is_none() && self.dialog_of(&message).is_none();
         let tx = self.add_server(key, flow, side, message.clone(), server::User::Local);
         let at = Arrival { tx, key, flow, side, loop_hash };
         if message.method() == Method::Invite {

@@ -91,10 +91,12 @@ impl EndCause {
         }
     }
 
-    /// The outcome of a cause that does not go by the final response's code: nobody answered.
+    /// The outcome of a cause that does not go by the final response's code: nobody answered, or the
+    /// caller or the sidecar ended what the far side was still at.
     pub const fn fixed_outcome(self) -> Option<Outcome> {
         match self {
             Self::NoAnswerTimer | Self::NoResponse | Self::DialerRingTimeout => Some(Outcome::NoAnswer),
+            Self::CallerCancel | Self::AnsweredElsewhere | Self::HungUp => Some(Outcome::CallFailed),
             _ => None,
         }
     }

@@ -55,7 +55,7 @@ pub(crate) struct Relayed {
 impl Endpoint {
     /// The call and dialog that a request belongs to by Call-ID and tags.
     pub(crate) fn dialog_of(&self, message: &Message) -> Option<(Handle, u8)> {
-        let (from, to) = (message.from_tag().unwrap_or_default(), message.to_tag()?);
+        let (from, to) = (message.from_tag().unwrap_or_default(), message.to_tag().unwrap_or_default());
         self.calls.by_dialog(self.keys.dialog(message.call_id(), from, to))
     }
 
@@ -102,8 +102,8 @@ impl Endpoint {
             hop: at.flow.reply(),
             dialog: self.dialog_of(&message),
         };
-        if let Err(code) = self.route_in_dialog(&mut relayed, message) {
-            self.reply(at.tx, Reply { code, ..Reply::default() });
+        if let Err(code) = self.route_in_dialog(&mut relayed, message.clone()) {
+            self.fail_relayed(&relayed, &message, code);
         }
     }
 
@@ -139,13 +139,13 @@ impl Endpoint {
                 }
                 self.relay(pending.relayed, pending.message);
             }
-            None => self.fail_pending(&pending.relayed),
+            None => self.fail_pending(&pending),
         }
     }
 
     pub(crate) fn on_unresolved(&mut self, pending: Handle) {
         if let Some(pending) = self.pending.remove(pending) {
-            self.fail_pending(&pending.relayed);
+            self.fail_pending(&pending);
         }
     }
 
@@ -347,10 +347,24 @@ impl Endpoint {
         Ok(())
     }
 
-    fn fail_pending(&mut self, relayed: &Relayed) {
+    fn fail_pending(&mut self, pending: &Pending) {
         self.stats.on_rejected(Refused::Unresolved.label());
-        if let Some(tx) = relayed.tx {
-            self.reply(tx, Reply { code: 503, ..Reply::default() });
+        self.fail_relayed(&pending.relayed, &pending.message, 503);
+    }
+
+    /// Answers a request that has no way; a BYE has ended its dialog all the same (§15).
+    fn fail_relayed(&mut self, relayed: &Relayed, message: &Message, code: u16) {
+        let Some(tx) = relayed.tx else { return };
+        let mut stamp = None;
+        if let (Some((call, dialog)), Method::Bye) = (relayed.dialog, message.method()) {
+            self.on_dialog_request(call, dialog, relayed.side, &relayed.flow, message);
+            self.on_bye(call, dialog, relayed.side, message);
+            stamp = self.ending_stamp(call, relayed.side);
+        }
+        let extra = String::from_utf8_lossy(&stamp.unwrap_or_default()).into_owned();
+        self.reply(tx, Reply { code, extra: &extra, ..Reply::default() });
+        if let Some((call, _)) = relayed.dialog {
+            self.emit_if_over(call);
         }
     }
 

@@ -71,8 +71,8 @@ pub struct ClientTx {
     /// Nobody wants its answer any more: a 2xx is cleared with ACK and BYE.
     pub is_abandoned: bool,
     pub fallback: Option<Box<Fallback>>,
-    /// To tags (hashed) of 2xx already seen, each with its ACK where it was cleared here.
-    pub answered: SmallVec<[(u64, Option<Bytes>); 1]>,
+    /// To tags (hashed) of 2xx that were cleared here, each with its ACK and where that goes.
+    pub answered: SmallVec<[(u64, Hop, Bytes); 1]>,
     /// How often a response came again.
     pub repeats: u16,
     pub interval: Duration,
