@@ -8,6 +8,7 @@ use crate::endpoint::{Endpoint, reason_fields};
 use crate::event::EventKind;
 use crate::flow::{Flow, Side};
 use crate::outcome::{Anomaly, EndCause, provisional_stamp};
+use crate::policy::ServerId;
 use crate::proxy::route::{self, RouteSet};
 use crate::sip::{Message, Method, Name, seconds};
 use crate::stats::{AttemptResult, Race};
@@ -354,14 +355,17 @@ impl Endpoint {
         let Some(leg) = call.setup().and_then(|setup| setup.legs.iter().find(|leg| leg.client == tx).copied()) else {
             return;
         };
-        if let Some(attempt) = call.attempts.get_mut(usize::from(leg.attempt)) {
-            // A server that was given up and answers all the same had the last word.
-            attempt.ended = None;
-            if attempt.server != crate::policy::ServerId::DIALER {
-                call.server = Some(attempt.server);
-            }
+        let Some(attempt) = call.attempts.get_mut(usize::from(leg.attempt)) else { return };
+        let server = attempt.server;
+        if server != ServerId::DIALER {
+            call.server = Some(server);
         }
-        self.note_attempt(handle, leg.attempt, Some(code), AttemptResult::Answered);
+        if attempt.ended.is_none() {
+            return self.note_attempt(handle, leg.attempt, Some(code), AttemptResult::Answered);
+        }
+        // It was given up, and counted so, and answers all the same.
+        (attempt.ended, attempt.code) = (Some(self.now.mono), Some(code));
+        self.stats.on_final_response(server, code);
     }
 }
 

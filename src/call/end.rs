@@ -6,12 +6,13 @@ use smallvec::SmallVec;
 use super::legs::{ELSEWHERE_REASONS, peer_response};
 use super::{CallTimer, DialogState, Ending, FinalResponse, Phase};
 use crate::arena::Handle;
-use crate::endpoint::{Endpoint, RETRY_SOON, Reply, reason_fields};
+use crate::endpoint::{Endpoint, RETRY_SOON, Reply, Request, reason_fields};
+use crate::flow::{Hop, Side};
 use crate::outcome::{Anomaly, CodeSource, EndCause, final_stamp};
 use crate::proxy::make;
 use crate::sip::{Message, Method};
 use crate::stats::AttemptResult;
-use crate::transaction::client::Cancel;
+use crate::transaction::client::{Cancel, User};
 
 /// Q.850 causes on final responses that we make.
 const fn q850_of(cause: EndCause) -> Option<&'static str> {
@@ -247,7 +248,7 @@ impl Endpoint {
     }
 
     /// The stamp that messages of a decided call's end bear towards `side`, where they bear one.
-    pub(crate) fn ending_stamp(&self, handle: Handle, side: crate::flow::Side) -> Option<Bytes> {
+    pub(crate) fn ending_stamp(&self, handle: Handle, side: Side) -> Option<Bytes> {
         let call = self.calls.get(handle)?;
         let Phase::Ending(ending) = &call.phase else { return None };
         call.stamps(side).then(|| self.stamp_of(handle, ending.cause).0)
@@ -280,39 +281,38 @@ impl Endpoint {
     }
 
     /// A BYE of ours to one party of a dialog.
-    fn send_bye(&mut self, handle: Handle, dialog: u8, side: crate::flow::Side) {
+    fn send_bye(&mut self, handle: Handle, dialog: u8, side: Side) {
         let stamp = self.ending_stamp(handle, side).unwrap_or_default();
         let Some(call) = self.calls.get(handle) else { return };
         let Some(ended) = call.dialog(dialog) else { return };
         let caller = call.caller_side();
         let (to, from) = (ended.party(side, caller), ended.party(side.opposite(), caller));
         let policy = call.policy.clone();
+        // A party without a Contact is asked at the address that it speaks from.
+        let address = format!("sip:{}", to.hop.remote);
         let party = make::Party {
-            target: &to.target,
+            target: if to.target.is_empty() { address.as_bytes() } else { &to.target },
             routes: &to.routes,
             from: &from.value,
             to: &to.value,
-            call_id: call.identity.call_id.as_bytes(),
+            call_id: &call.identity.call_id,
             cseq: from.cseq.saturating_add(1),
         };
         let hop = self.hop_of_party(to.routes.first(), &to.target, to.hop);
-        let own = self.keys.dialog(&ended.to_tag, side.label().as_bytes(), call.identity.call_id.as_bytes());
+        let own = self.keys.dialog(&ended.to_tag, side.label().as_bytes(), &call.identity.call_id);
         let branch = self.keys.branch(own, u32::from(dialog), 0);
         let via = super::late::via_line(&policy, side, &hop, &branch);
         let stamp = String::from_utf8_lossy(&stamp);
         let bytes = make::in_dialog(Method::Bye, party, &via, &stamp, &mut self.out);
-        let user = crate::transaction::client::User::Bye { call: handle };
-        let request = crate::endpoint::Request {
-            branch,
-            method: Method::Bye,
-            method_text: Bytes::from_static(b"BYE"),
-            hop,
-            side,
-            bytes,
-            fallback: None,
-            user,
-        };
-        let bye = self.start_client(request, &policy.timeouts);
+        let bye = self.start_bye(branch, hop, side, bytes, User::Bye { call: handle });
         self.await_bye(handle, bye);
+    }
+
+    /// A BYE of ours, and the transaction that waits for its answer.
+    pub(super) fn start_bye(&mut self, branch: String, hop: Hop, side: Side, bytes: Bytes, user: User) -> Handle {
+        let (method, method_text) = (Method::Bye, Bytes::from_static(b"BYE"));
+        let request = Request { branch, method, method_text, hop, side, bytes, fallback: None, user };
+        let policy = self.policy.clone();
+        self.start_client(request, &policy.timeouts)
     }
 }

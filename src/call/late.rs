@@ -4,7 +4,7 @@
 use bytes::Bytes;
 
 use crate::arena::Handle;
-use crate::endpoint::{Endpoint, Request, Transmit};
+use crate::endpoint::{Endpoint, Transmit};
 use crate::flow::{Hop, Side};
 use crate::outcome::Anomaly;
 use crate::policy::Policy;
@@ -74,17 +74,7 @@ impl Endpoint {
             client.answered.push((tag, hop, ack.clone()));
         }
         self.send_ack(side, hop, ack);
-        let request = Request {
-            branch,
-            method: Method::Bye,
-            method_text: Bytes::from_static(b"BYE"),
-            hop,
-            side,
-            bytes,
-            fallback: None,
-            user: client::User::Nobody,
-        };
-        self.start_client(request, &policy.timeouts);
+        self.start_bye(branch, hop, side, bytes, client::User::Nobody);
         true
     }
 

@@ -76,8 +76,9 @@ pub struct Uid(pub u128);
 /// What the first INVITE said.
 #[derive(Debug)]
 pub struct Identity {
-    pub call_id: Box<str>,
-    pub from_tag: Option<Box<str>>,
+    /// As it stood, byte for byte: messages that we make in the call's dialogs bear it.
+    pub call_id: Box<[u8]>,
+    pub from_tag: Option<Box<[u8]>>,
     /// User parts of From, To and Request-URI.
     pub from: Option<Box<str>>,
     pub to: Option<Box<str>>,

@@ -12,9 +12,9 @@ impl Endpoint {
     /// Ends a call: it is taken out, counted and told, together and once.
     pub(crate) fn emit(&mut self, handle: Handle, cause: EndCause, at: Mono) {
         let Some(call) = self.calls.get(handle) else { return };
-        let names = self.names_of_call(call);
-        let from_tag = call.identity.from_tag.as_deref().unwrap_or_default().as_bytes();
-        let call_id = call.identity.call_id.as_bytes();
+        let names = self.names_of(&call.identity);
+        let from_tag = call.identity.from_tag.as_deref().unwrap_or_default();
+        let call_id = &call.identity.call_id;
         let dialogs = call.dialogs.iter().map(|dialog| self.keys.dialog(call_id, from_tag, &dialog.to_tag));
         let dialogs = dialogs.collect::<Vec<_>>();
         let decision = self.decide(call, cause, at);
@@ -119,7 +119,7 @@ impl Endpoint {
         let optional = |text: Option<&std::sync::Arc<str>>| text.map(|text| text.to_string());
         CallData {
             call_uid: call.uid.to_string(),
-            call_id: call.identity.call_id.to_string(),
+            call_id: lossy(&call.identity.call_id),
             parent_call_uid: call.identity.parent.map(|parent| parent.to_string()),
             direction: call.direction,
             dialing_mode: owned(&call.identity.dialing_mode),
@@ -138,7 +138,7 @@ impl Endpoint {
             from: owned(&call.identity.from),
             to: owned(&call.identity.to),
             request_user: owned(&call.identity.request_user),
-            from_tag: owned(&call.identity.from_tag),
+            from_tag: call.identity.from_tag.as_deref().map(lossy),
             to_tag: owned(&call.identity.to_tag),
             correlation: owned(&call.identity.correlation),
             labels: labels(call),
@@ -168,6 +168,10 @@ impl Endpoint {
             duration_ms: milliseconds(until, attempt.started),
         }
     }
+}
+
+fn lossy(bytes: &[u8]) -> String {
+    String::from_utf8_lossy(bytes).into_owned()
 }
 
 fn labels(call: &Call) -> std::collections::BTreeMap<String, String> {

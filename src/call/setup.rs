@@ -84,10 +84,10 @@ impl Endpoint {
     fn start_call(&mut self, key: Key, at: Arrival, invite: &Message) {
         let policy = self.policy.clone();
         let direction = Direction::from_caller(at.side);
-        let key_of_names = self.names_of(&policy, invite);
         let call = self.new_call(key, at, invite, policy);
+        let names = self.names_of(&call.identity);
         self.stats.on_call_started(direction);
-        let call = self.calls.insert(Box::new(call), &key_of_names);
+        let call = self.calls.insert(Box::new(call), &names);
         self.own_server_tx(at.tx, call);
         self.tell(call, EventKind::Started);
         if let Err((reply, extra)) = self.validate(&at, invite) {
@@ -167,16 +167,9 @@ impl Endpoint {
     }
 
     /// The keys of the names by which the API finds a call.
-    pub(crate) fn names_of_call(&self, call: &Call) -> SmallVec<[Key; 2]> {
-        let identity = &call.identity;
-        let names = [Some(&identity.call_id), identity.correlation.as_ref()];
-        names.into_iter().flatten().map(|name| self.keys.name(name.as_bytes())).collect()
-    }
-
-    fn names_of(&self, policy: &Policy, invite: &Message) -> SmallVec<[Key; 2]> {
-        let correlation = policy.capture.correlation.as_deref().and_then(|header| text_of(invite, header));
-        let call_id = String::from_utf8_lossy(invite.call_id());
-        let names = [Some(call_id.as_ref()), correlation.as_deref()];
+    pub(crate) fn names_of(&self, identity: &Identity) -> SmallVec<[Key; 2]> {
+        let call_id = String::from_utf8_lossy(&identity.call_id);
+        let names = [Some(call_id.as_ref()), identity.correlation.as_deref()];
         names.into_iter().flatten().map(|name| self.keys.name(name.as_bytes())).collect()
     }
 
@@ -229,8 +222,8 @@ impl Endpoint {
         };
         let labels = policy.capture.labels.iter().enumerate();
         Identity {
-            call_id: text(invite.call_id()),
-            from_tag: invite.from_tag().map(text),
+            call_id: invite.call_id().into(),
+            from_tag: invite.from_tag().map(Into::into),
             from: user_in(Name::From),
             to: user_in(Name::To),
             request_user: user_of(invite.uri()),

@@ -52,6 +52,15 @@ pub(crate) struct Relayed {
     dialog: Option<(Handle, u8)>,
 }
 
+impl Relayed {
+    /// A request whose way is not known yet.
+    fn new(at: Arrival, own_routes: usize) -> Relayed {
+        let Arrival { tx, key, flow, side, loop_hash } = at;
+        let (tx, hop) = (Some(tx), flow.reply());
+        Relayed { tx, key, flow, side, loop_hash, own_routes, uri: None, route: None, hop, dialog: None }
+    }
+}
+
 impl Endpoint {
     /// The call and dialog that a request belongs to by Call-ID and tags.
     pub(crate) fn dialog_of(&self, message: &Message) -> Option<(Handle, u8)> {
@@ -74,34 +83,13 @@ impl Endpoint {
             self.stats.on_rejected(Refused::NoTarget.label());
             return self.reply(at.tx, Reply { code: 404, ..Reply::default() });
         };
-        let relayed = Relayed {
-            tx: Some(at.tx),
-            key: at.key,
-            flow: at.flow,
-            side: at.side,
-            loop_hash: at.loop_hash,
-            own_routes,
-            uri: rewritten_uri(&message, &policy, &at.flow, target),
-            route: None,
-            hop: target.hop,
-            dialog: None,
-        };
+        let uri = rewritten_uri(&message, &policy, &at.flow, target);
+        let relayed = Relayed { uri, hop: target.hop, ..Relayed::new(at, own_routes) };
         self.relay(relayed, message);
     }
 
     pub(crate) fn relay_in_dialog(&mut self, at: Arrival, message: Message, own_routes: usize) {
-        let mut relayed = Relayed {
-            tx: Some(at.tx),
-            key: at.key,
-            flow: at.flow,
-            side: at.side,
-            loop_hash: at.loop_hash,
-            own_routes,
-            uri: None,
-            route: None,
-            hop: at.flow.reply(),
-            dialog: self.dialog_of(&message),
-        };
+        let mut relayed = Relayed { dialog: self.dialog_of(&message), ..Relayed::new(at, own_routes) };
         if let Err(code) = self.route_in_dialog(&mut relayed, message.clone()) {
             self.fail_relayed(&relayed, &message, code);
         }
