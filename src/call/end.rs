@@ -57,7 +57,8 @@ impl Endpoint {
         let Some(call) = self.calls.get_mut(handle) else { return };
         let Some(upstream) = call.setup().map(|setup| setup.upstream) else { return };
         call.response = Some(peer_response(message));
-        if cause == EndCause::PeerFinal || cause == EndCause::Redirected {
+        // Of a cancelled call, the caller's own reasons stay.
+        if matches!(cause, EndCause::PeerFinal | EndCause::Redirected | EndCause::HungUp) {
             call.reasons = reason_fields(message);
         }
         call.identity.to_tag = message.to_tag().map(super::setup::text);
@@ -95,15 +96,12 @@ impl Endpoint {
         }
     }
 
-    /// A leg of a stopped call gave its final response: for a CANCEL it is the caller's, for the rest it
-    /// only ends the wait.
+    /// A leg of a stopped call gave its final response: it is the caller's too, but after the no-answer timer it only
+    /// ends the wait.
     pub(super) fn conclude_stop_with(&mut self, handle: Handle, message: &Message) {
         match self.stopping_cause(handle) {
             None => {}
             Some(EndCause::NoAnswerTimer) => self.fail_unanswered(handle, EndCause::NoAnswerTimer),
-            Some(EndCause::HungUp) => {
-                self.fail_here(handle, EndCause::HungUp, Reply { code: 487, ..Reply::default() }, "");
-            }
             Some(cause) => self.fail_with(handle, cause, message),
         }
     }

@@ -155,9 +155,9 @@ impl Endpoint {
         if limits.calls_per_second == 0 {
             return true;
         }
-        // One call each interval, with a burst of a tenth of a second's worth (GCRA).
+        // A bucket of one second's worth that fills evenly (GCRA).
         let interval = Duration::from_secs(1) / limits.calls_per_second;
-        let burst = (Duration::from_secs(1) / 10).max(interval);
+        let burst = Duration::from_secs(1) - interval;
         let due = self.next_call_at.max(self.now.mono);
         if due.since(self.now.mono) > burst {
             return false;

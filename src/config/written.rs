@@ -206,8 +206,8 @@ pub struct VoicemailDrop {
 #[serde(default, deny_unknown_fields)]
 #[schemars(inline)]
 pub struct Capture {
-    /// Header whose value names the call in the dialer's own records. Default: none.
-    #[schemars(example = "Correlation-ID")]
+    /// Header whose value names the call in the dialer's own records; "" for none.
+    #[schemars(extend("default" = "Correlation-ID"))]
     pub correlation: Key<String>,
     /// Label names, each with the header that it takes its value from.
     #[schemars(example = serde_json::json!({ "campaign": "Campaign-ID" }))]

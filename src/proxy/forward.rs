@@ -78,8 +78,8 @@ pub fn request(message: &Message, change: &RequestChange<'_>, edits: &mut Edits,
 /// A response as it leaves: without our Via.
 pub fn response(message: &Message, change: &ResponseChange<'_>, edits: &mut Edits, out: &mut BytesMut) -> Bytes {
     edits.clear();
-    if let (Some(phrase), crate::sip::Start::Response { phrase: range, .. }) = (change.phrase, message.start()) {
-        edits.replace(range.clone(), phrase.as_bytes());
+    if let Some(phrase) = change.phrase {
+        edits.replace_phrase(message, phrase);
     }
     edits.remove_first_elements(message, Name::Via, 1);
     strip(message, change.strip, edits);

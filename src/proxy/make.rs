@@ -78,10 +78,15 @@ pub fn response(request: &Message, flow: &Flow, made: Response<'_>, out: &mut By
 pub fn response_to_broken(request: &Answerable, flow: &Flow, made: Response<'_>, out: &mut BytesMut) -> Bytes {
     status_line(out, made);
     for line in &request.lines {
+        let text = request.raw.get(line.clone()).unwrap_or_default();
+        let name = text.split(|byte| *byte == b':').next().unwrap_or_default().trim_ascii_end();
         if line.contains(&request.via.element.range.start) {
             put_via(out, &request.raw, line.clone(), &request.via, flow);
+        } else if Name::from_bytes(name) == Name::To && !request.has_to_tag {
+            out.put_slice(text.trim_ascii_end());
+            put(out, format_args!(";tag={:016x}\r\n", made.tag));
         } else {
-            out.put_slice(request.raw.get(line.clone()).unwrap_or_default());
+            out.put_slice(text);
         }
     }
     finish(out, made.extra)

@@ -373,7 +373,7 @@ impl Driver {
         if event.kind == EventKind::Ended {
             self.histograms.call_ended(&event.data);
             let data = &event.data;
-            tracing::info!(
+            tracing::debug!(
                 outcome = data.outcome.map(|outcome| outcome.label()),
                 end_cause = data.end_cause.map(|cause| cause.label()),
                 code = data.sip_code,

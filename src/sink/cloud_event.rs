@@ -35,7 +35,7 @@ pub fn line(event: &Event, source: &str) -> serde_json::Result<String> {
         time: *time,
         subject: &data.call_uid,
         datacontenttype: "application/json",
-        dataschema: format!("urn:sipstamp:call:{kind}:v1"),
+        dataschema: format!("urn:sipstamp:call.{kind}:v1"),
         data,
     })
 }

@@ -7,7 +7,7 @@ use std::ops::Range;
 use bytes::{Bytes, BytesMut};
 
 use super::list::Elements;
-use super::{Element, Field, Message, Name};
+use super::{Element, Field, Message, Name, Start};
 
 /// Changes to one message, in any order; those at one offset stay in the order they were recorded.
 /// Removed ranges do not overlap. Reused: `clear` keeps the buffers.
@@ -110,6 +110,14 @@ impl Edits {
         }
     }
 
+    /// Puts another reason phrase into a status line, with the space before it where the line ends
+    /// behind its code. A request stays as it is.
+    pub fn replace_phrase(&mut self, message: &Message, phrase: &str) {
+        let Start::Response { phrase: range, .. } = message.start() else { return };
+        let space = if message.bytes(0..range.start).ends_with(b" ") { "" } else { " " };
+        self.replace_fmt(range.clone(), format_args!("{space}{phrase}"));
+    }
+
     /// Applies all edits: the edited message is appended to `out` and split off it.
     pub fn apply(&mut self, message: &Message, out: &mut BytesMut) -> Bytes {
         let raw = message.raw();
@@ -184,6 +192,19 @@ mod tests {
     }
 
     #[test]
+    fn many_edits_at_one_offset_stay_in_order() {
+        let message = message("");
+        let mut edits = Edits::default();
+        let mut expected = String::from("OPTIONS sip:a@b SIP/2.0\r\n");
+        for number in 0..200 {
+            edits.insert_fmt(message.head_start(), format_args!("X: {number}\r\n"));
+            edits.insert(number % 7, b"");
+            expected.push_str(&format!("X: {number}\r\n"));
+        }
+        assert!(edits.apply(&message, &mut BytesMut::new()).starts_with(expected.as_bytes()));
+    }
+
+    #[test]
     fn without_edits_the_message_is_the_same() {
         let message = message("X: 1\r\n 2\r\n");
         assert_eq!(Edits::default().apply(&message, &mut BytesMut::new()), message.raw());
@@ -218,6 +239,21 @@ mod tests {
         assert_eq!(without_first(routes, Name::Route, 2), "X: 1\r\nRoute: <sip:c>\r\nRoute: <sip:d>\r\n");
         assert_eq!(without_first(routes, Name::Route, 3), "X: 1\r\nRoute: <sip:d>\r\n");
         assert_eq!(without_first(routes, Name::Route, 9), "X: 1\r\n");
+    }
+
+    #[test]
+    fn a_phrase_stays_apart_from_its_code() {
+        for line in ["486 Busy Here", "486 ", "486"] {
+            let text = format!(
+                "SIP/2.0 {line}\r\nVia: SIP/2.0/UDP h\r\nFrom: <sip:f@b>\r\nTo: <sip:t@b>\r\nCall-ID: c\r\n\
+                 CSeq: 1 INVITE\r\n\r\n"
+            );
+            let message = Message::parse(text.into(), &Limits { message_bytes: 1_000, fields: 64 }).unwrap();
+            let mut edits = Edits::default();
+            edits.replace_phrase(&message, "NumberBusy");
+            let edited = edits.apply(&message, &mut BytesMut::new());
+            assert!(edited.starts_with(b"SIP/2.0 486 NumberBusy\r\nVia: "), "{line}");
+        }
     }
 
     #[test]

@@ -60,7 +60,8 @@ impl Framer {
 
     /// The next frame, or `None` until more bytes are there.
     ///
-    /// A message without Content-Length, which only the end of the connection would end, is an error (RFC 3261 §20.14).
+    /// A message without Content-Length, which only the end of the connection would end, is an error
+    /// (RFC 3261 §20.14).
     #[expect(clippy::should_implement_trait, reason = "an iterator's `None` is its end; here more may come")]
     pub fn next(&mut self) -> Result<Option<Frame>, FrameError> {
         // Between two messages.
@@ -184,6 +185,12 @@ mod tests {
         let expected = [Ok(Frame::Message(first.clone().into())), Ok(Frame::Message(second.clone().into()))];
         assert_eq!(frames(format!("{first}{second}").as_bytes()), expected);
         assert_eq!(frames(format!("{first}\r\n{second}OPTI").as_bytes()), expected);
+    }
+
+    #[test]
+    fn a_method_is_no_header() {
+        let message = format!("{OPTIONS}Content-Length: 0\r\n\r\n").replace("OPTIONS", "l");
+        assert_eq!(frames(message.as_bytes()), [Ok(Frame::Message(message.clone().into()))]);
     }
 
     #[test]

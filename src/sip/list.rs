@@ -95,7 +95,8 @@ mod tests {
 
     #[test]
     fn list_elements_are_found_over_all_fields() {
-        let lines = "Route: <sip:a,b;x>;y=\"c,\\\",d\" , <sip:c>\r\nX: 1\r\nroute:,\r\nRoute: \"e,f\" <sip:d>,,\r\n\t\r\nRoute: <sip:open, <sip:e\r\n";
+        let lines = "Route: <sip:a,b;x>;y=\"c,\\\",d\" , <sip:c>\r\nX: 1\r\nroute:,\r\n\
+            Route: \"e,f\" <sip:d>,,\r\n\t\r\nRoute: <sip:open, <sip:e\r\n";
         let text = format!(
             "OPTIONS sip:a@b SIP/2.0\r\nVia: SIP/2.0/UDP h\r\nFrom: <sip:f@b>\r\nTo: <sip:t@b>\r\nCall-ID: c\r\n\
              CSeq: 1 OPTIONS\r\n{lines}\r\n"

@@ -1,4 +1,5 @@
-//! Reading one message into its index: tiling of the head, essentials, length of the body (RFC 3261 §7, §8.1.1, §18.3).
+//! Reading one message into its index: tiling of the head, essentials, length of the body
+//! (RFC 3261 §7, §8.1.1, §18.3).
 
 use std::ops::Range;
 

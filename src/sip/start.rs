@@ -93,7 +93,8 @@ fn status_line(line: &[u8]) -> Result<Start, Fault> {
 mod tests {
     use crate::sip::{Limits, Message, RejectReason};
 
-    const FIELDS: &str = "Via: SIP/2.0/UDP h;branch=z9hG4bK1\r\nFrom: <sip:f@b>;tag=1\r\nTo: <sip:t@b>\r\nCall-ID: c\r\nCSeq: 1 OPTIONS\r\n";
+    const FIELDS: &str = "Via: SIP/2.0/UDP h;branch=z9hG4bK1\r\nFrom: <sip:f@b>;tag=1\r\nTo: <sip:t@b>\r\n\
+        Call-ID: c\r\nCSeq: 1 OPTIONS\r\n";
 
     fn parse(line: &str) -> Result<Message, RejectReason> {
         let limits = Limits { message_bytes: 65_535, fields: 64 };

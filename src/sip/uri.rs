@@ -74,7 +74,8 @@ impl<'a> Uri<'a> {
         Params(self.text.get(self.params.clone()).unwrap_or_default())
     }
 
-    /// Whether header fields follow the parameters (`?Route=…`), which a Request-URI may not have (RFC 3261 §19.1.1).
+    /// Whether header fields follow the parameters (`?Route=…`), which a Request-URI may not have
+    /// (RFC 3261 §19.1.1).
     pub fn has_headers(&self) -> bool {
         self.params.end < self.text.len()
     }

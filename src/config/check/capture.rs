@@ -8,6 +8,8 @@ use crate::policy::{Capture, CapturedLabel};
 
 /// Label names that the product's own metrics or Prometheus have a use for.
 const RESERVED: &[&str] = &["outcome", "direction", "server", "le", "job", "instance"];
+/// The header that names a call in the dialer's own records, unless another one is configured.
+const CORRELATION: &str = "Correlation-ID";
 /// What metrics call values that are not listed.
 const OTHER: &str = "other";
 /// Combinations of listed values; each is a time series per outcome and direction.
@@ -15,8 +17,11 @@ const MOST_COMBINATIONS: usize = 1_000;
 
 impl Checker<'_> {
     pub(super) fn capture(&mut self, written: &written::Capture) -> Capture {
-        let correlation = written.correlation.given("capture.correlation").filter(|given| !given.text.is_empty());
-        let correlation = correlation.and_then(|given| self.header(&given));
+        let correlation = match written.correlation.given("capture.correlation") {
+            None => Some(CORRELATION.into()),
+            Some(given) if given.text.is_empty() => None,
+            Some(given) => self.header(&given),
+        };
         let mut labels = Vec::new();
         for (label, header) in &written.labels.0 {
             let Some(name) = label.given("capture.labels") else { continue };
