@@ -15,7 +15,7 @@ use crate::stats::AttemptResult;
 use crate::transaction::client::{Cancel, User};
 
 /// Q.850 causes on final responses that we make.
-const fn q850_of(cause: EndCause) -> Option<&'static str> {
+pub(crate) const fn q850_of(cause: EndCause) -> Option<&'static str> {
     match cause {
         EndCause::NoAnswerTimer => Some("Reason: Q.850;cause=19;text=\"No answer from user\"\r\n"),
         EndCause::NoResponse => Some("Reason: Q.850;cause=18;text=\"No user responding\"\r\n"),
@@ -30,11 +30,11 @@ const fn q850_of(cause: EndCause) -> Option<&'static str> {
 impl Endpoint {
     // -- before the answer ----------------------------------------------------------------------
 
-    /// Ends a call with a response made here.
-    pub(crate) fn fail_here(&mut self, handle: Handle, cause: EndCause, reply: Reply<'_>, extra: &str) {
-        let phrase = reply.phrase.unwrap_or(make::phrase(reply.code));
-        let response = FinalResponse { code: Some(reply.code), source: CodeSource::Local, phrase: Some(phrase.into()) };
-        self.fail_locally(handle, cause, reply, extra, response);
+    /// Ends a call with a response made here. `extra` are whole header lines.
+    pub(crate) fn fail_here(&mut self, handle: Handle, cause: EndCause, code: u16, extra: &str) {
+        let phrase = Some(make::phrase(code).into());
+        let response = FinalResponse { code: Some(code), source: CodeSource::Local, phrase };
+        self.fail_locally(handle, cause, code, extra, response);
     }
 
     /// Ends a call for which there is no code: nobody answered.
@@ -44,12 +44,12 @@ impl Endpoint {
         let code = if cause == EndCause::NoResponse { stamp.no_response_code } else { stamp.no_answer_code };
         call.reasons.clear();
         let response = FinalResponse { code: None, source: CodeSource::None, phrase: None };
-        self.fail_locally(handle, cause, Reply { code, ..Reply::default() }, "", response);
+        self.fail_locally(handle, cause, code, "", response);
     }
 
     /// No server is left to try, and the last one could not be reached.
     pub(super) fn fail_unreachable(&mut self, handle: Handle) {
-        self.fail_here(handle, EndCause::TransportError, Reply { code: 503, ..Reply::default() }, "");
+        self.fail_here(handle, EndCause::TransportError, 503, "");
     }
 
     /// Ends a call with the far side's response.
@@ -92,7 +92,7 @@ impl Endpoint {
                 let cause = if any_heard { cause } else { EndCause::NoResponse };
                 self.fail_unanswered(handle, cause);
             }
-            cause => self.fail_here(handle, cause, Reply { code: 487, ..Reply::default() }, ""),
+            cause => self.fail_here(handle, cause, 487, ""),
         }
     }
 
@@ -128,14 +128,7 @@ impl Endpoint {
         }
     }
 
-    fn fail_locally(
-        &mut self,
-        handle: Handle,
-        cause: EndCause,
-        reply: Reply<'_>,
-        extra: &str,
-        response: FinalResponse,
-    ) {
+    fn fail_locally(&mut self, handle: Handle, cause: EndCause, code: u16, extra: &str, response: FinalResponse) {
         let Some(call) = self.calls.get_mut(handle) else { return };
         let Some(upstream) = call.setup().map(|setup| setup.upstream) else { return };
         call.response = Some(response);
@@ -146,8 +139,7 @@ impl Endpoint {
         if stamps {
             lines.push_str(&String::from_utf8_lossy(&stamp));
         }
-        let phrase = phrase.filter(|_| stamps).or(reply.phrase);
-        self.reply(upstream, Reply { code: reply.code, phrase, extra: &lines });
+        self.reply(upstream, Reply { code, phrase: phrase.filter(|_| stamps), extra: &lines });
         self.emit(handle, cause, self.now.mono);
     }
 
@@ -257,9 +249,7 @@ impl Endpoint {
         let Some(call) = self.calls.get(handle) else { return };
         let now = self.now.mono;
         match &call.phase {
-            Phase::Setup(_) => {
-                self.fail_here(handle, EndCause::Shutdown, Reply { code: 503, ..Reply::default() }, RETRY_SOON)
-            }
+            Phase::Setup(_) => self.fail_here(handle, EndCause::Shutdown, 503, RETRY_SOON),
             Phase::Challenged(_) | Phase::Answered => self.emit(handle, EndCause::Shutdown, now),
             Phase::Ending(ending) => {
                 let (cause, at) = (ending.cause, ending.at);

@@ -23,6 +23,7 @@ use std::sync::Arc;
 use smallvec::SmallVec;
 
 pub use dialog::{Dialog, DialogState, Party};
+pub(crate) use end::q850_of;
 pub(crate) use legs::{Outgoing, rewritten_uri};
 pub use table::{CallTable, Redirects};
 

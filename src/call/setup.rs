@@ -90,18 +90,18 @@ impl Endpoint {
         let call = self.calls.insert(Box::new(call), &names);
         self.own_server_tx(at.tx, call);
         self.tell(call, EventKind::Started);
-        if let Err((reply, extra)) = self.validate(&at, invite) {
-            return self.fail_here(call, EndCause::LocalReject, reply, &extra);
+        if let Err((code, extra)) = self.validate(invite) {
+            return self.fail_here(call, EndCause::LocalReject, code, &extra);
         }
         if self.is_draining {
-            return self.fail_here(call, EndCause::Shutdown, Reply { code: 503, ..Reply::default() }, RETRY_SOON);
+            return self.fail_here(call, EndCause::Shutdown, 503, RETRY_SOON);
         }
         if !self.admits_call() {
-            return self.fail_here(call, EndCause::Overload, Reply { code: 503, ..Reply::default() }, RETRY_SOON);
+            return self.fail_here(call, EndCause::Overload, 503, RETRY_SOON);
         }
         let order = match direction {
             Direction::Inbound if self.dialer_target().is_none() => {
-                return self.fail_here(call, EndCause::LocalReject, Reply { code: 404, ..Reply::default() }, "");
+                return self.fail_here(call, EndCause::LocalReject, 404, "");
             }
             Direction::Inbound => SmallVec::from_slice(&[ServerId::DIALER]),
             Direction::Outbound => {
@@ -122,8 +122,8 @@ impl Endpoint {
         call.response = None;
         call.reasons.clear();
         self.own_server_tx(at.tx, handle);
-        if let Err((reply, extra)) = self.validate(&at, invite) {
-            return self.fail_here(handle, EndCause::LocalReject, reply, &extra);
+        if let Err((code, extra)) = self.validate(invite) {
+            return self.fail_here(handle, EndCause::LocalReject, code, &extra);
         }
         self.forward_call(handle, SmallVec::from_slice(&[server]), invite, at.side);
     }

@@ -78,26 +78,23 @@ impl Endpoint {
         }
     }
 
-    /// What a new request must pass (RFC 3261 §16.3); false where it was answered here. `is_call` where
-    /// the answer ends a call.
-    pub(crate) fn validate(&mut self, at: &Arrival, message: &Message) -> Result<(), (Reply<'static>, String)> {
-        let refuse = |code, extra: &str| Err((Reply { code, ..Reply::default() }, extra.to_owned()));
+    /// What a new request must pass (RFC 3261 §16.3); else the code that it gets, and header lines.
+    pub(crate) fn validate(&self, message: &Message) -> Result<(), (u16, String)> {
         let is_known_scheme = scheme(message.uri())
             .is_some_and(|scheme| scheme.eq_ignore_ascii_case(b"sip") || scheme.eq_ignore_ascii_case(b"tel"));
         if !is_known_scheme {
-            return refuse(416, "");
+            return Err((416, String::new()));
         }
         if forward::max_forwards(message) == Some(0) {
-            return refuse(483, "");
+            return Err((483, String::new()));
         }
         let unsupported = message
             .elements(Name::ProxyRequire)
             .map(|element| String::from_utf8_lossy(message.bytes(element.range)).into_owned())
             .collect::<Vec<_>>();
         if !unsupported.is_empty() {
-            return refuse(420, &format!("Unsupported: {}\r\n", unsupported.join(", ")));
+            return Err((420, format!("Unsupported: {}\r\n", unsupported.join(", "))));
         }
-        let _ = at;
         Ok(())
     }
 
@@ -128,8 +125,8 @@ impl Endpoint {
         match message.method() {
             Method::Invite if is_initial => self.on_initial_invite(at, message),
             Method::Options if self.is_for_us(&message, flow.local) => self.answer_options(tx),
-            _ => match self.validate(&at, &message) {
-                Err((reply, extra)) => self.reply(tx, Reply { extra: &extra, ..reply }),
+            _ => match self.validate(&message) {
+                Err((code, extra)) => self.reply(tx, Reply { code, phrase: None, extra: &extra }),
                 Ok(()) if is_initial => self.relay_out_of_dialog(at, message, own_routes),
                 Ok(()) => self.relay_in_dialog(at, message, own_routes),
             },

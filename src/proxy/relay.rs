@@ -8,9 +8,10 @@ use bytes::Bytes;
 use super::route::{self, Host};
 use super::target::{ServerHealth, server_order};
 use crate::arena::Handle;
-use crate::call::{Outgoing, rewritten_uri};
+use crate::call::{Outgoing, q850_of, rewritten_uri};
 use crate::endpoint::{Arrival, Deadline, Endpoint, Output, QueryId, Reply, Request};
 use crate::flow::{Flow, Hop, Side, Transport};
+use crate::outcome::EndCause;
 use crate::policy::ServerId;
 use crate::proxy::forward;
 use crate::sip::{Message, Method, Name, Start};
@@ -222,7 +223,8 @@ impl Endpoint {
                 if let Some(call) = call {
                     self.on_bye_done(call, tx, None);
                 }
-                self.reply(server, Reply { code: 503, ..Reply::default() });
+                let extra = q850_of(EndCause::TransportError).unwrap_or_default();
+                self.reply(server, Reply { code: 503, phrase: None, extra });
             }
             client::User::Bye { call } => self.on_bye_done(call, tx, None),
             client::User::Cancel { .. } | client::User::Nobody => {}

@@ -10,19 +10,17 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::spawn_local;
 
-use super::ReloadSource;
 use super::clock::Clock;
 use super::limiter::Limiter;
 use super::resolve::Resolver;
-use super::start::{Bind, counter, gauge};
+use super::start::Bind;
 use crate::admin::Readiness;
 use crate::admin::metrics::Histograms;
-use crate::config::{self, ServerNames, Settings};
-use crate::control::{Ask, OwnedSample, ServerStatus, Status};
+use crate::config::{ServerNames, Settings};
+use crate::control::Ask;
 use crate::endpoint::{Endpoint, Input, Notice, Output, QueryId, Seed, Transmit};
 use crate::event::{Event, EventKind};
 use crate::flow::{Flow, Transport};
-use crate::policy::{Listener, Policy};
 use crate::recent::Recent;
 use crate::sink::Sinks;
 use crate::sip::{Limits, Message};
@@ -53,40 +51,40 @@ pub(super) struct DriverParts {
 
 /// The loop of the thread "sip".
 pub(super) struct Driver {
-    clock: Clock,
-    endpoint: Endpoint,
-    settings: Settings,
-    bind: Bind,
-    names: ServerNames,
-    locals: LocalAddresses,
-    limits: Limits,
-    udp: Vec<UdpPort>,
-    connections: Connections,
+    pub(super) clock: Clock,
+    pub(super) endpoint: Endpoint,
+    pub(super) settings: Settings,
+    pub(super) bind: Bind,
+    pub(super) names: ServerNames,
+    pub(super) locals: LocalAddresses,
+    pub(super) limits: Limits,
+    pub(super) udp: Vec<UdpPort>,
+    pub(super) connections: Connections,
     tcp_events: mpsc::Receiver<TcpEvent>,
     unreachable: mpsc::Receiver<Unreachable>,
     resolver: Resolver,
     resolved: mpsc::UnboundedReceiver<(QueryId, Vec<std::net::IpAddr>)>,
-    loads: mpsc::UnboundedSender<Loaded>,
+    pub(super) loads: mpsc::UnboundedSender<Loaded>,
     loaded: mpsc::UnboundedReceiver<Loaded>,
     inbox: mpsc::Receiver<Ask>,
     stopped: oneshot::Receiver<()>,
     sinks: Sinks,
-    histograms: Histograms,
+    pub(super) histograms: Histograms,
     readiness: Readiness,
     recent: Recent,
     limiter: Limiter,
     /// Failures of sends, to be told after the outputs are drained.
     failed: Vec<crate::endpoint::Owner>,
     deadline: Option<crate::time::Mono>,
-    reload: ReloadFigures,
+    pub(super) reload: ReloadFigures,
     ending: Ending,
 }
 
 #[derive(Clone, Copy, Debug)]
-struct ReloadFigures {
-    successful: bool,
+pub(super) struct ReloadFigures {
+    pub(super) successful: bool,
     /// Seconds since the epoch.
-    at: u64,
+    pub(super) at: u64,
 }
 
 /// How far the end has come.
@@ -100,9 +98,9 @@ struct Ending {
 }
 
 /// A configuration that was read, and who asked for it.
-struct Loaded {
-    settings: Result<Settings, String>,
-    reply: Option<oneshot::Sender<Result<(), String>>>,
+pub(super) struct Loaded {
+    pub(super) settings: Result<Settings, String>,
+    pub(super) reply: Option<oneshot::Sender<Result<(), String>>>,
 }
 
 /// What woke the loop.
@@ -317,7 +315,7 @@ impl Driver {
         messages
     }
 
-    fn handle(&mut self, input: Input) {
+    pub(super) fn handle(&mut self, input: Input) {
         self.endpoint.handle(self.clock.now(), input);
     }
 
@@ -400,134 +398,9 @@ impl Driver {
         }
     }
 
-    // -- commands -------------------------------------------------------------------------------
-
-    fn on_ask(&mut self, ask: Ask) {
-        // Whoever asked may have gone: then nobody reads the answer.
-        let now = self.clock.now();
-        let mask = |mut view: crate::event::CallView, settings: &Settings| {
-            telemetry::mask(&settings.events.mask, &mut view.data);
-            view
-        };
-        match ask {
-            Ask::Samples(reply) => drop(reply.send(self.samples())),
-            Ask::Status(reply) => drop(reply.send(self.status())),
-            Ask::Calls { filter, after, limit, reply } => {
-                let calls = self.endpoint.calls(filter, after.as_deref(), limit);
-                drop(reply.send(calls.into_iter().map(|view| mask(view, &self.settings)).collect()));
-            }
-            Ask::Call { id, reply } => {
-                drop(reply.send(self.endpoint.call(&id).map(|view| mask(view, &self.settings))));
-            }
-            Ask::VoicemailDrop { id, reply } => {
-                let done = self.endpoint.voicemail_drop(now, &id);
-                drop(reply.send(done.map(|view| mask(view, &self.settings))));
-            }
-            Ask::HangUp { id, reply } => {
-                let done = self.endpoint.hang_up(now, &id);
-                drop(reply.send(done.map(|view| mask(view, &self.settings))));
-            }
-            Ask::Drain(reply) => {
-                self.drain();
-                let _ = reply.send(());
-            }
-            Ask::Reload(reply) => self.begin_reload(Some(reply)),
-        }
-    }
-
-    fn samples(&self) -> Vec<OwnedSample> {
-        let mut samples = Vec::new();
-        self.endpoint.samples(&mut |sample| {
-            let owned = |(name, value): &(&str, &str)| ((*name).to_owned(), (*value).to_owned());
-            let labels = sample.labels.iter().map(owned).collect();
-            samples.push(OwnedSample { name: sample.name, kind: sample.kind, labels, value: sample.value });
-        });
-        let tcp = self.connections.figures();
-        let dropped = self.udp.iter().map(|port| port.dropped).sum();
-        samples.push(gauge("sipstamp_config_last_reload_successful", u64::from(self.reload.successful)));
-        samples.push(gauge("sipstamp_config_last_reload_success_timestamp_seconds", self.reload.at));
-        samples.push(gauge("sipstamp_tcp_connections", tcp.open));
-        samples.push(counter("sipstamp_transport_dropped_total", "udp_send_queue", dropped));
-        samples.push(counter("sipstamp_transport_dropped_total", "tcp_connections", tcp.refused));
-        samples.push(counter("sipstamp_transport_dropped_total", "tcp_stalled", tcp.stalled));
-        samples
-    }
-
-    fn status(&self) -> Status {
-        let mut listen = std::collections::BTreeMap::<&'static str, Vec<std::net::SocketAddr>>::new();
-        for Listener { transport, bound, .. } in &self.locals.0 {
-            listen.entry(transport.label()).or_default().push(*bound);
-        }
-        let policy: &Policy = self.endpoint.policy();
-        let servers =
-            self.endpoint.servers_up().into_iter().zip(&policy.servers).map(|((name, up), server)| ServerStatus {
-                name: name.to_string(),
-                address: server.target.hop.remote,
-                transport: server.target.hop.transport.label(),
-                up,
-            });
-        Status {
-            listen,
-            draining: self.endpoint.is_draining(),
-            calls_active: self.endpoint.active_calls(),
-            servers: servers.collect(),
-        }
-    }
-
-    /// Reads the configuration beside the loop: names in it may take their time to resolve.
-    fn begin_reload(&mut self, reply: Option<oneshot::Sender<Result<(), String>>>) {
-        let ReloadSource { config, overrides } = self.bind.reload.clone();
-        let loads = self.loads.clone();
-        spawn_local(async move {
-            let load = move || config::load(config.as_deref(), &overrides, &config::process_environment);
-            let settings = match tokio::task::spawn_blocking(load).await {
-                Ok(loaded) => loaded.map_err(|mistakes| mistakes.to_string()),
-                Err(error) => Err(error.to_string()),
-            };
-            // Nobody waits once the loop has ended.
-            drop(loads.send(Loaded { settings, reply }));
-        });
-    }
-
-    fn on_loaded(&mut self, Loaded { settings, reply }: Loaded) {
-        let done = settings.and_then(|settings| self.swap(settings));
-        self.reload.successful = done.is_ok();
-        if let Err(mistakes) = &done {
-            tracing::warn!("the configuration is refused, nothing has changed:\n{mistakes}");
-        }
-        if let Some(reply) = reply {
-            // Whoever asked may have gone.
-            drop(reply.send(done));
-        }
-    }
-
-    /// A whole valid configuration is swapped in, or nothing changes.
-    fn swap(&mut self, settings: Settings) -> Result<(), String> {
-        let keys = config::restart_needed(&self.settings, &settings);
-        if !keys.is_empty() {
-            return Err(keys.join("\n"));
-        }
-        let policy = settings.policy(self.locals.0.clone(), &mut self.locals, &mut self.names);
-        for server in &settings.template.servers {
-            self.histograms.add_server(&server.name);
-        }
-        if let Some(level) = &self.bind.log_level {
-            level.change(&settings.logging);
-        }
-        for warning in &settings.warnings {
-            tracing::warn!("{warning}");
-        }
-        self.limits.message_bytes = settings.sockets.message_bytes;
-        self.settings = settings;
-        self.handle(Input::Policy(Arc::new(policy)));
-        self.reload.at = seconds(self.clock.now().wall);
-        tracing::info!("configuration reloaded");
-        Ok(())
-    }
-
     // -- the end --------------------------------------------------------------------------------
 
-    fn drain(&mut self) {
+    pub(super) fn drain(&mut self) {
         self.readiness.set_draining();
         self.handle(Input::Drain);
         tracing::info!(calls = self.endpoint.active_calls(), "draining: no new calls");
@@ -592,7 +465,7 @@ fn read(flow: Flow, bytes: bytes::Bytes, limits: &Limits) -> Input {
     }
 }
 
-fn seconds(wall: crate::time::Wall) -> u64 {
+pub(super) fn seconds(wall: crate::time::Wall) -> u64 {
     u64::try_from(wall.0.div_euclid(1_000_000)).unwrap_or(0)
 }
 

@@ -5,6 +5,7 @@
 //! loop wait. This is the one place that reads clocks.
 
 mod clock;
+mod commands;
 mod driver;
 mod limiter;
 mod resolve;
