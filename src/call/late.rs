@@ -33,8 +33,7 @@ impl Endpoint {
 
     /// ACK and BYE for a 2xx that nobody wants; the ACK alone when the 2xx comes again. True the first time.
     pub(super) fn clear_2xx(&mut self, tx: Handle, answer: &Message) -> bool {
-        let Some(tag) = answer.to_tag() else { return false };
-        let tag = self.keys.name(tag).0 as u64;
+        let tag = self.keys.name(answer.to_tag().unwrap_or_default()).0 as u64;
         let Some(client) = self.client_txs.get(tx) else { return false };
         let (side, hop) = (client.side, client.hop);
         let known = client.answered.iter().find(|(known, ..)| *known == tag).cloned();
