@@ -27,7 +27,7 @@ use crate::sip::{Limits, Message};
 use crate::telemetry;
 use crate::transport::{Bound, Connections, LocalAddresses, TcpEvent, UdpPort, Unreachable, accept, watch};
 
-/// Datagrams of one socket that are read before anything else gets its turn.
+/// Events of connections that are treated before anything else gets its turn.
 const BATCH: usize = 64;
 /// Events of connections that may wait for the loop; readers stop reading beyond it.
 const TCP_EVENTS: usize = 1024;
@@ -213,10 +213,7 @@ impl Driver {
         let any_udp = poll_fn(|cx| {
             let mut is_ready = false;
             for port in udp.iter_mut() {
-                if port.poll_flushable(cx).is_ready() {
-                    port.flush();
-                }
-                is_ready |= port.poll_readable(cx).is_ready();
+                is_ready |= port.poll_flushable(cx).is_ready() | port.poll_readable(cx).is_ready();
             }
             if is_ready { Poll::Ready(()) } else { Poll::Pending }
         });
@@ -265,15 +262,14 @@ impl Driver {
     fn read_datagrams(&mut self) -> usize {
         let now = self.clock.now();
         let mut messages = 0;
+        let (endpoint, limits) = (&mut self.endpoint, &self.limits);
         for port in &mut self.udp {
-            for _ in 0..BATCH {
-                let Some(datagram) = port.receive() else { break };
-                if datagram.bytes.len() <= KEEP_ALIVE {
-                    continue;
+            port.receive(|datagram| {
+                if datagram.bytes.len() > KEEP_ALIVE {
+                    messages += 1;
+                    endpoint.handle(now, read(datagram.flow, datagram.bytes, limits));
                 }
-                messages += 1;
-                self.endpoint.handle(now, read(datagram.flow, datagram.bytes, &self.limits));
-            }
+            });
         }
         messages
     }
@@ -328,6 +324,7 @@ impl Driver {
                 Output::Notice(notice) => self.note(&notice),
                 Output::Idle { deadline } => {
                     self.deadline = deadline;
+                    self.flush();
                     if self.failed.is_empty() {
                         return;
                     }
@@ -355,15 +352,21 @@ impl Driver {
                     Some(at) => self.udp.get_mut(at),
                     None => self.udp.iter_mut().find(of_family),
                 };
-                let sent = match port {
-                    Some(port) => port.send(&hop, transmit.bytes),
-                    None => Err(io::ErrorKind::AddrNotAvailable.into()),
-                };
-                if let Err(error) = sent {
-                    tracing::debug!(%error, remote = %hop.remote, "datagram not sent");
-                    self.failed.extend(owner);
+                match port {
+                    Some(port) => port.enqueue(hop, transmit.bytes, owner),
+                    None => self.failed.extend(owner),
                 }
             }
+        }
+    }
+
+    /// Sends the datagrams of this turn.
+    fn flush(&mut self) {
+        for port in &mut self.udp {
+            port.flush(|refusal| {
+                tracing::debug!(error = %refusal.error, remote = %refusal.remote, "datagram not sent");
+                self.failed.extend(refusal.owner);
+            });
         }
     }
 
