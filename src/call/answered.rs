@@ -9,7 +9,7 @@ use crate::event::EventKind;
 use crate::flow::{Flow, Side};
 use crate::outcome::{Anomaly, EndCause, provisional_stamp};
 use crate::policy::ServerId;
-use crate::proxy::route::{self, RouteSet};
+use crate::proxy::route::{self, Ourselves, RouteSet};
 use crate::sip::{Message, Method, Name, seconds};
 use crate::stats::{AttemptResult, Race};
 use crate::transaction::client::Note;
@@ -284,7 +284,8 @@ impl Endpoint {
             return;
         }
         let recorded = RouteSet::recorded(message);
-        let is_ours = |value: &[u8]| route::names_us(route::address(value), &policy, flow.local);
+        let ourselves = Ourselves { policy: &policy, local: flow.local, seen: &self.seen };
+        let is_ours = |value: &[u8]| ourselves.are_named_by(route::address(value));
         let upstream_routes = caller.as_ref().map(|(_, routes)| routes.clone()).unwrap_or_default();
         let (downstream, upstream_routes) = recorded.split(&upstream_routes, is_ours);
         let callee = Party {
@@ -292,6 +293,7 @@ impl Endpoint {
             target: contact(message).unwrap_or_default(),
             routes: downstream,
             hop: flow.reply(),
+            resolved: None,
             cseq: 0,
         };
         let state = if is_final { DialogState::Confirmed } else { DialogState::Early };
@@ -336,7 +338,7 @@ impl Endpoint {
         let party = |target: Box<[u8]>, cseq| {
             let from = response.first(Name::From)?;
             let value = response.value(from).into();
-            Some(Party { value, target, routes: RouteSet::default(), hop: call.flow.reply(), cseq })
+            Some(Party { value, target, routes: RouteSet::default(), hop: call.flow.reply(), resolved: None, cseq })
         };
         match self.server_txs.get(upstream).and_then(|server| server.request.as_ref()) {
             Some(invite) => {

@@ -41,6 +41,8 @@ pub struct Party {
     pub routes: RouteSet,
     /// Where its last message came from.
     pub hop: Hop,
+    /// The address that a name in its Contact or route was found to have.
+    pub resolved: Option<IpAddr>,
     /// Highest CSeq number that it has used.
     pub cseq: u32,
 }
@@ -65,6 +67,7 @@ impl Party {
                 .is_some_and(|to| matches!(to.host, Host::Address(ip) if ip.to_canonical() == address))
         };
         self.hop.remote.ip().to_canonical() == address
+            || self.resolved.is_some_and(|resolved| resolved.to_canonical() == address)
             || leads_there(&self.target)
             || self.routes.iter().any(|value| leads_there(route::address(value)))
     }

@@ -44,7 +44,8 @@ impl Endpoint {
         }
         let Some(invite) = Self::own_request(&client.bytes) else { return false };
         let policy = self.policy.clone();
-        let is_ours = |value: &[u8]| route::names_us(route::address(value), &policy, hop.local);
+        let ourselves = self.ourselves(&policy, hop.local);
+        let is_ours = |value: &[u8]| ourselves.are_named_by(route::address(value));
         let upstream = RouteSet::recorded(&invite).without(is_ours);
         let (routes, _) = RouteSet::recorded(answer).split(&upstream, is_ours);
         let target = answer.elements(Name::Contact).next().map(|element| route::address(answer.bytes(element.range)));

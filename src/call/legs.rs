@@ -9,6 +9,7 @@ use crate::event::{CallState, EventKind};
 use crate::flow::{Flow, Hop, Side, Transport};
 use crate::outcome::{CodeSource, EndCause, q850};
 use crate::policy::{Policy, ServerId, Target};
+use crate::proxy::route::Ourselves;
 use crate::proxy::{forward, route};
 use crate::sip::{Message, Method, Name, Uri, seconds};
 use crate::stats::{AttemptResult, Race};
@@ -38,10 +39,10 @@ impl Endpoint {
         let Some(tx) = self.server_txs.get(upstream) else { return false };
         let (key, flow) = (tx.key, tx.flow);
         let Some(invite) = tx.request.clone() else { return false };
-        let own_routes = route::own_routes(&invite, &policy, flow.local);
+        let own_routes = self.ourselves(&policy, flow.local).own_routes(&invite);
         let loop_hash = self.loop_hash_of(&invite, side.opposite(), own_routes);
         let branch = self.keys.branch(key, u32::from(attempt), loop_hash);
-        let uri = rewritten_uri(&invite, &policy, &flow, &target);
+        let uri = rewritten_uri(&invite, self.ourselves(&policy, flow.local), &target);
         let outgoing =
             Outgoing { branch: &branch, uri: uri.as_deref(), own_routes, records: true, stamp: None, to: side };
         let (hop, bytes, fallback) = self.outgoing(&invite, &flow, target.hop, &policy, outgoing);
@@ -456,8 +457,8 @@ fn target_of(own: &Policy, server: ServerId) -> Option<(&Target, std::sync::Arc<
 
 /// The Request-URI that a server gets where the caller's named us: host and port become the server's,
 /// a `transport` parameter follows the hop, everything else stays.
-pub(crate) fn rewritten_uri(message: &Message, policy: &Policy, flow: &Flow, target: &Target) -> Option<Vec<u8>> {
-    if !route::names_us(message.uri(), policy, flow.local) {
+pub(crate) fn rewritten_uri(message: &Message, ourselves: Ourselves<'_>, target: &Target) -> Option<Vec<u8>> {
+    if !ourselves.are_named_by(message.uri()) {
         return None;
     }
     let uri = Uri::parse(message.uri())?;

@@ -104,7 +104,7 @@ impl Endpoint {
 
     fn on_new_request(&mut self, flow: Flow, side: Side, key: Key, message: Message) {
         let message = self.unroute_strictly(message, flow.local);
-        let own_routes = route::own_routes(&message, &self.policy, flow.local);
+        let own_routes = self.ourselves(&self.policy, flow.local).own_routes(&message);
         let routed = routes_behind(&message, own_routes);
         let loop_hash = self.keys.loop_hash(&message, side, &routed);
         // Inside a dialog whose callee gave no tag there is none either.
@@ -179,7 +179,7 @@ impl Endpoint {
 
     /// Undoes what a strict router did (RFC 3261 §16.4): the last Route becomes the Request-URI.
     fn unroute_strictly(&mut self, message: Message, local: SocketAddr) -> Message {
-        if !route::is_strictly_routed(&message, &self.policy, local) {
+        if !self.ourselves(&self.policy, local).are_strictly_routed(&message) {
             return message;
         }
         let (Some(last), Start::Request { uri, .. }) = (message.elements(Name::Route).last(), message.start()) else {
@@ -195,7 +195,7 @@ impl Endpoint {
 
     fn is_for_us(&self, message: &Message, local: SocketAddr) -> bool {
         let names_nobody = crate::sip::Uri::parse(message.uri()).is_some_and(|uri| uri.user.is_none());
-        let is_for_us = names_nobody && route::names_us(message.uri(), &self.policy, local);
+        let is_for_us = names_nobody && self.ourselves(&self.policy, local).are_named_by(message.uri());
         is_for_us || forward::max_forwards(message) == Some(0)
     }
 

@@ -21,12 +21,14 @@ use std::time::Duration;
 use bytes::{Bytes, BytesMut};
 use foldhash::fast::FixedState;
 use hashbrown::HashMap;
+use smallvec::SmallVec;
 
 use crate::arena::{Arena, Handle};
 use crate::call::{CallTable, CallTimer, Redirects};
 use crate::event::{CallState, Event};
 use crate::flow::{Direction, Flow, Hop, Side};
 use crate::policy::{Policy, ServerId};
+use crate::proxy::route::Ourselves;
 use crate::proxy::{Pending, ServerHealth};
 use crate::sip::{Edits, Message, Rejected};
 use crate::stats::Stats;
@@ -168,6 +170,8 @@ pub struct Endpoint {
     pub(crate) health: HashMap<ServerId, ServerHealth, FixedState>,
     /// Next hops that took no TCP connection for a large request, and until when that is remembered.
     pub(crate) udp_only: HashMap<SocketAddr, Mono, FixedState>,
+    /// Addresses at which messages have come to wildcard listeners: they are ours.
+    pub(crate) seen: SmallVec<[IpAddr; 4]>,
     pub(crate) stats: Stats,
     pub(crate) is_draining: bool,
     /// Makes each call's uid its own.
@@ -179,6 +183,9 @@ pub struct Endpoint {
     pub(crate) edits: Edits,
     outputs: VecDeque<Output>,
 }
+
+/// Addresses of our own that are remembered: a machine has fewer.
+const MOST_SEEN: usize = 64;
 
 /// What a timer of the wheel is for.
 #[derive(Clone, Copy, Debug)]
@@ -216,6 +223,7 @@ impl Endpoint {
             loose: Arena::default(),
             health: HashMap::default(),
             udp_only: HashMap::default(),
+            seen: SmallVec::new(),
             stats: Stats::default(),
             is_draining: false,
             serial: 0,
@@ -232,6 +240,9 @@ impl Endpoint {
     /// Takes one input. Follow it, or a batch of them, with [`Endpoint::poll_output`].
     pub fn handle(&mut self, now: Now, input: Input) {
         self.advance(now);
+        if let Input::Message { flow, .. } = &input {
+            self.see(flow.local.ip().to_canonical());
+        }
         match input {
             Input::Message { flow, message } if message.is_request() => self.on_request(flow, message),
             Input::Message { flow, message } => self.on_response(flow, message),
@@ -259,6 +270,17 @@ impl Endpoint {
 
     pub fn policy(&self) -> &Arc<Policy> {
         &self.policy
+    }
+
+    /// The sidecar as a message at `local` may name it.
+    pub(crate) fn ourselves<'a>(&'a self, policy: &'a Policy, local: SocketAddr) -> Ourselves<'a> {
+        Ourselves { policy, local, seen: &self.seen }
+    }
+
+    fn see(&mut self, address: IpAddr) {
+        if !self.seen.contains(&address) && self.seen.len() < MOST_SEEN {
+            self.seen.push(address);
+        }
     }
 
     /// Fires whatever was due by `now`.

@@ -84,7 +84,7 @@ impl Endpoint {
             self.stats.on_rejected(Refused::NoTarget.label());
             return self.reply(at.tx, Reply { code: 404, ..Reply::default() });
         };
-        let uri = rewritten_uri(&message, &policy, &at.flow, target);
+        let uri = rewritten_uri(&message, self.ourselves(&policy, at.flow.local), target);
         let relayed = Relayed { uri, hop: target.hop, ..Relayed::new(at, own_routes) };
         self.relay(relayed, message);
     }
@@ -101,7 +101,7 @@ impl Endpoint {
         if forward::max_forwards(&message) == Some(0) {
             return self.stats.on_rejected(Refused::TooManyHops.label());
         }
-        let own_routes = route::own_routes(&message, &self.policy, flow.local);
+        let own_routes = self.ourselves(&self.policy, flow.local).own_routes(&message);
         let loop_hash = self.loop_hash_of(&message, side, own_routes);
         let dialog = self.dialog_of(&message);
         if let Some((call, dialog)) = dialog {
@@ -125,6 +125,9 @@ impl Endpoint {
                 relayed.hop.remote = SocketAddr::new(*address, pending.port);
                 if relayed.hop.local.is_ipv4() != address.is_ipv4() {
                     relayed.hop.local = self.local_for(transport, *address).unwrap_or(relayed.hop.local);
+                }
+                if let Some((call, dialog)) = relayed.dialog {
+                    self.name_party(call, dialog, relayed.side.opposite(), *address);
                 }
                 self.relay(pending.relayed, pending.message);
             }
@@ -288,7 +291,7 @@ impl Endpoint {
                 }
                 route::address(next).to_vec()
             }
-            _ if route::names_us(message.uri(), &self.policy, local) => {
+            _ if self.ourselves(&self.policy, local).are_named_by(message.uri()) => {
                 // A peer that keeps no route set sends to where it sent the INVITE.
                 let target = last.as_ref().map(|(_, target)| target.clone()).filter(|target| !target.is_empty());
                 relayed.uri = Some(target.ok_or(481u16)?);
@@ -335,6 +338,15 @@ impl Endpoint {
         self.wheel.insert(self.now.mono + RESOLVE_PATIENCE, Deadline::Pending(pending));
         self.push(Output::Resolve { query: QueryId(pending.to_bits()), name });
         Ok(())
+    }
+
+    /// A name in a party's Contact or route has this address: requests may come from there.
+    fn name_party(&mut self, call: Handle, dialog: u8, side: Side, address: IpAddr) {
+        let Some(call) = self.calls.get_mut(call) else { return };
+        let caller = call.caller_side();
+        if let Some(dialog) = call.dialog_mut(dialog) {
+            dialog.party_mut(side, caller).resolved = Some(address);
+        }
     }
 
     fn fail_pending(&mut self, pending: &Pending) {

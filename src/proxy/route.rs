@@ -92,38 +92,52 @@ pub fn destination(uri: &[u8]) -> Option<Destination> {
     Some(Destination { host, port: uri.port.unwrap_or(DEFAULT_PORT), transport })
 }
 
-/// Whether a URI names the sidecar: an address that it listens on or is reached by, or one it advertises.
-/// `local` is the address on which the message at hand came.
-pub fn names_us(uri: &[u8], policy: &Policy, local: SocketAddr) -> bool {
-    let Some(uri) = Uri::parse(uri) else { return false };
-    let port = uri.port.unwrap_or(DEFAULT_PORT);
-    let is_our_port = || policy.listeners.iter().any(|listener| listener.bound.port() == port);
-    match host_ip(uri.host()).map(|address| address.to_canonical()) {
-        Some(address) => {
-            (local.ip().to_canonical() == address && local.port() == port)
-                || policy.listeners.iter().any(|listener| {
-                    listener.bound.port() == port
-                        && (listener.address.ip() == address || listener.bound.ip().to_canonical() == address)
-                })
-                || is_our_port() && is_advertised(uri.host(), policy)
+/// What the sidecar is known by, to tell whether a URI names it.
+#[derive(Clone, Copy, Debug)]
+pub struct Ourselves<'a> {
+    pub policy: &'a Policy,
+    /// Where the message at hand came, or leaves from.
+    pub local: SocketAddr,
+    /// Addresses at which messages have come to wildcard listeners.
+    pub seen: &'a [IpAddr],
+}
+
+impl Ourselves<'_> {
+    /// Whether a URI names an address that we listen on or are reached by, or one that we advertise.
+    pub fn are_named_by(&self, uri: &[u8]) -> bool {
+        let Some(uri) = Uri::parse(uri) else { return false };
+        let port = uri.port.unwrap_or(DEFAULT_PORT);
+        let listeners = || self.policy.listeners.iter().filter(|listener| listener.bound.port() == port);
+        if listeners().next().is_none() && self.local.port() != port {
+            return false;
         }
-        None => is_our_port() && is_advertised(uri.host(), policy),
+        let is_address = host_ip(uri.host()).is_some_and(|address| {
+            let address = address.to_canonical();
+            let towards_peers = || {
+                let servers = self.policy.servers.iter().map(|server| &server.target);
+                servers.chain(&self.policy.dialer.target).any(|target| target.hop.local.ip().to_canonical() == address)
+            };
+            self.local.ip().to_canonical() == address
+                || listeners()
+                    .any(|listener| listener.address.ip() == address || listener.bound.ip().to_canonical() == address)
+                || self.seen.contains(&address)
+                || towards_peers()
+        });
+        is_address || is_advertised(uri.host(), self.policy)
     }
-}
 
-/// How many Route values at the top are ours.
-pub fn own_routes(message: &Message, policy: &Policy, local: SocketAddr) -> usize {
-    message
-        .elements(Name::Route)
-        .take_while(|element| names_us(address(message.bytes(element.range.clone())), policy, local))
-        .count()
-}
+    /// How many Route values at the top are ours.
+    pub fn own_routes(&self, message: &Message) -> usize {
+        let values = message.elements(Name::Route);
+        values.take_while(|element| self.are_named_by(address(message.bytes(element.range.clone())))).count()
+    }
 
-/// Whether a strict router put our Record-Route URI into the Request-URI (§16.4).
-pub fn is_strictly_routed(message: &Message, policy: &Policy, local: SocketAddr) -> bool {
-    message.first(Name::Route).is_some()
-        && Uri::parse(message.uri()).is_some_and(|uri| uri.user.is_none() && uri.params().value(b"lr").is_some())
-        && names_us(message.uri(), policy, local)
+    /// Whether a strict router put our Record-Route URI into the Request-URI (§16.4).
+    pub fn are_strictly_routed(&self, message: &Message) -> bool {
+        message.first(Name::Route).is_some()
+            && Uri::parse(message.uri()).is_some_and(|uri| uri.user.is_none() && uri.params().value(b"lr").is_some())
+            && self.are_named_by(message.uri())
+    }
 }
 
 /// Our Record-Route value for messages that are seen at `sent_by` (RFC 5658 §4.1 where there are two).
