@@ -20,6 +20,8 @@ const MOST_DIALOGS: usize = 64;
 const MOST_EARLY_DIALOGS: usize = 16;
 /// Longest time beyond 64·T1 for which a server may still end a call without ACK itself.
 const ACK_PATIENCE: Duration = Duration::from_secs(4);
+/// The same where T1 is short: 8·T1, but not less than this.
+const LEAST_ACK_PATIENCE: Duration = Duration::from_secs(2);
 
 impl Endpoint {
     /// The first 2xx.
@@ -220,8 +222,8 @@ impl Endpoint {
         let found = self.calls.by_dialog(key).filter(|(owner, _)| *owner == handle);
         if let Some((_, dialog)) = found {
             let t1 = self.calls.get(handle).map(|call| call.timeouts().t1).unwrap_or_default();
-            // Where T1 is short, so is the patience beyond 64·T1.
-            self.set_call_timer(handle, CallTimer::Ack(dialog), t1 * 64 + ACK_PATIENCE.min(t1 * 8));
+            let patience = ACK_PATIENCE.min((t1 * 8).max(LEAST_ACK_PATIENCE));
+            self.set_call_timer(handle, CallTimer::Ack(dialog), t1 * 64 + patience);
             self.start_session_timer(handle, dialog, &message);
         }
         self.forward_2xx(tx, upstream, message);
