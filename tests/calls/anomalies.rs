@@ -1,0 +1,70 @@
+//! What was odd on the wire.
+
+use crate::support::{DIALER, PBX_A, World, ms, ok, policy};
+
+fn anomalies(world: &mut World) -> Vec<&'static str> {
+    world.ended().anomalies.iter().map(|anomaly| anomaly.label()).collect()
+}
+
+#[test]
+fn more_than_three_retransmissions_of_one_message() {
+    for (repeats, odd) in [(3, false), (4, true)] {
+        let mut world = World::new(policy());
+        let mut uac = world.uac();
+        let invite = uac.invite();
+        let (uac, uas) = world.place(&uac, invite.clone(), PBX_A);
+        for _ in 0..repeats {
+            world.send(DIALER, &invite);
+        }
+        world.take_all(DIALER);
+        world.fail(&uac, &uas, uas.reply(486));
+        assert_eq!(anomalies(&mut world), vec!["retransmissions"; usize::from(odd)], "{repeats}");
+        world.settle();
+    }
+}
+
+#[test]
+fn more_than_three_retransmissions_of_the_answer() {
+    let mut world = World::new(policy());
+    let (mut uac, uas) = world.ringing();
+    for _ in 0..5 {
+        world.send(PBX_A, uas.reply(200));
+        uac.learn(&world.take(DIALER, "200"));
+    }
+    let ack = uac.ack();
+    world.send(DIALER, ack);
+    world.take(PBX_A, "ACK");
+    world.hang_up(DIALER, PBX_A, uac.bye());
+    assert_eq!(anomalies(&mut world), ["retransmissions"]);
+    world.settle();
+}
+
+#[test]
+fn a_cseq_that_does_not_grow() {
+    let mut world = World::new(policy());
+    let (mut uac, _) = world.answered();
+    uac.cseq -= 1;
+    world.send(DIALER, uac.request("INFO"));
+    let info = world.take(PBX_A, "INFO");
+    world.send(PBX_A, ok(&info));
+    world.take(DIALER, "200");
+    world.hang_up(DIALER, PBX_A, uac.bye());
+    assert_eq!(anomalies(&mut world), ["cseq_out_of_order"]);
+    world.settle();
+}
+
+#[test]
+fn an_ordinary_call_has_none() {
+    let mut world = World::new(policy());
+    let (mut uac, mut uas) = world.answered();
+    for _ in 0..3 {
+        world.send(PBX_A, uas.request("OPTIONS"));
+        let options = world.take(DIALER, "OPTIONS");
+        world.send(DIALER, ok(&options));
+        world.take(PBX_A, "200");
+        world.advance(ms(100));
+    }
+    world.hang_up(DIALER, PBX_A, uac.bye());
+    assert_eq!(anomalies(&mut world), [""; 0]);
+    world.settle();
+}

@@ -1,0 +1,30 @@
+//! Behaviours by theme.
+
+mod ack;
+mod anomalies;
+mod basics;
+mod broken;
+mod bye;
+mod cancel;
+mod challenge;
+mod dispositions;
+mod early;
+mod failover;
+mod final_responses;
+mod forks;
+mod hang_up;
+mod identity;
+mod in_dialog;
+mod limits;
+mod loops;
+mod no_answer;
+mod out_of_dialog;
+mod routing;
+mod rules;
+mod session;
+mod shutdown;
+mod sides;
+mod stamps;
+mod timers;
+mod transport;
+mod voicemail;
