@@ -9,6 +9,7 @@ use crate::event::CallView;
 use crate::outcome::EndCause;
 use crate::stats::{DropResult, Gauges, Sample};
 use crate::time::Now;
+use crate::transaction::server::State;
 
 impl Endpoint {
     /// Ends a call: CANCEL before the answer, BYE to both sides after it.
@@ -62,6 +63,11 @@ impl Endpoint {
     /// Transactions, timers and whatever else is kept beside the open calls: zero when all is quiet.
     pub fn pending_work(&self) -> usize {
         self.server_txs.len() + self.client_txs.len() + self.wheel.len() + self.pending.len() + self.loose.len()
+    }
+
+    /// Whether a final response to an INVITE waits for its ACK, and may have to be sent again.
+    pub fn awaits_ack(&self) -> bool {
+        self.server_txs.iter().any(|(_, server)| server.is_invite && server.state == State::Completed)
     }
 
     pub fn is_draining(&self) -> bool {

@@ -94,6 +94,8 @@ struct Ending {
     is_wanted: bool,
     /// Not later than this.
     by: Option<Instant>,
+    /// After the last call, how long its last responses may take to arrive.
+    settle_by: Option<Instant>,
     is_forced: bool,
 }
 
@@ -208,7 +210,10 @@ impl Driver {
 
     async fn wait(&mut self, signals: &mut Signals) -> Wake {
         let deadline = self.deadline.map(|deadline| self.clock.instant(deadline));
-        let deadline = [deadline, self.ending.by].into_iter().flatten().min();
+        // Connections say nothing when they have written all.
+        let last_words =
+            (self.ending.is_wanted && self.endpoint.active_calls() == 0).then(|| Instant::now() + LAST_LOOK);
+        let deadline = [deadline, self.ending.by, last_words].into_iter().flatten().min();
         let udp = &mut self.udp;
         let any_udp = poll_fn(|cx| {
             let mut is_ready = false;
@@ -423,7 +428,8 @@ impl Driver {
             return;
         }
         tracing::warn!(calls = self.endpoint.active_calls(), "open calls are given up");
-        self.ending = Ending { is_wanted: true, by: Some(Instant::now() + LAST_WORDS), is_forced: true };
+        self.ending =
+            Ending { is_wanted: true, by: Some(Instant::now() + LAST_WORDS), is_forced: true, settle_by: None };
         self.readiness.set_draining();
         self.handle(Input::Stop);
     }
@@ -435,10 +441,19 @@ impl Driver {
             self.drain_outputs();
             return false;
         }
-        self.ending.is_wanted && (is_late || (!self.ending.is_forced && self.endpoint.active_calls() == 0))
+        if !self.ending.is_wanted || self.ending.is_forced || self.endpoint.active_calls() > 0 {
+            return self.ending.is_wanted && is_late;
+        }
+        let patience = *self.ending.settle_by.get_or_insert_with(|| Instant::now() + SETTLE_TIMEOUT);
+        let is_settled = !self.endpoint.awaits_ack() && self.connections.is_idle();
+        is_settled || Instant::now() >= patience
     }
 }
 
+/// After the last call of a drain, for its final response to be acknowledged (64·T1 at most) and written.
+const SETTLE_TIMEOUT: Duration = Duration::from_secs(35);
+/// At the end, between looks at whether everything is written.
+const LAST_LOOK: Duration = Duration::from_millis(10);
 /// After a forced end, for what connections have still to write.
 const LAST_WORDS: Duration = Duration::from_millis(200);
 

@@ -191,6 +191,11 @@ impl Connections {
         }
     }
 
+    /// Whether anything waits to be written, or for a connection to open.
+    pub fn is_idle(&self) -> bool {
+        self.opening.is_empty() && self.by_id.values().all(|connection| connection.unsent.get() == 0)
+    }
+
     pub fn on_closed(&mut self, id: ConnectionId) {
         let Some(connection) = self.by_id.remove(&id) else { return };
         connection.reader.abort();
