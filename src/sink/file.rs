@@ -4,7 +4,7 @@
 //! the rest follows when there is room.
 
 use std::fs::{File, OpenOptions};
-use std::io::{self, Write};
+use std::io::{self, Read, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -115,14 +115,40 @@ impl FileSink {
     }
 }
 
+/// Opens for appending. A line that a crash tore is ended, so that it spoils only itself.
 fn append_to(path: &Path) -> io::Result<File> {
-    OpenOptions::new().create(true).append(true).open(path)
+    let mut file = OpenOptions::new().create(true).append(true).open(path)?;
+    if is_torn(path).unwrap_or(false) {
+        file.write_all(b"\n")?;
+    }
+    Ok(file)
+}
+
+fn is_torn(path: &Path) -> io::Result<bool> {
+    let mut file = File::open(path)?;
+    if !file.metadata()?.is_file() || file.seek(SeekFrom::End(0))? == 0 {
+        return Ok(false);
+    }
+    file.seek(SeekFrom::End(-1))?;
+    let mut last = [0];
+    file.read_exact(&mut last)?;
+    Ok(last != *b"\n")
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::event::EventKind;
+
+    #[test]
+    fn a_torn_line_spoils_only_itself() {
+        let path = std::env::temp_dir().join(format!("sipstamp-torn-line-{}", std::process::id()));
+        std::fs::write(&path, "{\"half\":").unwrap();
+        FileSink::open(&path).unwrap().file.write_all(b"{}\n").unwrap();
+        FileSink::open(&path).unwrap();
+        assert_eq!(std::fs::read_to_string(&path).unwrap(), "{\"half\":\n{}\n");
+        std::fs::remove_file(&path).unwrap();
+    }
 
     #[test]
     fn lines_go_to_the_file_and_after_a_rotation_to_the_one_that_has_its_name() {
