@@ -23,6 +23,7 @@ pub mod sink;
 pub mod sip;
 pub mod stats;
 pub mod telemetry;
+pub mod text;
 pub mod time;
 pub mod transaction;
 pub mod transport;

@@ -9,9 +9,10 @@ use crate::arena::Handle;
 use crate::endpoint::{Endpoint, RETRY_SOON, Reply, Request, reason_fields};
 use crate::flow::{Hop, Side};
 use crate::outcome::{Anomaly, CodeSource, EndCause, final_stamp};
-use crate::proxy::make;
+use crate::proxy::{make, route};
 use crate::sip::{Message, Method};
 use crate::stats::AttemptResult;
+use crate::transaction::Branch;
 use crate::transaction::client::{Cancel, User};
 
 /// Q.850 causes on final responses that we make.
@@ -289,7 +290,7 @@ impl Endpoint {
         let hop = self.hop_of_party(to.routes.first(), &to.target, to.hop);
         let own = self.keys.dialog(&ended.to_tag, side.label().as_bytes(), &call.identity.call_id);
         let branch = self.keys.branch(own, u32::from(dialog), 0);
-        let via = super::late::via_line(&policy, side, &hop, &branch);
+        let via = route::via_line(&policy, side, &hop, &branch);
         let stamp = String::from_utf8_lossy(&stamp);
         let bytes = make::in_dialog(Method::Bye, party, &via, &stamp, &mut self.out);
         let bye = self.start_bye(branch, hop, side, bytes, User::Bye { call: handle });
@@ -297,7 +298,7 @@ impl Endpoint {
     }
 
     /// A BYE of ours, and the transaction that waits for its answer.
-    pub(super) fn start_bye(&mut self, branch: String, hop: Hop, side: Side, bytes: Bytes, user: User) -> Handle {
+    pub(super) fn start_bye(&mut self, branch: Branch, hop: Hop, side: Side, bytes: Bytes, user: User) -> Handle {
         let (method, method_text) = (Method::Bye, Bytes::from_static(b"BYE"));
         let request = Request { branch, method, method_text, hop, side, bytes, fallback: None, user };
         let policy = self.policy.clone();

@@ -7,7 +7,6 @@ use crate::arena::Handle;
 use crate::endpoint::{Endpoint, Transmit};
 use crate::flow::{Hop, Side};
 use crate::outcome::Anomaly;
-use crate::policy::Policy;
 use crate::proxy::make;
 use crate::proxy::route::{self, Host, RouteSet};
 use crate::sip::{Message, Method, Name};
@@ -64,7 +63,7 @@ impl Endpoint {
         let own = self.keys.dialog(invite.call_id(), answer.to_tag().unwrap_or_default(), b"late");
         let via = |keys: &crate::transaction::Keyring, attempt| {
             let branch = keys.branch(own, attempt, 0);
-            (via_line(&policy, side, &hop, &branch), branch)
+            (route::via_line(&policy, side, &hop, &branch), branch)
         };
         let (ack_via, _) = via(&self.keys, 0);
         let ack = make::in_dialog(Method::Ack, party(number), &ack_via, "", &mut self.out);
@@ -102,10 +101,4 @@ impl Endpoint {
         self.stats.on_request(Method::Ack, side, Way::Sent);
         self.transmit(Transmit { hop, bytes, side, owner: None, connect_timeout: None });
     }
-}
-
-/// Our Via line on a request that we make ourselves.
-pub(super) fn via_line(policy: &Policy, side: Side, hop: &Hop, branch: &str) -> String {
-    let host = super::legs::sent_by(policy, side, hop.local);
-    format!("Via: SIP/2.0/{} {host};branch={branch}\r\n", hop.transport.via_name())
 }

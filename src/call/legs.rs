@@ -13,6 +13,8 @@ use crate::proxy::route::Ourselves;
 use crate::proxy::{forward, route};
 use crate::sip::{Message, Method, Name, Uri, seconds};
 use crate::stats::{AttemptResult, Race};
+use crate::text::Line;
+use crate::transaction::Branch;
 use crate::transaction::client::{self, Fallback};
 
 /// Reason lines of a CANCEL that we send because nobody answered.
@@ -366,7 +368,7 @@ impl Endpoint {
 /// How a request leaves, as far as its sender decides.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Outgoing<'a> {
-    pub branch: &'a str,
+    pub branch: &'a Branch,
     pub uri: Option<&'a [u8]>,
     pub own_routes: usize,
     /// Whether it begins a dialog.
@@ -399,16 +401,12 @@ impl Endpoint {
     }
 
     fn write_request(&mut self, message: &Message, flow: &Flow, hop: Hop, policy: &Policy, how: Outgoing<'_>) -> Bytes {
-        let to = sent_by(policy, how.to, hop.local);
-        let via = format!("Via: SIP/2.0/{} {to};branch={}\r\n", hop.transport.via_name(), how.branch);
-        let mut record_route = String::new();
-        if how.records {
-            let from = sent_by(policy, how.to.opposite(), flow.local);
-            record_route = route::record_route(&to, hop.transport);
-            if (hop.transport, &to) != (flow.transport, &from) {
-                record_route.push_str(&route::record_route(&from, flow.transport));
-            }
-        }
+        let via = route::via_line(policy, how.to, &hop, how.branch);
+        let seen_from = (how.to.opposite(), flow.transport, flow.local);
+        let record_route = match how.records {
+            true => route::record_route_lines(policy, seen_from, (how.to, hop.transport, hop.local)),
+            false => Line::new(),
+        };
         let mut strip = policy.stamp.headers.iter().map(|name| &**name).collect::<smallvec::SmallVec<[&str; 4]>>();
         if how.to == Side::Telephony {
             strip.extend(policy.timeouts.no_answer_header.as_deref());
@@ -430,14 +428,6 @@ impl Endpoint {
     pub(crate) fn loop_hash_of(&self, message: &Message, side: Side, own_routes: usize) -> u64 {
         let routed = crate::endpoint::routes_behind(message, own_routes);
         self.keys.loop_hash(message, side, &routed)
-    }
-}
-
-/// Host and port that a side's peers know us by at `local`.
-pub(crate) fn sent_by(policy: &Policy, side: Side, local: std::net::SocketAddr) -> String {
-    match policy.advertise.get(side.index()).and_then(Option::as_deref) {
-        Some(host) => format!("{host}:{}", local.port()),
-        None => std::net::SocketAddr::new(local.ip().to_canonical(), local.port()).to_string(),
     }
 }
 

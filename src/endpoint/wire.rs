@@ -14,7 +14,7 @@ use crate::sip::{Limits, Message, Method};
 use crate::stats::{RetransmitKind, Way};
 use crate::transaction::client::{self, Cancel, ClientTx, Fallback, OnResponse};
 use crate::transaction::server::{self, OnAck, OnRepeat, ServerTx};
-use crate::transaction::{Key, MAGIC_COOKIE};
+use crate::transaction::{Branch, Key, MAGIC_COOKIE};
 
 /// Above this a request goes by TCP where the next hop takes it (RFC 3261 §18.1.1).
 pub const LARGE_REQUEST: usize = 1300;
@@ -39,7 +39,7 @@ pub(crate) struct Reply<'a> {
 /// A request to start a client transaction with.
 #[derive(Debug)]
 pub(crate) struct Request {
-    pub branch: String,
+    pub branch: Branch,
     pub method: Method,
     /// The method as it stands on the wire.
     pub method_text: Bytes,
@@ -436,7 +436,7 @@ impl Endpoint {
         let (hop, side, wait) = (client.hop, client.side, client.timeouts[0] * 64);
         let branch = invite.via().branch.clone().map(|range| invite.bytes(range)).unwrap_or_default();
         let request = Request {
-            branch: String::from_utf8_lossy(branch).into_owned(),
+            branch: Branch::of(branch),
             method: Method::Cancel,
             method_text: Bytes::from_static(b"CANCEL"),
             hop,

@@ -5,6 +5,7 @@ use bytes::{Bytes, BytesMut};
 use super::make;
 use crate::flow::{Flow, Transport};
 use crate::sip::{Edits, Message, Name};
+use crate::text::{Line, Put};
 
 /// Max-Forwards of a request that bears none (§16.6 step 3).
 pub const MAX_FORWARDS: u32 = 70;
@@ -14,9 +15,9 @@ pub const MAX_FORWARDS: u32 = 70;
 pub struct RequestChange<'a> {
     pub flow: &'a Flow,
     /// Our whole Via line.
-    pub via: &'a str,
+    pub via: &'a [u8],
     /// Whole Record-Route lines, or nothing.
-    pub record_route: &'a str,
+    pub record_route: &'a [u8],
     /// What the Request-URI becomes.
     pub uri: Option<&'a [u8]>,
     /// Route values at the top that are ours.
@@ -51,21 +52,23 @@ pub fn request(message: &Message, change: &RequestChange<'_>, edits: &mut Edits,
         edits.replace(range.clone(), uri);
     }
     let top = message.first(Name::Via).map_or(message.head_start(), |via| via.start as usize);
-    edits.insert(top, change.via.as_bytes());
+    edits.insert(top, change.via);
     if !change.record_route.is_empty() {
         let at = message.first(Name::RecordRoute).map_or(top, |field| field.start as usize);
-        edits.insert(at, change.record_route.as_bytes());
+        edits.insert(at, change.record_route);
     }
     match message.first(Name::MaxForwards) {
         Some(field) => {
             let left = max_forwards(message).unwrap_or(MAX_FORWARDS).saturating_sub(1);
             let value = field.value_start as usize..field.value_end as usize;
-            edits.replace(value, left.to_string().as_bytes());
+            let mut text = Line::<12>::new();
+            text.put_number(left.into());
+            edits.replace(value, &text);
         }
         None => edits.insert(top, format!("Max-Forwards: {MAX_FORWARDS}\r\n").as_bytes()),
     }
     for (range, text) in make::via_marks(message.raw(), message.via(), change.flow).into_iter().flatten() {
-        edits.replace(range, text.as_bytes());
+        edits.replace(range, &text);
     }
     if change.own_routes > 0 {
         edits.remove_first_elements(message, Name::Route, change.own_routes);

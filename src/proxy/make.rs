@@ -10,6 +10,7 @@ use bytes::{BufMut, Bytes, BytesMut};
 use super::route::{self, RouteSet};
 use crate::flow::Flow;
 use crate::sip::{Answerable, Message, Method, Name, Via};
+use crate::text::{Line, Put};
 
 /// A response to make.
 #[derive(Clone, Copy, Debug)]
@@ -124,14 +125,15 @@ pub struct Party<'a> {
 }
 
 /// A request inside a dialog. `via` is our whole Via line, `extra` whole header lines.
-pub fn in_dialog(method: Method, party: Party<'_>, via: &str, extra: &str, out: &mut BytesMut) -> Bytes {
+pub fn in_dialog(method: Method, party: Party<'_>, via: &[u8], extra: &str, out: &mut BytesMut) -> Bytes {
     let routes = party.routes.iter().collect::<Vec<_>>();
     // A first route without `lr` is a strict router (§12.2.1.1): it takes the Request-URI's place.
     let strict = routes.first().filter(|first| !route::is_loose(first)).map(|first| route::address(first));
     out.put_slice(method.label().as_bytes());
     out.put_u8(b' ');
     out.put_slice(strict.unwrap_or(party.target));
-    put(out, format_args!(" SIP/2.0\r\n{via}"));
+    out.put_slice(b" SIP/2.0\r\n");
+    out.put_slice(via);
     for value in routes.iter().skip(usize::from(strict.is_some())) {
         put_field(out, "Route", value);
     }
@@ -150,36 +152,51 @@ pub fn in_dialog(method: Method, party: Party<'_>, via: &str, extra: &str, out: 
 
 /// `received` and `rport` as RFC 3261 §18.2.1 and RFC 3581 §4 want them on the topmost Via: ranges of
 /// the original and what stands there instead.
-pub fn via_marks(raw: &[u8], via: &Via, flow: &Flow) -> [Option<(std::ops::Range<usize>, String)>; 2] {
+pub fn via_marks(raw: &[u8], via: &Via, flow: &Flow) -> [Option<(std::ops::Range<usize>, Line<64>)>; 2] {
     let source = flow.remote.ip().to_canonical();
+    let mut address = Line::<48>::new();
+    address.put_address(source);
     let host = raw.get(via.host.clone()).unwrap_or_default();
-    let wants_port = via.rport.as_ref();
-    let differs = crate::sip::host_ip(host).is_none_or(|host| host.to_canonical() != source);
+    // Most hosts are the source as it is spelt here; the others need reading.
+    let differs =
+        || host != address.as_slice() && crate::sip::host_ip(host).is_none_or(|host| host.to_canonical() != source);
+    let mark = |name: &[u8], value: &[u8]| {
+        let mut text = Line::from_slice(name);
+        text.put(value);
+        text
+    };
+    let port = via.rport.as_ref().map(|(range, _)| {
+        let mut port = Line::<8>::new();
+        port.put_number(flow.remote.port().into());
+        (range.clone(), mark(b";rport=", &port))
+    });
     let end = via.element.range.end;
-    let port = wants_port.map(|(range, _)| (range.clone(), format!(";rport={}", flow.remote.port())));
     let received = match &via.received {
-        Some(range) => Some((range.clone(), format!(";received={source}"))),
-        None if differs || wants_port.is_some() => Some((end..end, format!(";received={source}"))),
+        Some(range) => Some((range.clone(), mark(b";received=", &address))),
+        None if port.is_some() || differs() => Some((end..end, mark(b";received=", &address))),
         None => None,
     };
     [port, received]
 }
 
 fn put_via(out: &mut BytesMut, raw: &[u8], whole: std::ops::Range<usize>, via: &Via, flow: &Flow) {
-    let mut marks = via_marks(raw, via, flow).into_iter().flatten().collect::<Vec<_>>();
-    marks.sort_by_key(|(range, _)| range.start);
+    let mut marks = via_marks(raw, via, flow);
+    marks.sort_by_key(|mark| mark.as_ref().map(|(range, _)| range.start));
     let mut at = whole.start;
-    for (range, text) in marks {
+    for (range, text) in marks.into_iter().flatten() {
         out.put_slice(raw.get(at..range.start).unwrap_or_default());
-        out.put_slice(text.as_bytes());
+        out.put_slice(&text);
         at = range.end;
     }
     out.put_slice(raw.get(at..whole.end).unwrap_or_default());
 }
 
 fn status_line(out: &mut BytesMut, made: Response<'_>) {
-    let phrase = made.phrase.unwrap_or(phrase(made.code));
-    put(out, format_args!("SIP/2.0 {} {phrase}\r\n", made.code));
+    out.put_slice(b"SIP/2.0 ");
+    out.put_number(made.code.into());
+    out.put_slice(b" ");
+    out.put_slice(made.phrase.unwrap_or(phrase(made.code)).as_bytes());
+    out.put_slice(b"\r\n");
 }
 
 /// What ACK and CANCEL have in common: Request-URI, the one Via, From, Call-ID, CSeq number and Route

@@ -2,9 +2,11 @@
 
 use std::net::{IpAddr, SocketAddr};
 
-use crate::flow::Transport;
+use crate::flow::{Hop, Side, Transport};
 use crate::policy::Policy;
 use crate::sip::{Message, Name, NameAddr, Uri, host_ip};
+use crate::text::{Line, Put};
+use crate::transaction::Branch;
 
 /// The port of a SIP URI that names none (RFC 3261 §19.1.2).
 pub const DEFAULT_PORT: u16 = 5060;
@@ -140,12 +142,56 @@ impl Ourselves<'_> {
     }
 }
 
-/// Our Record-Route value for messages that are seen at `sent_by` (RFC 5658 §4.1 where there are two).
-pub fn record_route(sent_by: &str, transport: Transport) -> String {
-    match transport {
-        Transport::Udp => format!("Record-Route: <sip:{sent_by};lr>\r\n"),
-        Transport::Tcp => format!("Record-Route: <sip:{sent_by};transport=tcp;lr>\r\n"),
+/// Writes the host and port that a side's peers know us by at `local`.
+pub fn put_sent_by(out: &mut impl Put, policy: &Policy, side: Side, local: SocketAddr) {
+    match policy.advertise.get(side.index()).and_then(Option::as_deref) {
+        Some(host) => {
+            out.put(host.as_bytes());
+            out.put(b":");
+            out.put_number(local.port().into());
+        }
+        None => out.put_host_port(SocketAddr::new(local.ip().to_canonical(), local.port())),
     }
+}
+
+/// Our Via line on a request that leaves by `hop`.
+pub fn via_line(policy: &Policy, side: Side, hop: &Hop, branch: &Branch) -> Line<128> {
+    let mut line = Line::new();
+    line.put(b"Via: SIP/2.0/");
+    line.put(hop.transport.via_name().as_bytes());
+    line.put(b" ");
+    put_sent_by(&mut line, policy, side, hop.local);
+    line.put(b";branch=");
+    line.put(branch.as_bytes());
+    line.put(b"\r\n");
+    line
+}
+
+/// Our Record-Route lines on a request that came to us at `from` and leaves from `to`: two where its sides see us
+/// differently (RFC 5658 §4.1).
+pub fn record_route_lines(
+    policy: &Policy,
+    from: (Side, Transport, SocketAddr),
+    to: (Side, Transport, SocketAddr),
+) -> Line<128> {
+    let one = |(side, transport, local): (Side, Transport, SocketAddr)| {
+        let mut line = Line::<96>::new();
+        line.put(b"Record-Route: <sip:");
+        put_sent_by(&mut line, policy, side, local);
+        if transport == Transport::Tcp {
+            line.put(b";transport=tcp");
+        }
+        line.put(b";lr>\r\n");
+        line
+    };
+    let mut lines = Line::from_slice(&one(to));
+    if (from.1, from.2) != (to.1, to.2) || policy.advertise.iter().any(Option::is_some) {
+        let inner = one(from);
+        if inner.as_slice() != lines.as_slice() {
+            lines.put(&inner);
+        }
+    }
+    lines
 }
 
 fn is_advertised(host: &[u8], policy: &Policy) -> bool {

@@ -1,11 +1,10 @@
 //! What makes two messages one transaction, and the names that the sidecar derives.
 
-use std::hash::Hasher;
-
-use siphasher::sip128::{Hasher128, SipHasher13};
+use siphasher::sip128::SipHasher13;
 
 use crate::flow::Side;
 use crate::sip::{Message, Method, Name};
+use crate::text::{Line, Put};
 
 /// Start of every branch of RFC 3261 (§8.1.1.7).
 pub const MAGIC_COOKIE: &[u8] = b"z9hG4bK";
@@ -13,6 +12,24 @@ pub const MAGIC_COOKIE: &[u8] = b"z9hG4bK";
 /// A transaction, a call or a dialog by its keyed hash.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Key(pub u128);
+
+/// Length of a branch of ours: the cookie, 128 bits of its own, 64 for loops.
+const BRANCH: usize = 7 + 32 + 16;
+
+/// A branch of ours.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Branch(Line<BRANCH>);
+
+impl Branch {
+    /// A branch that a message of ours bears.
+    pub fn of(text: &[u8]) -> Branch {
+        Branch(Line::from_slice(text))
+    }
+
+    pub fn as_bytes(&self) -> &[u8] {
+        &self.0
+    }
+}
 
 /// Hashes under the secret of this sidecar. Everything that it makes up (branches, tags, call_uids) is
 /// derived with it: the same input gives the same name, and nobody else can make one.
@@ -92,9 +109,14 @@ impl Keyring {
 
     /// Our branch for the `attempt`-th forwarding of a request, with the loop hash at its end
     /// (RFC 5393 §4.2).
-    pub fn branch(&self, upstream: Key, attempt: u32, loop_hash: u64) -> String {
+    pub fn branch(&self, upstream: Key, attempt: u32, loop_hash: u64) -> Branch {
         let own = self.hash(Purpose::Branch, &[&upstream.0.to_be_bytes(), &attempt.to_be_bytes()]);
-        format!("z9hG4bK{own:032x}{loop_hash:016x}")
+        let mut text = Line::new();
+        text.put(MAGIC_COOKIE);
+        text.put_hex((own >> 64) as u64);
+        text.put_hex(own as u64);
+        text.put_hex(loop_hash);
+        Branch(text)
     }
 
     /// What a request must have in common with itself to be a loop: RFC 5393 §4.2.1 with the side, so that
@@ -120,7 +142,9 @@ impl Keyring {
 
     /// Whether a branch is one of ours with this loop hash. Nobody else can make one.
     pub fn is_loop(branch: &[u8], loop_hash: u64) -> bool {
-        branch.len() == MAGIC_COOKIE.len() + 48 && branch.ends_with(format!("{loop_hash:016x}").as_bytes())
+        let mut end = Line::<16>::new();
+        end.put_hex(loop_hash);
+        branch.len() == BRANCH && branch.ends_with(&end)
     }
 
     /// The To tag of a response that we make.
@@ -140,13 +164,14 @@ impl Keyring {
     }
 
     fn hash(&self, purpose: Purpose, parts: &[&[u8]]) -> u128 {
-        let mut hasher = self.hasher;
-        hasher.write_u8(purpose as u8);
+        // Each part with its length, so that no two lists of parts are the same text; hashed in one go.
+        let mut text = Line::<320>::new();
+        text.push(purpose as u8);
         for part in parts {
-            hasher.write(&(part.len() as u32).to_be_bytes());
-            hasher.write(part);
+            text.put(&(part.len() as u32).to_be_bytes());
+            text.put(part);
         }
-        hasher.finish128().as_u128()
+        self.hasher.hash(&text).as_u128()
     }
 }
 

@@ -8,4 +8,4 @@ pub mod client;
 mod key;
 pub mod server;
 
-pub use key::{Key, Keyring, MAGIC_COOKIE};
+pub use key::{Branch, Key, Keyring, MAGIC_COOKIE};

@@ -1,0 +1,101 @@
+//! Small pieces of text without the formatting machinery: what is written into every message.
+
+use std::net::{IpAddr, SocketAddr};
+
+use smallvec::SmallVec;
+
+/// Text that is put together on the stack.
+pub type Line<const N: usize> = SmallVec<[u8; N]>;
+
+/// Whatever bytes can be appended to.
+pub trait Put {
+    fn put(&mut self, bytes: &[u8]);
+
+    /// A number in decimal.
+    fn put_number(&mut self, number: u64) {
+        let mut digits = [0; 20];
+        let mut at = digits.len();
+        let mut rest = number;
+        for digit in digits.iter_mut().rev() {
+            *digit = b'0' + (rest % 10) as u8;
+            at -= 1;
+            rest /= 10;
+            if rest == 0 {
+                break;
+            }
+        }
+        self.put(digits.get(at..).unwrap_or_default());
+    }
+
+    /// A number as hexadecimal digits, leading zeros included.
+    fn put_hex(&mut self, number: u64) {
+        let mut digits = [0; 16];
+        for (at, digit) in digits.iter_mut().enumerate() {
+            let value = (number >> (60 - 4 * at)) as u8 & 15;
+            *digit = if value < 10 { b'0' + value } else { b'a' + value - 10 };
+        }
+        self.put(&digits);
+    }
+
+    /// An IP address; IPv6 without brackets.
+    fn put_address(&mut self, address: IpAddr) {
+        match address {
+            IpAddr::V4(address) => {
+                let [a, b, c, d] = address.octets();
+                self.put_number(a.into());
+                for part in [b, c, d] {
+                    self.put(b".");
+                    self.put_number(part.into());
+                }
+            }
+            IpAddr::V6(address) => self.put(address.to_string().as_bytes()),
+        }
+    }
+
+    /// Host and port as SIP spells them: IPv6 in brackets.
+    fn put_host_port(&mut self, address: SocketAddr) {
+        match address.ip() {
+            IpAddr::V4(_) => self.put_address(address.ip()),
+            IpAddr::V6(_) => {
+                self.put(b"[");
+                self.put_address(address.ip());
+                self.put(b"]");
+            }
+        }
+        self.put(b":");
+        self.put_number(address.port().into());
+    }
+}
+
+impl<const N: usize> Put for Line<N> {
+    fn put(&mut self, bytes: &[u8]) {
+        self.extend_from_slice(bytes);
+    }
+}
+
+impl Put for bytes::BytesMut {
+    fn put(&mut self, bytes: &[u8]) {
+        self.extend_from_slice(bytes);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn text_is_what_formatting_makes_of_it() {
+        for number in [0, 7, 10, 5060, u64::from(u32::MAX), u64::MAX] {
+            let mut line = Line::<32>::new();
+            line.put_number(number);
+            line.put_hex(number);
+            assert_eq!(line.as_slice(), format!("{number}{number:016x}").as_bytes());
+        }
+        for address in ["10.0.0.1:5060", "255.255.255.255:1", "[2001:db8::1]:65535"] {
+            let address = address.parse::<SocketAddr>().unwrap();
+            let mut line = Line::<64>::new();
+            line.put_host_port(address);
+            assert_eq!(line.as_slice(), address.to_string().as_bytes());
+        }
+    }
+}
