@@ -31,11 +31,22 @@ const ACK_ATTEMPT: u32 = u32::MAX;
 pub(crate) struct Pending {
     relayed: Relayed,
     message: Message,
-    port: u16,
+}
+
+/// Where a request goes.
+#[derive(Debug)]
+struct Way {
+    /// But for the address, where there is a name.
+    hop: Hop,
+    name: Option<Box<str>>,
+    /// What the Request-URI becomes.
+    uri: Option<Vec<u8>>,
+    /// A Route line to add at the end; the topmost Route goes then.
+    route: Option<Vec<u8>>,
 }
 
 /// A request on its way to the other side.
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 pub(crate) struct Relayed {
     /// `None` for an ACK.
     tx: Option<Handle>,
@@ -90,9 +101,10 @@ impl Endpoint {
     }
 
     pub(crate) fn relay_in_dialog(&mut self, at: Arrival, message: Message, own_routes: usize) {
-        let mut relayed = Relayed { dialog: self.dialog_of(&message), ..Relayed::new(at, own_routes) };
-        if let Err(code) = self.route_in_dialog(&mut relayed, message.clone()) {
-            self.fail_relayed(&relayed, &message, code);
+        let relayed = Relayed { dialog: self.dialog_of(&message), ..Relayed::new(at, own_routes) };
+        match self.way(&relayed, &message) {
+            Ok(way) => self.follow(relayed, way, message),
+            Err(code) => self.fail_relayed(&relayed, &message, code),
         }
     }
 
@@ -108,10 +120,10 @@ impl Endpoint {
             self.on_dialog_ack(call, dialog, side);
         }
         let hop = flow.reply();
-        let mut relayed =
-            Relayed { tx: None, key, flow, side, loop_hash, own_routes, uri: None, route: None, hop, dialog };
-        if self.route_in_dialog(&mut relayed, message).is_err() {
-            self.stats.on_rejected(Refused::StrayAck.label());
+        let relayed = Relayed { tx: None, key, flow, side, loop_hash, own_routes, uri: None, route: None, hop, dialog };
+        match self.way(&relayed, &message) {
+            Ok(way) => self.follow(relayed, way, message),
+            Err(_) => self.stats.on_rejected(Refused::StrayAck.label()),
         }
     }
 
@@ -122,7 +134,7 @@ impl Endpoint {
         match reachable {
             Some(address) => {
                 let relayed = &mut pending.relayed;
-                relayed.hop.remote = SocketAddr::new(*address, pending.port);
+                relayed.hop.remote.set_ip(*address);
                 if relayed.hop.local.is_ipv4() != address.is_ipv4() {
                     relayed.hop.local = self.local_for(transport, *address).unwrap_or(relayed.hop.local);
                 }
@@ -271,41 +283,54 @@ impl Endpoint {
 
     // -- the way there --------------------------------------------------------------------------
 
-    /// Finds the way of a request that has a To tag and sends it; `Err` with the code that it gets where there is none.
-    fn route_in_dialog(&mut self, relayed: &mut Relayed, message: Message) -> Result<(), u16> {
+    /// Sends a request along its way, once that has an address.
+    fn follow(&mut self, mut relayed: Relayed, way: Way, message: Message) {
+        (relayed.uri, relayed.route, relayed.hop) = (way.uri, way.route, way.hop);
+        relayed.own_routes += usize::from(relayed.route.is_some());
+        match way.name {
+            Some(name) if self.pending.len() < MOST_PENDING => self.resolve(relayed, message, name),
+            Some(_) => self.fail_relayed(&relayed, &message, 503),
+            None => self.relay(relayed, message),
+        }
+    }
+
+    /// Where a request that has a To tag goes: its next Route, else its Request-URI, else the other party of its dialog.
+    fn way(&self, relayed: &Relayed, message: &Message) -> Result<Way, u16> {
         let last = relayed.dialog.and_then(|(call, dialog)| {
             let call = self.calls.get(call)?;
             let party = call.dialog(dialog)?.party(relayed.side.opposite(), call.caller_side());
-            Some((party.hop, party.target.to_vec()))
+            Some((party.hop, &*party.target))
         });
-        let next = message.elements(Name::Route).nth(relayed.own_routes);
-        let next = next.map(|element| message.bytes(element.range).to_vec());
-        let local = relayed.flow.local;
-        let uri = match &next {
-            Some(next) if relayed.own_routes > 0 || last.is_some() => {
+        let is_routed = relayed.own_routes > 0 || last.is_some();
+        let next = message.elements(Name::Route).nth(relayed.own_routes).filter(|_| is_routed);
+        let next = next.map(|element| message.raw().get(element.range).unwrap_or_default());
+        let (mut new_uri, mut route) = (None, None);
+        let uri = match next {
+            Some(next) => {
+                let uri = route::address(next);
                 if !route::is_loose(next) {
                     // A strict router: its URI goes into the Request-URI, the target to the end of the route (§16.6 step 6).
-                    relayed.uri = Some(route::address(next).to_vec());
-                    relayed.own_routes += 1;
-                    relayed.route = Some([b"Route: <", message.uri(), b">\r\n"].concat());
+                    new_uri = Some(uri.to_vec());
+                    route = Some([b"Route: <", message.uri(), b">\r\n"].concat());
                 }
-                route::address(next).to_vec()
+                uri
             }
-            _ if self.ourselves(&self.policy, local).are_named_by(message.uri()) => {
+            None if self.ourselves(&self.policy, relayed.flow.local).are_named_by(message.uri()) => {
                 // A peer that keeps no route set sends to where it sent the INVITE.
-                let target = last.as_ref().map(|(_, target)| target.clone()).filter(|target| !target.is_empty());
-                relayed.uri = Some(target.ok_or(481u16)?);
-                relayed.uri.clone().unwrap_or_default()
+                let target = last.map(|(_, target)| target).filter(|target| !target.is_empty()).ok_or(481u16)?;
+                new_uri = Some(target.to_vec());
+                target
             }
-            _ if relayed.own_routes > 0 || last.is_some() => message.uri().to_vec(),
-            _ => return Err(481),
+            None if is_routed => message.uri(),
+            None => return Err(481),
         };
-        let to = route::destination(&uri).ok_or(if last.is_some() { 503u16 } else { 481 })?;
-        let transport = to.transport.or(last.as_ref().map(|(hop, _)| hop.transport)).unwrap_or(Transport::Udp);
-        let known = last.map(|(hop, _)| hop).filter(|hop| hop.transport == transport);
-        let address = match &to.host {
-            Host::Address(address) => Some(*address),
-            Host::Name(_) => None,
+        let to = route::destination(uri).ok_or(if last.is_some() { 503u16 } else { 481 })?;
+        let last = last.map(|(hop, _)| hop);
+        let transport = to.transport.or(last.map(|hop| hop.transport)).unwrap_or(Transport::Udp);
+        let known = last.filter(|hop| hop.transport == transport);
+        let (address, name) = match to.host {
+            Host::Address(address) => (Some(address), None),
+            Host::Name(name) => (None, Some(name)),
         };
         let local = match (known, address) {
             (Some(hop), Some(address)) if hop.local.is_ipv4() == address.is_ipv4() => Some(hop.local),
@@ -316,28 +341,18 @@ impl Endpoint {
         let local = local.ok_or(503u16)?;
         let connection = known.and_then(|hop| hop.connection);
         let remote = SocketAddr::new(address.unwrap_or(local.ip()), to.port);
-        relayed.hop = Hop { transport, local, remote, connection };
-        match (to.host, connection) {
-            // The connection that its side last used needs no address.
-            (Host::Name(name), None) => self.resolve(relayed.clone(), message, name, to.port),
-            _ => {
-                self.relay(relayed.clone(), message);
-                Ok(())
-            }
-        }
+        // The connection that its side last used needs no address.
+        let name = name.filter(|_| connection.is_none());
+        Ok(Way { hop: Hop { transport, local, remote, connection }, name, uri: new_uri, route })
     }
 
-    fn resolve(&mut self, relayed: Relayed, message: Message, name: Box<str>, port: u16) -> Result<(), u16> {
-        if self.pending.len() >= MOST_PENDING {
-            return Err(503);
-        }
+    fn resolve(&mut self, relayed: Relayed, message: Message, name: Box<str>) {
         if let Some(server) = relayed.tx.and_then(|tx| self.server_txs.get_mut(tx)) {
             server.user = server::User::Relay(None);
         }
-        let pending = self.pending.insert(Pending { relayed, message, port });
+        let pending = self.pending.insert(Pending { relayed, message });
         self.wheel.insert(self.now.mono + RESOLVE_PATIENCE, Deadline::Pending(pending));
         self.push(Output::Resolve { query: QueryId(pending.to_bits()), name });
-        Ok(())
     }
 
     /// A name in a party's Contact or route has this address: requests may come from there.
@@ -392,7 +407,11 @@ impl Endpoint {
             Some(call) => call.policy.clone(),
             None => self.policy.clone(),
         };
-        let lines = [relayed.route.as_deref(), stamp.as_deref()].into_iter().flatten().collect::<Vec<_>>().concat();
+        let lines = match (&relayed.route, &stamp) {
+            (Some(route), Some(stamp)) => Bytes::from([&**route, &**stamp].concat()),
+            (Some(route), None) => Bytes::copy_from_slice(route),
+            (None, stamp) => stamp.clone().unwrap_or_default(),
+        };
         let attempt = if relayed.tx.is_none() { ACK_ATTEMPT } else { 0 };
         let branch = self.keys.branch(relayed.key, attempt, relayed.loop_hash);
         let begins_dialog = matches!(message.method(), Method::Subscribe | Method::Refer | Method::Invite);
@@ -401,7 +420,7 @@ impl Endpoint {
             uri: relayed.uri.as_deref(),
             own_routes: relayed.own_routes,
             records: begins_dialog && message.to_tag().is_none(),
-            stamp: (!lines.is_empty()).then_some(&*lines),
+            stamp: (!lines.is_empty()).then_some(&lines),
             to,
         };
         let (hop, bytes, fallback) = self.outgoing(&message, &relayed.flow, relayed.hop, &policy, outgoing);
