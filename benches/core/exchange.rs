@@ -1,0 +1,179 @@
+//! A core between a dialer and a telephony server: one call after the other, INVITE 180 200 ACK BYE 200.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use sipstamp::endpoint::{Endpoint, Input, Output, Seed};
+use sipstamp::event::{Event, EventKind};
+use sipstamp::flow::{Flow, Transport};
+use sipstamp::sink::line;
+use sipstamp::sip::{Limits, Message};
+use sipstamp::time::{Mono, Now, Wall};
+
+use super::peers::{self, Caller};
+use super::policy::{self, DIALER, SERVER, SIDECAR};
+
+/// Between two messages.
+const GAP: Duration = Duration::from_micros(1_500);
+/// Those of the shell.
+const LIMITS: Limits = Limits { message_bytes: 65_535, fields: 512 };
+
+/// A message of a call, as it comes in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    Invite,
+    Ringing,
+    Answer,
+    Ack,
+    Bye,
+    ByeAnswer,
+}
+
+/// A piece of work that is looked at by itself.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Span {
+    /// Reading the message.
+    Index(Kind),
+    /// Deciding: from the input to the last output.
+    Handle(Kind),
+    /// The same for deadlines that have come.
+    Timers,
+    /// Dropping what was sent.
+    Release,
+    /// Writing the event as a line.
+    Event,
+}
+
+/// Looks at work while it is done.
+pub trait Probe {
+    fn run<R>(&mut self, span: Span, work: impl FnOnce() -> R) -> R;
+}
+
+/// The core, its clock, and its peers.
+pub struct Exchange {
+    endpoint: Endpoint,
+    now: Now,
+    /// When the core wants to be called again.
+    deadline: Option<Mono>,
+    outputs: Vec<Output>,
+    calls: u32,
+    events: u64,
+}
+
+impl Exchange {
+    pub fn new() -> Exchange {
+        let now = Now { mono: Mono(1_000_000_000), wall: Wall(1_795_428_000_000_000) };
+        Exchange {
+            endpoint: Endpoint::new(now, Seed { key: [7; 16] }, Arc::new(policy::policy())),
+            now,
+            deadline: None,
+            outputs: Vec::with_capacity(16),
+            calls: 0,
+            events: 0,
+        }
+    }
+
+    /// How many calls have been told.
+    pub fn events(&self) -> u64 {
+        self.events
+    }
+
+    /// One whole call, about 100 of them in a second of the core's time.
+    pub fn call(&mut self, probe: &mut impl Probe) {
+        self.calls += 1;
+        let caller = Caller::new(self.calls);
+        let [trying, invite] = self.deliver(probe, Kind::Invite, DIALER, caller.invite());
+        assert!(trying.starts_with("SIP/2.0 100 ") && invite.starts_with("INVITE "), "{trying}{invite}");
+        let [ringing] = self.deliver(probe, Kind::Ringing, SERVER, peers::ringing(&invite));
+        assert!(ringing.starts_with("SIP/2.0 180 "), "{ringing}");
+        let [answer] = self.deliver(probe, Kind::Answer, SERVER, peers::answer(&invite));
+        assert!(peers::value(&answer, "Call-Outcome").starts_with("Normal;id="), "{answer}");
+        let [ack] = self.deliver(probe, Kind::Ack, DIALER, caller.in_dialog("ACK", 1, &answer));
+        assert!(ack.starts_with("ACK "), "{ack}");
+        let [bye] = self.deliver(probe, Kind::Bye, DIALER, caller.in_dialog("BYE", 2, &answer));
+        assert!(bye.starts_with("BYE "), "{bye}");
+        let [ended] = self.deliver(probe, Kind::ByeAnswer, SERVER, peers::ok(&bye));
+        assert!(peers::value(&ended, "Call-Outcome").starts_with("Normal;cause="), "{ended}");
+        assert_eq!(self.events, u64::from(self.calls), "the call was told");
+    }
+
+    /// Hands a message to the core as the loop does, and takes the `N` messages that this makes it send.
+    fn deliver<const N: usize>(&mut self, probe: &mut impl Probe, kind: Kind, from: &str, text: String) -> [String; N] {
+        self.wait(probe);
+        let flow = Flow {
+            transport: Transport::Udp,
+            local: policy::address(SIDECAR),
+            remote: policy::address(from),
+            connection: None,
+            opened_for: None,
+        };
+        let raw = Bytes::copy_from_slice(text.as_bytes());
+        let message = probe.run(Span::Index(kind), || Message::parse(raw, &LIMITS)).expect("the message can be read");
+        let Exchange { endpoint, now, deadline, outputs, .. } = self;
+        probe.run(Span::Handle(kind), || {
+            endpoint.handle(*now, Input::Message { flow, message });
+            drain(endpoint, outputs, deadline);
+        });
+        let sent = self.take(probe);
+        sent.try_into().unwrap_or_else(|sent| panic!("{kind:?} makes the core send {sent:#?}"))
+    }
+
+    /// Lets a gap go by, with every deadline in it.
+    fn wait(&mut self, probe: &mut impl Probe) {
+        let until = self.now.mono + GAP;
+        while let Some(due) = self.deadline.filter(|due| *due <= until) {
+            self.go_to(due);
+            let Exchange { endpoint, now, deadline, outputs, .. } = self;
+            probe.run(Span::Timers, || {
+                endpoint.handle(*now, Input::Timeout);
+                drain(endpoint, outputs, deadline);
+            });
+            let sent = self.take(probe);
+            assert!(sent.is_empty(), "nothing is sent again: {sent:#?}");
+        }
+        self.go_to(until);
+    }
+
+    fn go_to(&mut self, mono: Mono) {
+        let mono = mono.max(self.now.mono);
+        self.now = Now { mono, wall: self.now.wall_at(mono) };
+    }
+
+    /// Empties the outputs: what was sent, as text.
+    fn take(&mut self, probe: &mut impl Probe) -> Vec<String> {
+        let mut sent = Vec::new();
+        for output in self.outputs.drain(..) {
+            match output {
+                Output::Transmit(transmit) => {
+                    sent.push(String::from_utf8(transmit.bytes.to_vec()).expect("the core sends text"));
+                    probe.run(Span::Release, || drop(transmit));
+                }
+                Output::Event(event) => {
+                    self.events += u64::from(event.kind == EventKind::Ended);
+                    probe.run(Span::Event, || write(event));
+                }
+                output => panic!("the core asks for {output:?}"),
+            }
+        }
+        sent
+    }
+}
+
+/// What the shell does with an event, up to handing it to sinks.
+fn write(event: Box<Event>) {
+    let line = line(&event, "sipstamp/bench").expect("an event can be written");
+    std::hint::black_box(line);
+}
+
+fn drain(endpoint: &mut Endpoint, outputs: &mut Vec<Output>, deadline: &mut Option<Mono>) {
+    loop {
+        match endpoint.poll_output() {
+            Output::Idle { deadline: next } => {
+                *deadline = next;
+                return;
+            }
+            output => outputs.push(output),
+        }
+    }
+}

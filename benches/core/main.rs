@@ -1,0 +1,31 @@
+//! Whole calls through the pure core, for instruction counts: `.ci/instructions` runs this under callgrind.
+//!
+//! Every piece of work is done inside a marker, a function that is never inlined; what the peers around the core cost
+//! lies outside of them. Run by hand it only shows that the calls go through.
+
+mod exchange;
+mod markers;
+mod peers;
+mod policy;
+
+use exchange::Exchange;
+use markers::{Marked, Unmarked};
+
+/// Calls before the counted ones: more than are alive in some transaction at any time, so that what ends is as much as
+/// what begins.
+const WARM_UP: u32 = 3_500;
+/// Counted calls, where the environment names no other number.
+const CALLS: u32 = 500;
+
+fn main() {
+    let calls = std::env::var("CALLS").map_or(CALLS, |calls| calls.parse().expect("CALLS is a number"));
+    let mut exchange = Exchange::new();
+    for _ in 0..WARM_UP {
+        exchange.call(&mut Unmarked);
+    }
+    for _ in 0..calls {
+        exchange.call(&mut Marked);
+    }
+    assert_eq!(exchange.events(), u64::from(WARM_UP + calls), "one event for each call");
+    println!("{calls} calls");
+}
