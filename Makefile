@@ -4,7 +4,7 @@ CARGO ?= cargo
 PREFIX ?= $(HOME)/.cargo
 
 .DEFAULT_GOAL := help
-.PHONY: help build demo test tools check fmt doc install ci clean
+.PHONY: help build demo test tools check fmt doc install instructions ci clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-9s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -35,6 +35,9 @@ doc: ## the code's documentation: target/doc/sipstamp/index.html
 
 install: ## the binary into ~/.cargo/bin; PREFIX=DIR for DIR/bin
 	$(CARGO) install --locked --path . --root $(PREFIX)
+
+instructions: ## instructions per call in the core, by stage, against benches/baseline.json (needs valgrind)
+	@.ci/instructions
 
 ci: ## everything that continuous integration runs
 	@bash .ci/run

@@ -182,10 +182,16 @@ impl Message {
 
     /// The fields of a header by any name, letter case ignored; a header that has a compact form is found by both.
     pub fn named<'a>(&'a self, name: &'a str) -> impl Iterator<Item = &'a Field> + 'a {
-        let alias = alias(name).unwrap_or(name);
-        self.fields.iter().filter(move |field| {
-            let found = self.name(field);
-            found.eq_ignore_ascii_case(name.as_bytes()) || found.eq_ignore_ascii_case(alias.as_bytes())
+        let wanted = Name::from_bytes(name.as_bytes());
+        let alias = if wanted == Name::Other { alias(name).unwrap_or(name) } else { name };
+        let is_of_length = move |found: &[u8]| found.len() == name.len() || found.len() == alias.len();
+        self.fields.iter().filter(move |field| match (field.name, wanted) {
+            (Name::Other, Name::Other) => {
+                let found = self.name(field);
+                is_of_length(found)
+                    && (found.eq_ignore_ascii_case(name.as_bytes()) || found.eq_ignore_ascii_case(alias.as_bytes()))
+            }
+            (found, wanted) => found == wanted,
         })
     }
 

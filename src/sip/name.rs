@@ -74,7 +74,8 @@ const COMPACT: [(&str, &str); 20] = [
 
 /// The other form of a header name, where it has two: `i` for `call-id`, `Call-ID` for `I`.
 pub(super) fn alias(name: &str) -> Option<&'static str> {
-    COMPACT.iter().find_map(|(compact, full)| {
+    let is_of_length = |(compact, full): &&(&str, &str)| name.len() == compact.len() || name.len() == full.len();
+    COMPACT.iter().filter(is_of_length).find_map(|(compact, full)| {
         if name.eq_ignore_ascii_case(full) {
             Some(*compact)
         } else {
@@ -112,8 +113,10 @@ impl Name {
             15 => &[Name::SessionExpires],
             _ => &[],
         };
-        let known = candidates.iter().find(|known| name.eq_ignore_ascii_case(known.label().as_bytes()));
-        known.copied().unwrap_or(Name::Other)
+        // Nearly all are spelt as in the RFC.
+        let as_usual = candidates.iter().find(|known| name == known.label().as_bytes());
+        let known = || candidates.iter().find(|known| name.eq_ignore_ascii_case(known.label().as_bytes()));
+        as_usual.or_else(known).copied().unwrap_or(Name::Other)
     }
 
     fn from_compact(letter: u8) -> Name {

@@ -5,7 +5,7 @@ use std::ops::Range;
 
 use memchr::{memchr, memchr3};
 
-use super::lex::{is_lws, number, quoted_end, skip, skip_lws, trim, trimmed};
+use super::lex::{is_lws, is_token, number, quoted_end, skip, skip_lws, trim, trimmed};
 
 /// `"display" <uri>;params` or `uri;params` (RFC 3261 §20.10).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -102,10 +102,27 @@ pub(super) fn name_addr(text: &[u8]) -> Option<(Range<usize>, Range<usize>)> {
 
 /// The tag of a From or To value; the outer `None` where the value cannot be read. An empty tag is none.
 pub(super) fn tag(text: &[u8]) -> Option<Option<Range<usize>>> {
+    if let Some(plain) = plain_tag(text) {
+        return Some(plain);
+    }
     let (_, params_at) = name_addr(text)?;
     let found = params(text, params_at.start)
         .find(|param| text.get(param.name.clone()).is_some_and(|name| name.eq_ignore_ascii_case(b"tag")));
     Some(found.and_then(|param| param.value).filter(|value| !value.is_empty()))
+}
+
+/// The same for the form that nearly all have: `<uri>` without quotes, then nothing or a tag alone.
+fn plain_tag(text: &[u8]) -> Option<Option<Range<usize>>> {
+    const TAG: &[u8] = b";tag=";
+    let close = memchr3(b'"', b'>', b'\\', text).filter(|at| text.get(*at) == Some(&b'>'))?;
+    memchr(b'<', text.get(..close)?).filter(|open| memchr(b';', text.get(..*open).unwrap_or_default()).is_none())?;
+    let rest = text.get(close + 1..)?;
+    if rest.is_empty() {
+        return Some(None);
+    }
+    let start = close + 1 + TAG.len();
+    let is_tag = rest.starts_with(TAG) && start < text.len() && skip(text, start, is_token) == text.len();
+    is_tag.then_some(Some(start..text.len()))
 }
 
 /// The parameters from the semicolon at `at` on, empty ones too.

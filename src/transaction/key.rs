@@ -164,15 +164,30 @@ impl Keyring {
     }
 
     fn hash(&self, purpose: Purpose, parts: &[&[u8]]) -> u128 {
-        // Each part with its length, so that no two lists of parts are the same text; hashed in one go.
-        let mut text = Line::<320>::new();
-        text.push(purpose as u8);
-        for part in parts {
-            text.put(&(part.len() as u32).to_be_bytes());
-            text.put(part);
+        let mut buffer = [0; 384];
+        match join(&mut buffer, purpose, parts) {
+            Some(text) => self.hasher.hash(text).as_u128(),
+            None => {
+                let length = parts.iter().map(|part| part.len() + 4).sum::<usize>() + 1;
+                let mut buffer = vec![0; length];
+                join(&mut buffer, purpose, parts).map_or(0, |text| self.hasher.hash(text).as_u128())
+            }
         }
-        self.hasher.hash(&text).as_u128()
     }
+}
+
+/// The parts as one text, to be hashed in one go: each with its length, so that no two lists of parts are the same text.
+/// `None` where the buffer is too short.
+fn join<'a>(buffer: &'a mut [u8], purpose: Purpose, parts: &[&[u8]]) -> Option<&'a [u8]> {
+    *buffer.first_mut()? = purpose as u8;
+    let mut at = 1;
+    for part in parts {
+        buffer.get_mut(at..at + 4)?.copy_from_slice(&(part.len() as u32).to_be_bytes());
+        at += 4;
+        buffer.get_mut(at..at + part.len())?.copy_from_slice(part);
+        at += part.len();
+    }
+    buffer.get(..at)
 }
 
 /// Whether a branch is one of RFC 3261; the cookie is compared without case, as all parameters are (§7.3.1).
@@ -200,6 +215,15 @@ mod tests {
         assert!(Keyring::is_loop(branch.as_bytes(), 0xabc));
         assert!(!Keyring::is_loop(branch.as_bytes(), 0xabd));
         assert_ne!(branch, Keyring::new(&[8; 16]).branch(Key(1), 0, 0xabc));
+    }
+
+    #[test]
+    fn long_parts_are_hashed_as_short_ones_are() {
+        let keys = Keyring::new(&[7; 16]);
+        let (long, other) = ([b'a'; 2000], [b'b'; 2000]);
+        assert_eq!(keys.name(&long), keys.name(&long));
+        assert_ne!(keys.name(&long), keys.name(&other));
+        assert_ne!(keys.dialog(&long, b"x", b"y"), keys.dialog(&long, b"xy", b""));
     }
 
     #[test]
