@@ -25,7 +25,6 @@ impl Endpoint {
                 self.count_race(Race::Late2xx);
                 self.note_anomaly(call, Anomaly::Late2xx);
             }
-            // A 6xx ends what is left of the call too: nobody else shall be asked (§16.7 step 5).
             _ => self.count_race(Race::LateFinal),
         }
     }

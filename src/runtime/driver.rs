@@ -247,7 +247,12 @@ impl Driver {
     /// Returns how many messages were read.
     fn on_wake(&mut self, wake: Wake) -> usize {
         match wake {
-            Wake::Udp => return self.read_datagrams(),
+            Wake::Udp => {
+                // However many datagrams there are, connections get their turn.
+                let messages = self.read_datagrams();
+                let waiting = self.tcp_events.try_recv().ok();
+                return messages + waiting.map_or(0, |event| self.read_events(event));
+            }
             Wake::Tcp(event) => return self.read_events(event),
             Wake::Unreachable(Unreachable { remote, quoted }) => self.handle(Input::Unreachable { remote, quoted }),
             Wake::Resolved(query, addresses) => self.handle(Input::Resolved { query, addresses }),
@@ -279,12 +284,12 @@ impl Driver {
         messages
     }
 
-    /// One event, and those that wait behind it.
+    /// One event, and those that wait behind it, up to a batch.
     fn read_events(&mut self, first: TcpEvent) -> usize {
         let now = self.clock.now();
         let mut messages = 0;
         let mut next = Some(first);
-        for _ in 0..BATCH {
+        for turn in 1..=BATCH {
             let Some(event) = next.take() else { break };
             match event {
                 TcpEvent::Message { flow, bytes } => {
@@ -307,11 +312,8 @@ impl Driver {
                 TcpEvent::Closed(id) => self.connections.on_closed(id),
                 TcpEvent::Unsent(owner) => self.failed.push(owner),
             }
-            next = self.tcp_events.try_recv().ok();
-        }
-        if let Some(event) = next {
-            // Its turn comes with the next wake; the channel keeps order, so it is treated here.
-            return messages + self.read_events(event);
+            // What is not taken out here waits for the next turn.
+            next = if turn < BATCH { self.tcp_events.try_recv().ok() } else { None };
         }
         messages
     }
