@@ -149,6 +149,24 @@ fn a_contact_with_a_name_is_resolved_and_the_message_waits() {
 }
 
 #[test]
+fn a_gateway_whose_name_the_contact_gave_may_end_the_call_itself() {
+    let gateway = "192.0.2.50:5070";
+    let mut world = World::new(policy());
+    let (uac, mut uas) = world.called();
+    uas.contact = "<sip:gw@gateway.example:5070>".into();
+    let (mut uac, mut uas) = world.answer_unacknowledged(uac, uas);
+    world.send(DIALER, uac.ack());
+    let (query, _) = world.queries.remove(0);
+    world.input(Input::Resolved { query, addresses: vec!["192.0.2.50".parse().unwrap()] });
+    world.take(gateway, "ACK");
+    uas.address = gateway.into();
+    let bye = uas.bye();
+    world.hang_up(gateway, DIALER, bye);
+    world.ended_as("Normal", "answered_bye_callee");
+    world.settle();
+}
+
+#[test]
 fn a_name_that_is_never_resolved_gets_503() {
     let mut world = World::new(policy());
     let (uac, mut uas) = world.called();
