@@ -94,9 +94,43 @@ impl Method {
 impl Name {
     /// The header with this full or compact name, in any letter case.
     pub fn from_bytes(name: &[u8]) -> Name {
-        // By length first: at most three spellings are left to compare.
+        match Name::as_usual(name) {
+            Some(name) => name,
+            None => Name::in_any_case(name),
+        }
+    }
+
+    /// The header spelt as in its RFC, as nearly all are.
+    pub(super) fn as_usual(name: &[u8]) -> Option<Name> {
+        Some(match name {
+            b"Via" => Name::Via,
+            b"From" => Name::From,
+            b"To" => Name::To,
+            b"Call-ID" => Name::CallId,
+            b"CSeq" => Name::CSeq,
+            b"Max-Forwards" => Name::MaxForwards,
+            b"Route" => Name::Route,
+            b"Record-Route" => Name::RecordRoute,
+            b"Contact" => Name::Contact,
+            b"Content-Length" => Name::ContentLength,
+            b"Content-Type" => Name::ContentType,
+            b"Proxy-Require" => Name::ProxyRequire,
+            b"Reason" => Name::Reason,
+            b"Retry-After" => Name::RetryAfter,
+            b"Session-Expires" => Name::SessionExpires,
+            b"Refer-To" => Name::ReferTo,
+            b"User-Agent" => Name::UserAgent,
+            b"Timestamp" => Name::Timestamp,
+            _ => return None,
+        })
+    }
+
+    fn in_any_case(name: &[u8]) -> Name {
+        if let [letter] = name {
+            return Name::from_compact(*letter);
+        }
+        // By length: at most three spellings are left to compare.
         let candidates: &[Name] = match name.len() {
-            1 => return name.first().map_or(Name::Other, |letter| Name::from_compact(*letter)),
             2 => &[Name::To],
             3 => &[Name::Via],
             4 => &[Name::From, Name::CSeq],
@@ -113,10 +147,8 @@ impl Name {
             15 => &[Name::SessionExpires],
             _ => &[],
         };
-        // Nearly all are spelt as in the RFC.
-        let as_usual = candidates.iter().find(|known| name == known.label().as_bytes());
-        let known = || candidates.iter().find(|known| name.eq_ignore_ascii_case(known.label().as_bytes()));
-        as_usual.or_else(known).copied().unwrap_or(Name::Other)
+        let is_it = |known: &&Name| name.eq_ignore_ascii_case(known.label().as_bytes());
+        candidates.iter().find(is_it).copied().unwrap_or(Name::Other)
     }
 
     fn from_compact(letter: u8) -> Name {

@@ -7,7 +7,6 @@ use bytes::{Buf, Bytes};
 use smallvec::SmallVec;
 
 use super::lex::{has_only_quoted_nuls, is_lws, is_token, line_end, number, skip, skip_lws, trim};
-use super::list::Elements;
 use super::reject::{Fault, reject};
 use super::start::start_line;
 use super::{CSeq, Essentials, Field, Limits, Message, Method, Name, Rejected, Start, value, via};
@@ -24,9 +23,10 @@ struct Index {
     essentials: Essentials,
 }
 
-/// The first field of each header that may occur only once.
+/// The first field of each header that may occur only once, and which field is the first Via.
 #[derive(Default)]
 struct Singles {
+    via: Option<usize>,
     from: Option<Field>,
     to: Option<Field>,
     call_id: Option<Field>,
@@ -51,6 +51,43 @@ pub(super) fn parse(mut raw: Bytes, limits: &Limits) -> Result<Message, Box<Reje
 
 /// The header field that begins at `at`; `None` at the empty line that ends the head.
 pub(super) fn field_at(raw: &[u8], at: usize) -> Result<Option<Field>, Fault> {
+    match plain_field(raw, at) {
+        Some(field) => Ok(Some(field)),
+        None => any_field(raw, at),
+    }
+}
+
+/// The form that nearly all fields have: name, colon, one space, value, CRLF; no fold, no NUL, no white space else at
+/// either end of the value.
+fn plain_field(raw: &[u8], at: usize) -> Option<Field> {
+    let line = raw.get(at..)?;
+    let name_len = skip(line, 0, is_token);
+    if name_len == 0 || line.get(name_len) != Some(&b':') || line.get(name_len + 1) != Some(&b' ') {
+        return None;
+    }
+    let value_start = at + name_len + 2;
+    let mut nul = false;
+    let value_end = line_end(raw, value_start, &mut nul).ok()??;
+    let is_inside = |at: usize| raw.get(at).is_some_and(|byte| !is_lws(*byte));
+    let is_plain = !nul
+        && value_end > value_start
+        && is_inside(value_start)
+        && is_inside(value_end - 1)
+        && !matches!(raw.get(value_end + 2), Some(b' ' | b'\t'));
+    if !is_plain {
+        return None;
+    }
+    Some(Field {
+        name: Name::from_bytes(line.get(..name_len)?),
+        name_len: u16::try_from(name_len).ok()?,
+        start: u32::try_from(at).ok()?,
+        value_start: u32::try_from(value_start).ok()?,
+        value_end: u32::try_from(value_end).ok()?,
+        end: u32::try_from(value_end + 2).ok()?,
+    })
+}
+
+fn any_field(raw: &[u8], at: usize) -> Result<Option<Field>, Fault> {
     let name_end = skip(raw, at, is_token);
     if name_end == at {
         let end_of_head = raw.get(at..).is_some_and(|rest| rest.starts_with(b"\r\n"));
@@ -97,7 +134,7 @@ fn read(raw: &[u8], limits: &Limits) -> Result<Index, Fault> {
         if fields.len() == limits.fields {
             return Err(Fault::too_large("too many header fields"));
         }
-        singles.take(field)?;
+        singles.take(field, fields.len())?;
         at = field.end as usize;
         fields.push(field);
     }
@@ -111,8 +148,12 @@ fn read(raw: &[u8], limits: &Limits) -> Result<Index, Fault> {
 }
 
 impl Singles {
-    fn take(&mut self, field: Field) -> Result<(), Fault> {
+    fn take(&mut self, field: Field, index: usize) -> Result<(), Fault> {
         let (place, repeated) = match field.name {
+            Name::Via => {
+                self.via.get_or_insert(index);
+                return Ok(());
+            }
             Name::From => (&mut self.from, "From is repeated"),
             Name::To => (&mut self.to, "To is repeated"),
             Name::CallId => (&mut self.call_id, "Call-ID is repeated"),
@@ -130,8 +171,8 @@ impl Singles {
 }
 
 fn essentials(raw: &[u8], start: &Start, fields: &[Field], singles: &Singles) -> Result<Essentials, Fault> {
-    let top = Elements::new(raw, fields, Name::Via).next().ok_or(Fault::missing("no Via"))?;
-    let (via, true) = via::parse(raw, top).ok_or(Fault::bad_header("the topmost Via cannot be read"))? else {
+    let top = singles.via.ok_or(Fault::missing("no Via"))?;
+    let (via, true) = via::topmost(raw, fields, top).ok_or(Fault::bad_header("the topmost Via cannot be read"))? else {
         return Err(Fault::bad_header("the topmost Via has an empty parameter"));
     };
     let from = singles.from.ok_or(Fault::missing("no From"))?;

@@ -16,7 +16,13 @@ pub(super) fn start_line(raw: &[u8]) -> Result<(Start, usize), Fault> {
         Ok(Some(end)) => end,
     };
     let line = raw.get(..end).unwrap_or_default();
-    let start = if is_sip(line) { status_line(line)? } else { request_line(line)? };
+    let start = if let Some(start) = plain_status_line(line) {
+        start
+    } else if is_sip(line) {
+        status_line(line)?
+    } else {
+        request_line(line)?
+    };
     Ok((start, end + 2))
 }
 
@@ -71,6 +77,15 @@ fn check_uri(uri: &[u8]) -> Result<(), Fault> {
         Uri::parse(uri).ok_or(Fault::malformed("Request-URI has no readable host"))?;
     }
     Ok(())
+}
+
+/// The form that nearly all have: `SIP/2.0 486 Busy Here`.
+fn plain_status_line(line: &[u8]) -> Option<Start> {
+    let [a @ b'1'..=b'6', b @ b'0'..=b'9', c @ b'0'..=b'9', b' ', ..] = line.strip_prefix(b"SIP/2.0 ")? else {
+        return None;
+    };
+    let code = [a, b, c].into_iter().fold(0, |code, digit| code * 10 + u16::from(digit - b'0'));
+    Some(Start::Response { code, phrase: 12..line.len() })
 }
 
 fn status_line(line: &[u8]) -> Result<Start, Fault> {

@@ -3,7 +3,7 @@
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::ops::Range;
 
-use memchr::{memchr, memchr3};
+use memchr::{memchr, memchr2, memchr3};
 
 use super::lex::{is_lws, is_token, number, quoted_end, skip, skip_lws, trim, trimmed};
 
@@ -111,11 +111,18 @@ pub(super) fn tag(text: &[u8]) -> Option<Option<Range<usize>>> {
     Some(found.and_then(|param| param.value).filter(|value| !value.is_empty()))
 }
 
-/// The same for the form that nearly all have: `<uri>` without quotes, then nothing or a tag alone.
+/// The same for the form that nearly all have: `<uri>` or `"name" <uri>` without escapes, then nothing or a tag alone.
 fn plain_tag(text: &[u8]) -> Option<Option<Range<usize>>> {
     const TAG: &[u8] = b";tag=";
-    let close = memchr3(b'"', b'>', b'\\', text).filter(|at| text.get(*at) == Some(&b'>'))?;
-    memchr(b'<', text.get(..close)?).filter(|open| memchr(b';', text.get(..*open).unwrap_or_default()).is_none())?;
+    let mut open = 0;
+    if text.first() == Some(&b'"') {
+        let close = 1 + memchr2(b'"', b'\\', text.get(1..)?).filter(|at| text.get(at + 1) == Some(&b'"'))?;
+        open = skip(text, close + 1, |byte| byte == b' ');
+    }
+    if text.get(open) != Some(&b'<') {
+        return None;
+    }
+    let close = open + memchr(b'>', text.get(open..)?)?;
     let rest = text.get(close + 1..)?;
     if rest.is_empty() {
         return Some(None);
