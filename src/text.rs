@@ -30,9 +30,8 @@ pub trait Put {
     /// A number as hexadecimal digits, leading zeros included.
     fn put_hex(&mut self, number: u64) {
         let mut digits = [0; 16];
-        for (at, digit) in digits.iter_mut().enumerate() {
-            let value = (number >> (60 - 4 * at)) as u8 & 15;
-            *digit = if value < 10 { b'0' + value } else { b'a' + value - 10 };
+        for (pair, byte) in digits.as_chunks_mut::<2>().0.iter_mut().zip(number.to_be_bytes()) {
+            *pair = HEX.get(usize::from(byte)).copied().unwrap_or_default();
         }
         self.put(&digits);
     }
@@ -67,6 +66,19 @@ pub trait Put {
     }
 }
 
+/// The two digits of each byte.
+#[expect(clippy::indexing_slicing, reason = "evaluated by the compiler")]
+const HEX: [[u8; 2]; 256] = {
+    const DIGITS: &[u8; 16] = b"0123456789abcdef";
+    let mut table = [[0; 2]; 256];
+    let mut byte = 0;
+    while byte < 256 {
+        table[byte] = [DIGITS[byte >> 4], DIGITS[byte & 15]];
+        byte += 1;
+    }
+    table
+};
+
 impl<const N: usize> Put for Line<N> {
     fn put(&mut self, bytes: &[u8]) {
         self.extend_from_slice(bytes);
@@ -74,6 +86,12 @@ impl<const N: usize> Put for Line<N> {
 }
 
 impl Put for bytes::BytesMut {
+    fn put(&mut self, bytes: &[u8]) {
+        self.extend_from_slice(bytes);
+    }
+}
+
+impl Put for Vec<u8> {
     fn put(&mut self, bytes: &[u8]) {
         self.extend_from_slice(bytes);
     }

@@ -24,18 +24,21 @@ use hashbrown::HashMap;
 use smallvec::SmallVec;
 
 use crate::arena::{Arena, Handle};
-use crate::call::{CallTable, CallTimer, Redirects};
+use crate::call::{CallTable, CallTimer, Places, Redirects};
 use crate::event::{CallState, Event};
 use crate::flow::{Direction, Flow, Hop, Side};
+use crate::kept::Store;
+use crate::path::Paths;
 use crate::policy::{Policy, ServerId};
 use crate::proxy::route::Ourselves;
 use crate::proxy::{Pending, ServerHealth};
 use crate::sip::{Edits, Message, Rejected};
 use crate::stats::Stats;
+use crate::table::Table;
 use crate::time::{Mono, Now};
+use crate::transaction::Keyring;
 use crate::transaction::client::{ClientTx, Fallback};
 use crate::transaction::server::ServerTx;
-use crate::transaction::{Key, Keyring};
 use crate::wheel::Wheel;
 
 pub(crate) use incoming::{Arrival, RETRY_SOON, reason_fields, reason_lines, routes_behind};
@@ -157,10 +160,12 @@ pub struct Endpoint {
     pub(crate) policy: Arc<Policy>,
     pub(crate) keys: Keyring,
     pub(crate) wheel: Wheel<Deadline>,
-    pub(crate) server_txs: Arena<ServerTx>,
-    pub(crate) server_index: HashMap<Key, Handle, FixedState>,
-    pub(crate) client_txs: Arena<ClientTx>,
-    pub(crate) client_index: HashMap<Key, Handle, FixedState>,
+    pub(crate) server_txs: Table<ServerTx>,
+    pub(crate) client_txs: Table<ClientTx>,
+    /// What transactions and calls hold on to of messages, and the ways that their messages go.
+    pub(crate) store: Store,
+    pub(crate) paths: Paths,
+    pub(crate) places: Places,
     pub(crate) calls: CallTable,
     pub(crate) redirects: Redirects,
     /// Requests that wait for a name to be resolved.
@@ -181,6 +186,8 @@ pub struct Endpoint {
     /// Messages that leave are written here and split off.
     pub(crate) out: BytesMut,
     pub(crate) edits: Edits,
+    /// Header lines that are put together.
+    pub(crate) lines: Vec<u8>,
     outputs: VecDeque<Output>,
 }
 
@@ -213,10 +220,11 @@ impl Endpoint {
             now,
             keys: Keyring::new(&seed.key),
             wheel: Wheel::new(now.mono),
-            server_txs: Arena::default(),
-            server_index: HashMap::default(),
-            client_txs: Arena::default(),
-            client_index: HashMap::default(),
+            server_txs: Table::default(),
+            client_txs: Table::default(),
+            store: Store::default(),
+            paths: Paths::default(),
+            places: Places::default(),
             calls: CallTable::default(),
             redirects: Redirects::default(),
             pending: Arena::default(),
@@ -230,6 +238,7 @@ impl Endpoint {
             next_call_at: now.mono,
             out: BytesMut::new(),
             edits: Edits::default(),
+            lines: Vec::new(),
             outputs: VecDeque::new(),
             policy,
         };
@@ -244,8 +253,8 @@ impl Endpoint {
             self.see(flow.local.ip().to_canonical());
         }
         match input {
-            Input::Message { flow, message } if message.is_request() => self.on_request(flow, message),
-            Input::Message { flow, message } => self.on_response(flow, message),
+            Input::Message { flow, message } if message.is_request() => self.on_request(&flow, &message),
+            Input::Message { flow, message } => self.on_response(&flow, &message),
             Input::Broken { flow, rejected } => self.on_broken(flow, &rejected),
             Input::TransportFailed { owner } => self.on_transport_failed(owner),
             Input::Unreachable { remote, quoted } => self.on_unreachable(remote, &quoted),

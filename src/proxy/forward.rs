@@ -1,9 +1,12 @@
 //! The edits that a hop makes: RFC 3261 §16.6 on requests, §16.7 on responses. Every other byte stays.
 
+use std::net::SocketAddr;
+
 use bytes::{Bytes, BytesMut};
 
 use super::make;
-use crate::flow::{Flow, Transport};
+use crate::flow::{Side, Transport};
+use crate::policy::Policy;
 use crate::sip::{Edits, Message, Name};
 use crate::text::{Line, Put};
 
@@ -13,7 +16,8 @@ pub const MAX_FORWARDS: u32 = 70;
 /// How a request is changed.
 #[derive(Clone, Copy, Debug)]
 pub struct RequestChange<'a> {
-    pub flow: &'a Flow,
+    /// Where it came from.
+    pub source: SocketAddr,
     /// Our whole Via line.
     pub via: &'a [u8],
     /// Whole Record-Route lines, or nothing.
@@ -22,8 +26,9 @@ pub struct RequestChange<'a> {
     pub uri: Option<&'a [u8]>,
     /// Route values at the top that are ours.
     pub own_routes: usize,
-    /// Names of headers that nobody may see.
-    pub strip: &'a [&'a str],
+    /// Says which headers nobody on the side `to` may see.
+    pub policy: &'a Policy,
+    pub to: Side,
     /// Whole header lines to add at the end.
     pub stamp: Option<&'a [u8]>,
     pub transport: Transport,
@@ -32,7 +37,8 @@ pub struct RequestChange<'a> {
 /// How a response is changed.
 #[derive(Clone, Copy, Debug)]
 pub struct ResponseChange<'a> {
-    pub strip: &'a [&'a str],
+    /// Says which headers are ours alone.
+    pub policy: &'a Policy,
     pub stamp: Option<&'a [u8]>,
     /// A reason phrase in place of the peer's.
     pub phrase: Option<&'a str>,
@@ -67,13 +73,13 @@ pub fn request(message: &Message, change: &RequestChange<'_>, edits: &mut Edits,
         }
         None => edits.insert(top, format!("Max-Forwards: {MAX_FORWARDS}\r\n").as_bytes()),
     }
-    for (range, text) in make::via_marks(message.raw(), message.via(), change.flow).into_iter().flatten() {
+    for (range, text) in make::via_marks(message.raw(), message.via(), change.source).into_iter().flatten() {
         edits.replace(range, &text);
     }
     if change.own_routes > 0 {
         edits.remove_first_elements(message, Name::Route, change.own_routes);
     }
-    strip(message, change.strip, edits);
+    strip(message, change.policy, change.to == Side::Telephony, edits);
     finish(message, change.stamp, change.transport, edits);
     edits.apply(message, out)
 }
@@ -85,18 +91,19 @@ pub fn response(message: &Message, change: &ResponseChange<'_>, edits: &mut Edit
         edits.replace_phrase(message, phrase);
     }
     edits.remove_first_elements(message, Name::Via, 1);
-    strip(message, change.strip, edits);
+    strip(message, change.policy, false, edits);
     finish(message, change.stamp, change.transport, edits);
     edits.apply(message, out)
 }
 
-fn strip(message: &Message, names: &[&str], edits: &mut Edits) {
-    for (at, name) in names.iter().enumerate() {
-        // Two keys may name one header; a field is removed once.
-        if names.iter().take(at).any(|earlier| earlier.eq_ignore_ascii_case(name)) {
-            continue;
-        }
-        for field in message.named(name) {
+/// Removes what only we may write and, of requests to the telephony side, what the dialer says to us alone.
+fn strip(message: &Message, policy: &Policy, is_for_telephony: bool, edits: &mut Edits) {
+    for field in message.fields() {
+        let is = |name| message.is_named(field, name);
+        let is_ours = policy.stamp.headers.iter().any(is);
+        let is_for_us =
+            || policy.timeouts.no_answer_header.as_ref().is_some_and(is) || is(&policy.voicemail_drop.header);
+        if is_ours || (is_for_telephony && is_for_us()) {
             edits.remove_field(field);
         }
     }

@@ -2,6 +2,8 @@
 
 use std::net::{IpAddr, SocketAddr};
 
+use smallvec::SmallVec;
+
 use crate::flow::{Hop, Side, Transport};
 use crate::policy::Policy;
 use crate::sip::{Message, Name, NameAddr, Uri, host_ip};
@@ -11,9 +13,12 @@ use crate::transaction::Branch;
 /// The port of a SIP URI that names none (RFC 3261 §19.1.2).
 pub const DEFAULT_PORT: u16 = 5060;
 
-/// A list of Route values, in the order in which they are visited.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct RouteSet(Vec<Box<[u8]>>);
+/// A list of Route or Record-Route values in one text, each behind its length in two bytes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Routes<'a>(pub &'a [u8]);
+
+/// Values of a message, read but not kept.
+pub type Values<'a> = SmallVec<[&'a [u8]; 4]>;
 
 /// Where a URI leads.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -32,39 +37,49 @@ pub enum Host {
     Name(Box<str>),
 }
 
-impl RouteSet {
-    pub fn iter(&self) -> impl Iterator<Item = &[u8]> {
-        self.0.iter().map(AsRef::as_ref)
+impl<'a> Routes<'a> {
+    pub fn iter(self) -> impl Iterator<Item = &'a [u8]> {
+        let mut rest = self.0;
+        std::iter::from_fn(move || {
+            let (length, behind) = rest.split_first_chunk::<2>()?;
+            let (value, behind) = behind.split_at_checked(u16::from_be_bytes(*length).into())?;
+            rest = behind;
+            Some(value)
+        })
     }
 
-    pub fn first(&self) -> Option<&[u8]> {
-        self.0.first().map(AsRef::as_ref)
+    pub fn first(self) -> Option<&'a [u8]> {
+        self.iter().next()
     }
 
-    /// The Record-Route values of a message, in order.
-    pub fn recorded(message: &Message) -> RouteSet {
-        let values = message.elements(Name::RecordRoute).map(|element| message.bytes(element.range).into());
-        RouteSet(values.collect())
-    }
-
-    /// Splits the Record-Route values of a response: what lies beyond us towards the callee, in the order in which we
-    /// visit it, and what lies towards the caller. `upstream` are the values that the request bore before ours was added;
-    /// they tell the parts, also where the callee dropped or moved ours.
-    pub fn split(self, upstream: &RouteSet, is_ours: impl Fn(&[u8]) -> bool) -> (RouteSet, RouteSet) {
-        let mut values = self.0;
-        values.retain(|value| !is_ours(value));
-        if values.ends_with(&upstream.0) {
-            values.truncate(values.len() - upstream.0.len());
+    /// Adds a value to a text that holds such a list.
+    pub fn put(out: &mut impl Put, value: &[u8]) {
+        // A value is a part of a head, which is no longer than a datagram; what is longer is no route of ours.
+        if let Ok(length) = u16::try_from(value.len()) {
+            out.put(&length.to_be_bytes());
+            out.put(value);
         }
-        values.reverse();
-        (RouteSet(values), upstream.clone())
     }
+}
 
-    /// The same without the values that are ours.
-    pub fn without(mut self, is_ours: impl Fn(&[u8]) -> bool) -> RouteSet {
-        self.0.retain(|value| !is_ours(value));
-        self
+/// The Record-Route values of a message, in order.
+pub fn recorded(message: &Message) -> Values<'_> {
+    if message.first(Name::RecordRoute).is_none() {
+        return Values::new();
     }
+    message.elements(Name::RecordRoute).map(|element| message.raw().get(element.range).unwrap_or_default()).collect()
+}
+
+/// Of the Record-Route values of a response, what lies beyond us towards the callee, in the order in which we visit it.
+/// `upstream` are the values that the request bore before ours was added; they tell the parts, also where the callee
+/// dropped or moved ours.
+pub fn beyond_us<'a>(mut values: Values<'a>, upstream: &[&[u8]], is_ours: impl Fn(&[u8]) -> bool) -> Values<'a> {
+    values.retain(|value| !is_ours(value));
+    if values.ends_with(upstream) {
+        values.truncate(values.len() - upstream.len());
+    }
+    values.reverse();
+    values
 }
 
 /// The URI inside a Route, Record-Route or Contact value.
@@ -155,14 +170,14 @@ pub fn put_sent_by(out: &mut impl Put, policy: &Policy, side: Side, local: Socke
 }
 
 /// Our Via line on a request that leaves by `hop`.
-pub fn via_line(policy: &Policy, side: Side, hop: &Hop, branch: &Branch) -> Line<128> {
+pub fn via_line(policy: &Policy, side: Side, hop: &Hop, branch: Branch) -> Line<128> {
     let mut line = Line::new();
     line.put(b"Via: SIP/2.0/");
     line.put(hop.transport.via_name().as_bytes());
     line.put(b" ");
     put_sent_by(&mut line, policy, side, hop.local);
     line.put(b";branch=");
-    line.put(branch.as_bytes());
+    branch.put(&mut line);
     line.put(b"\r\n");
     line
 }

@@ -6,8 +6,7 @@ use bytes::Bytes;
 use smallvec::SmallVec;
 
 use super::list::Elements;
-use super::name::alias;
-use super::{Element, Method, Name, Rejected, Via, parse};
+use super::{Element, HeaderName, Method, Name, Rejected, Via, parse};
 
 /// What is too large to be read.
 #[derive(Clone, Copy, Debug)]
@@ -148,6 +147,10 @@ impl Message {
         &self.essentials.via
     }
 
+    pub fn has_more_than_one_via(&self) -> bool {
+        !self.essentials.via.element.alone || self.all(Name::Via).nth(1).is_some()
+    }
+
     pub fn body(&self) -> &[u8] {
         self.raw.get(self.body..).unwrap_or_default()
     }
@@ -181,18 +184,12 @@ impl Message {
     }
 
     /// The fields of a header by any name, letter case ignored; a header that has a compact form is found by both.
-    pub fn named<'a>(&'a self, name: &'a str) -> impl Iterator<Item = &'a Field> + 'a {
-        let wanted = Name::from_bytes(name.as_bytes());
-        let alias = if wanted == Name::Other { alias(name).unwrap_or(name) } else { name };
-        let is_of_length = move |found: &[u8]| found.len() == name.len() || found.len() == alias.len();
-        self.fields.iter().filter(move |field| match (field.name, wanted) {
-            (Name::Other, Name::Other) => {
-                let found = self.name(field);
-                is_of_length(found)
-                    && (found.eq_ignore_ascii_case(name.as_bytes()) || found.eq_ignore_ascii_case(alias.as_bytes()))
-            }
-            (found, wanted) => found == wanted,
-        })
+    pub fn named<'a>(&'a self, name: &'a HeaderName) -> impl Iterator<Item = &'a Field> + 'a {
+        self.fields.iter().filter(move |field| self.is_named(field, name))
+    }
+
+    pub fn is_named(&self, field: &Field, name: &HeaderName) -> bool {
+        name.is(field.name, self.name(field))
     }
 
     /// A field's name as it stands.

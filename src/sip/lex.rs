@@ -28,11 +28,13 @@ pub(super) const fn is_lws(byte: u8) -> bool {
 }
 
 /// A byte of a token (RFC 3261 §25.1).
+#[expect(clippy::indexing_slicing, reason = "the table has a place for every byte")]
 pub(super) const fn is_token(byte: u8) -> bool {
     TOKEN[byte as usize]
 }
 
 /// A table of all bytes: each byte of every header name and tag is asked for.
+#[expect(clippy::indexing_slicing, reason = "evaluated by the compiler")]
 const TOKEN: [bool; 256] = {
     let mut table = [false; 256];
     let mut byte = 0;

@@ -21,7 +21,7 @@ pub use edit::Edits;
 pub use frame::{Frame, FrameError, Framer};
 pub use index::{CSeq, Essentials, Field, Limits, Message, Start};
 pub use list::Element;
-pub use name::{Method, Name};
+pub use name::{HeaderName, Method, Name};
 pub use reject::{Answerable, RejectReason, Rejected};
 pub use uri::{Uri, scheme, subscriber};
 pub use value::{NameAddr, Params, host_ip, seconds, unquoted};

@@ -84,6 +84,45 @@ pub(super) fn alias(name: &str) -> Option<&'static str> {
     })
 }
 
+/// A header that is named by the configuration, made ready to be found in messages. Full and compact names are one.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct HeaderName {
+    text: Box<str>,
+    known: Name,
+    /// The other form of a name that is not in [`Name`]; the same where there is none.
+    alias: Box<str>,
+}
+
+impl HeaderName {
+    /// Whether a field with this name, as it was read and as it stands, is it; letter case does not matter.
+    pub(super) fn is(&self, known: Name, text: &[u8]) -> bool {
+        let is = |name: &str| text.len() == name.len() && text.eq_ignore_ascii_case(name.as_bytes());
+        known == self.known && (known != Name::Other || is(&self.text) || is(&self.alias))
+    }
+}
+
+impl<T: Into<Box<str>>> From<T> for HeaderName {
+    fn from(text: T) -> HeaderName {
+        let text = text.into();
+        let alias = alias(&text).map_or_else(|| text.clone(), Into::into);
+        HeaderName { known: Name::from_bytes(text.as_bytes()), text, alias }
+    }
+}
+
+impl std::ops::Deref for HeaderName {
+    type Target = str;
+
+    fn deref(&self) -> &str {
+        &self.text
+    }
+}
+
+impl std::fmt::Display for HeaderName {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(&self.text)
+    }
+}
+
 impl Method {
     /// The method with exactly this spelling.
     pub fn from_bytes(text: &[u8]) -> Method {
