@@ -14,6 +14,7 @@ pub mod endpoint;
 pub mod event;
 pub mod flow;
 pub mod kept;
+pub mod mask;
 pub mod outcome;
 pub mod path;
 pub mod policy;

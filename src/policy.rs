@@ -11,6 +11,7 @@ use ipnet::IpNet;
 use regex::Regex;
 
 use crate::flow::{Direction, Hop, Side, Transport};
+use crate::mask::MaskNumbers;
 use crate::outcome::{EndCause, Outcome};
 use crate::sip::HeaderName;
 
@@ -34,6 +35,10 @@ pub struct Policy {
     pub strangers: Strangers,
     /// Whether `call.started`, `call.ringing` and `call.answered` are told too.
     pub lifecycle: bool,
+    /// `source` of the events: the sidecar's name.
+    pub source: Arc<str>,
+    /// What events and answers show of numbers.
+    pub mask: MaskNumbers,
 }
 
 /// A socket that listens.

@@ -13,6 +13,7 @@ const CORE: &[&str] = &[
     "event.rs",
     "flow.rs",
     "kept.rs",
+    "mask.rs",
     "outcome",
     "path.rs",
     "policy.rs",

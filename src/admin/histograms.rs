@@ -1,15 +1,16 @@
 //! What is observed as it happens: how long packets, rings, answers and talks take.
 
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use metrics::{Histogram, Label};
 
 use super::families;
 use super::metrics::Exposition;
-use crate::event::CallData;
+use crate::event::Summary;
 use crate::flow::Direction;
 use crate::outcome::Outcome;
+use crate::policy::ServerId;
 
 /// Handles to all histograms; clones share them.
 #[derive(Clone)]
@@ -18,8 +19,8 @@ pub struct Histograms {
     processing: Histogram,
     /// Indexed by outcome, then by direction.
     ring: Vec<Vec<Histogram>>,
-    /// By name. Taken once per ended call, by whoever counts it.
-    servers: Arc<Mutex<HashMap<String, [Delays; Direction::COUNT]>>>,
+    /// Taken once per ended call, by whoever counts it.
+    servers: Arc<Mutex<HashMap<ServerId, [Delays; Direction::COUNT]>>>,
 }
 
 /// Of one server and direction.
@@ -31,7 +32,7 @@ struct Delays {
 }
 
 impl Histograms {
-    /// Those without a server exist from here on, the others with [`Histograms::add_server`] or the server's first call.
+    /// Those without a server exist from here on, the others with [`Histograms::add_server`].
     pub fn new(exposition: Arc<Exposition>) -> Histograms {
         let ring = |outcome: &Outcome| {
             let of = |direction: &Direction| {
@@ -48,9 +49,10 @@ impl Histograms {
         }
     }
 
-    /// Makes a server's histograms exist before its first call.
-    pub fn add_server(&self, server: &str) {
-        self.with_server(server, |_| ());
+    /// Makes a server's histograms exist, before its first call.
+    pub fn add_server(&self, id: ServerId, name: &str) {
+        let of = |direction| self.delays(name, direction);
+        self.servers().entry(id).or_insert_with(|| [Direction::Outbound, Direction::Inbound].map(of));
     }
 
     /// `count` datagrams took `seconds` each.
@@ -59,33 +61,27 @@ impl Histograms {
     }
 
     /// Takes what an ended call tells. One without a server is in no server's histogram.
-    pub fn call_ended(&self, call: &CallData) {
+    pub fn call_ended(&self, call: &Summary) {
         if let (Some(outcome), Some(ms)) = (call.outcome, call.ring_ms)
             && let Some(ring) = self.ring.get(outcome.index()).and_then(|ring| ring.get(call.direction.index()))
         {
             ring.record(seconds(ms));
         }
-        let Some(server) = &call.server else { return };
-        self.with_server(server, |directions| {
-            let Some(delays) = directions.get(call.direction.index()) else { return };
-            let observe = |histogram: &Histogram, ms: Option<u64>| {
-                if let Some(ms) = ms {
-                    histogram.record(seconds(ms));
-                }
-            };
-            observe(&delays.post_dial, call.post_dial_delay_ms);
-            observe(&delays.answer, call.answer_delay_ms);
-            observe(&delays.talk, call.talk_ms);
-        });
+        let servers = self.servers();
+        let Some(directions) = call.server.and_then(|server| servers.get(&server)) else { return };
+        let Some(delays) = directions.get(call.direction.index()) else { return };
+        let observe = |histogram: &Histogram, ms: Option<u64>| {
+            if let Some(ms) = ms {
+                histogram.record(seconds(ms));
+            }
+        };
+        observe(&delays.post_dial, call.post_dial_delay_ms);
+        observe(&delays.answer, call.answer_delay_ms);
+        observe(&delays.talk, call.talk_ms);
     }
 
-    fn with_server(&self, server: &str, observe: impl FnOnce(&[Delays; Direction::COUNT])) {
-        let mut servers = self.servers.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(delays) = servers.get(server) {
-            return observe(delays);
-        }
-        let delays = [Direction::Outbound, Direction::Inbound].map(|direction| self.delays(server, direction));
-        observe(servers.entry(server.to_owned()).or_insert(delays));
+    fn servers(&self) -> MutexGuard<'_, HashMap<ServerId, [Delays; Direction::COUNT]>> {
+        self.servers.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn delays(&self, server: &str, direction: Direction) -> Delays {

@@ -146,8 +146,25 @@ mod tests {
     use std::sync::Arc;
 
     use super::*;
-    use crate::event::CallData;
-    use crate::recent::tests::call_data;
+    use crate::call::Uid;
+    use crate::event::Summary;
+    use crate::flow::Direction;
+    use crate::outcome::{EndCause, Outcome};
+    use crate::policy::ServerId;
+
+    /// A call that nobody answered.
+    const UNANSWERED: Summary = Summary {
+        call: Uid(1),
+        direction: Direction::Outbound,
+        server: Some(ServerId(1)),
+        outcome: Some(Outcome::NoAnswer),
+        end_cause: Some(EndCause::NoAnswerTimer),
+        sip_code: None,
+        post_dial_delay_ms: Some(812),
+        ring_ms: Some(29_190),
+        answer_delay_ms: None,
+        talk_ms: None,
+    };
 
     fn sample(name: &'static str, kind: SampleKind, label: (&str, &str), value: u64) -> OwnedSample {
         OwnedSample { name, kind, labels: vec![(label.0.into(), label.1.into())], value }
@@ -190,11 +207,12 @@ mod tests {
     fn an_ended_call_is_in_the_histograms_of_its_server_and_outcome() {
         let exposition = Arc::new(Exposition::new());
         let histograms = Histograms::new(exposition.clone());
-        let answered = CallData { talk_ms: Some(1_999), answer_delay_ms: Some(5_000), ..call_data("A", "a") };
+        histograms.add_server(ServerId(1), "pbx-a");
+        let answered = Summary { talk_ms: Some(1_999), answer_delay_ms: Some(5_000), ..UNANSWERED };
         histograms.call_ended(&answered);
         exposition.run_upkeep();
         histograms.call_ended(&answered);
-        histograms.call_ended(&CallData { server: None, ..answered });
+        histograms.call_ended(&Summary { server: None, ..answered });
         let labels = "server=\"pbx-a\",direction=\"outbound\"";
         for line in [
             format!("sipstamp_talk_seconds_bucket{{{labels},le=\"1\"}} 0"),
@@ -235,7 +253,9 @@ mod tests {
             return;
         };
         let exposition = Arc::new(Exposition::new());
-        Histograms::new(exposition.clone()).call_ended(&call_data("A", "a"));
+        let histograms = Histograms::new(exposition.clone());
+        histograms.add_server(ServerId(1), "pbx-a");
+        histograms.call_ended(&UNANSWERED);
         let all: Vec<OwnedSample> = families::SAMPLED
             .iter()
             .map(|(name, ..)| {

@@ -2,13 +2,17 @@
 
 use std::borrow::Cow;
 
-use super::setup::milliseconds;
+use bytes::BytesMut;
+
 use super::{Call, CallTimer, FinalResponse, Phase};
 use crate::arena::Handle;
 use crate::endpoint::{Deadline, Endpoint, Output};
-use crate::event::{self, CallData, CallState, CallView, Event, EventKind};
+use crate::event::{
+    Attempts, CallData, CallState, CallView, CloudEvent, Event, EventKind, Labels, Record, Summary, milliseconds,
+};
 use crate::outcome::{Anomaly, CodeSource, Decision, EndCause, Facts, decide, is_blocked, q850};
 use crate::proxy::make;
+use crate::text::{Line, Put};
 use crate::time::{Mono, Wall};
 
 impl Endpoint {
@@ -17,15 +21,16 @@ impl Endpoint {
         let Some(call) = self.calls.get(handle) else { return };
         let names = self.names_of(&call.identity);
         let decision = self.decide(call, cause, at);
-        let data = self.data(call, Some((cause, at, &decision)));
+        let uid = call.uid.text();
+        let record = self.record(call, &uid, Some((cause, at, &decision)));
+        let event = write(EventKind::Ended, call.started.wall_at(at), call, &record, &mut self.lines, &mut self.told);
         let Some(mut call) = self.calls.remove(handle, &names) else { return };
         for (_, timer) in call.timers.drain(..) {
             self.wheel.cancel(timer);
         }
         self.stats.on_call_ended(&call, decision.outcome, cause);
-        let time = call.started.wall_at(at);
         self.release(call);
-        self.push(Output::Event(Box::new(Event { kind: EventKind::Ended, time, data })));
+        self.push(Output::Event(event));
     }
 
     /// Gives back what a call kept.
@@ -44,8 +49,10 @@ impl Endpoint {
     /// Tells a moment in a call's life to whoever wants to hear it.
     pub(crate) fn tell(&mut self, handle: Handle, kind: EventKind) {
         let Some(call) = self.calls.get(handle).filter(|call| call.policy.lifecycle) else { return };
-        let event = Event { kind, time: self.now.wall, data: self.data(call, None) };
-        self.push(Output::Event(Box::new(event)));
+        let uid = call.uid.text();
+        let record = self.record(call, &uid, None);
+        let event = write(kind, self.now.wall, call, &record, &mut self.lines, &mut self.told);
+        self.push(Output::Event(event));
     }
 
     /// What a call comes to if it ends at `at` by `cause`.
@@ -67,15 +74,16 @@ impl Endpoint {
         decide(&facts, &call.policy)
     }
 
-    /// An open call as the API shows it.
-    pub(crate) fn view(&self, call: &Call) -> CallView {
-        let mut data = self.data(call, None);
+    /// An open call as the API shows it: as it would be written, read back. `None` does not occur.
+    pub(crate) fn view(&self, call: &Call) -> Option<CallView> {
+        let written = serde_json::to_vec(&self.record(call, &call.uid.text(), None)).ok()?;
+        let mut data = serde_json::from_slice::<CallData>(&written).ok()?;
         if let Phase::Ending(ending) = &call.phase {
             data.ended_at = Some(call.started.wall_at(ending.at));
             data.end_cause = Some(ending.cause);
             data.ended_by = Some(ending.cause.ended_by());
         }
-        CallView { state: call.state, data }
+        Some(CallView { state: call.state, data })
     }
 
     pub(crate) fn set_call_state(&mut self, handle: Handle, state: CallState) {
@@ -121,7 +129,7 @@ impl Endpoint {
         }
     }
 
-    fn data(&self, call: &Call, ended: Option<(EndCause, Mono, &Decision)>) -> CallData {
+    fn record<'a>(&self, call: &'a Call, uid: &'a str, ended: Option<(EndCause, Mono, &'a Decision)>) -> Record<'a> {
         let wall = |at: Mono| -> Wall { call.started.wall_at(at) };
         let identity = &call.identity;
         let (ringing_at, answered_at) = (call.ringing_at.get(), call.answered_at.get());
@@ -132,9 +140,9 @@ impl Endpoint {
         let phrase = response.and_then(FinalResponse::phrase);
         let until = answered_at.or(ended_at);
         let decision = ended.map(|(.., decision)| decision);
-        let optional = |text: Option<&std::sync::Arc<str>>| text.map(|text| text.to_string());
-        CallData {
-            call_uid: call.uid.to_string(),
+        let mask = |number: Option<&'a [u8]>| number.map(|number| self.policy.mask.masked(lossy(number)));
+        Record {
+            call_uid: uid,
             call_id: lossy(identity.call_id()),
             parent_call_uid: identity.parent().map(|parent| parent.to_string()),
             direction: call.direction,
@@ -142,25 +150,25 @@ impl Endpoint {
             outcome: decision.map(|decision| decision.outcome),
             sip_code: code,
             code_source: response.map(|response| response.source).or(ended.map(|_| CodeSource::None)),
-            reason_phrase: phrase.as_deref().map(str::to_owned),
-            end_cause: ended.map(|(cause, ..)| cause),
             blocked: code.is_some_and(|code| is_blocked(code, phrase.as_deref().unwrap_or_default(), &call.reasons)),
+            reason_phrase: phrase,
+            end_cause: ended.map(|(cause, ..)| cause),
             q850: q850(&call.reasons),
             progress_q850: call.progress_q850,
-            reason: call.reasons.iter().map(|reason| reason.to_string()).collect(),
-            rule: optional(decision.and_then(|decision| decision.rule.as_ref())),
-            disposition: optional(decision.and_then(|decision| decision.disposition.as_ref())),
-            next: optional(decision.and_then(|decision| decision.next.as_ref())),
-            from: identity.from_user().map(lossy),
-            to: identity.to_user().map(lossy),
-            request_user: identity.request_user().map(lossy),
+            reason: &call.reasons,
+            rule: decision.and_then(|decision| decision.rule.as_deref()),
+            disposition: decision.and_then(|decision| decision.disposition.as_deref()),
+            next: decision.and_then(|decision| decision.next.as_deref()),
+            from: mask(identity.from_user()),
+            to: mask(identity.to_user()),
+            request_user: mask(identity.request_user()),
             from_tag: identity.from_tag().map(lossy),
             to_tag: to_tag(call).map(lossy),
             correlation: identity.correlation().map(lossy),
-            labels: labels(call),
-            server: call.server_name().map(str::to_owned),
+            labels: Labels(call),
+            server: call.server_name(),
             transport: call.path.transport,
-            attempts: call.attempts.iter().map(|attempt| self.attempt(call, attempt, ended_at)).collect(),
+            attempts: Attempts { call, now: ended_at.unwrap_or(self.now.mono) },
             had_ringing: ringing_at.is_some(),
             had_early_media: call.early_media,
             started_at: call.started.wall,
@@ -172,18 +180,52 @@ impl Endpoint {
             answer_delay_ms: answered_at.map(|at| milliseconds(at, started)),
             talk_ms: answered_at.zip(ended_at).map(|(from, to)| milliseconds(to, from)),
             ended_by: ended.map(|(cause, ..)| cause.ended_by()),
-            anomalies: call.anomalies.iter().collect(),
+            anomalies: call.anomalies,
         }
     }
+}
 
-    fn attempt(&self, call: &Call, attempt: &super::Attempt, ended: Option<Mono>) -> event::Attempt {
-        let until = attempt.ended.get().or(ended).unwrap_or(self.now.mono);
-        event::Attempt {
-            server: call.name_of(attempt.server).unwrap_or_default().to_owned(),
-            sip_code: attempt.code,
-            duration_ms: milliseconds(until, attempt.started),
-        }
-    }
+/// Writes an event into `line` and hands it out as a piece of `told`.
+fn write(
+    kind: EventKind,
+    time: Wall,
+    call: &Call,
+    record: &Record<'_>,
+    line: &mut Vec<u8>,
+    told: &mut BytesMut,
+) -> Event {
+    let mut id = Line::<40>::new();
+    id.put(record.call_uid.as_bytes());
+    id.put(b"/");
+    id.put(kind.label().as_bytes());
+    let event = CloudEvent {
+        specversion: "1.0",
+        id: std::str::from_utf8(&id).unwrap_or_default(),
+        source: &call.policy.source,
+        kind: kind.type_name(),
+        time,
+        subject: record.call_uid,
+        datacontenttype: "application/json",
+        dataschema: kind.schema(),
+        data: record,
+    };
+    line.clear();
+    // Writing to a vector does not fail, and nothing in a record refuses to be written.
+    let _ = serde_json::to_writer(&mut *line, &event);
+    told.extend_from_slice(line);
+    let summary = Summary {
+        call: call.uid,
+        direction: call.direction,
+        server: call.server,
+        outcome: record.outcome,
+        end_cause: record.end_cause,
+        sip_code: record.sip_code,
+        post_dial_delay_ms: record.post_dial_delay_ms,
+        ring_ms: record.ring_ms,
+        answer_delay_ms: record.answer_delay_ms,
+        talk_ms: record.talk_ms,
+    };
+    Event { kind, line: told.split().freeze(), summary }
 }
 
 impl FinalResponse {
@@ -201,14 +243,6 @@ fn to_tag(call: &Call) -> Option<&[u8]> {
     response.to_tag.as_deref().or_else(of_dialog).filter(|tag| !tag.is_empty())
 }
 
-fn lossy(bytes: &[u8]) -> String {
-    String::from_utf8_lossy(bytes).into_owned()
-}
-
-fn labels(call: &Call) -> std::collections::BTreeMap<String, String> {
-    let named = call.identity.labels().filter_map(|(at, value)| {
-        let label = call.policy.capture.labels.get(at)?;
-        Some((label.label.to_string(), lossy(value)))
-    });
-    named.collect()
+fn lossy(bytes: &[u8]) -> Cow<'_, str> {
+    String::from_utf8_lossy(bytes)
 }

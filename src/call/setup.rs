@@ -14,7 +14,6 @@ use crate::policy::{Policy, ServerId};
 use crate::proxy::server_order;
 use crate::sip::Message;
 use crate::stats::Refused;
-use crate::time::Mono;
 use crate::transaction::{Key, Keyring, server};
 
 /// Range of the per-call no-answer timeout, in seconds.
@@ -253,9 +252,4 @@ fn no_answer_of(invite: &Message, policy: &Policy, side: Side) -> Duration {
     };
     let is_trusted = side == Side::Dialer && policy.dialer.trust_headers;
     is_trusted.then(asked).flatten().unwrap_or(policy.timeouts.no_answer)
-}
-
-/// How long ago something was, in whole milliseconds.
-pub(super) fn milliseconds(later: Mono, earlier: Mono) -> u64 {
-    u64::try_from(later.since(earlier).as_millis()).unwrap_or(u64::MAX)
 }

@@ -90,7 +90,7 @@ pub enum Output {
         query: QueryId,
         name: Box<str>,
     },
-    Event(Box<Event>),
+    Event(Event),
     /// Something that an operator may want to read, at most once per source and second.
     Notice(Notice),
     /// Nothing until then; `None`: nothing at all.
@@ -188,6 +188,8 @@ pub struct Endpoint {
     pub(crate) edits: Edits,
     /// Header lines that are put together.
     pub(crate) lines: Vec<u8>,
+    /// Lines of events are written here and split off.
+    pub(crate) told: BytesMut,
     outputs: VecDeque<Output>,
 }
 
@@ -239,6 +241,7 @@ impl Endpoint {
             out: BytesMut::new(),
             edits: Edits::default(),
             lines: Vec::new(),
+            told: BytesMut::new(),
             outputs: VecDeque::new(),
             policy,
         };

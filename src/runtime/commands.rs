@@ -12,35 +12,26 @@ use super::start::{counter, gauge};
 use crate::config::{self, Settings};
 use crate::control::{Ask, OwnedSample, ServerStatus, Status};
 use crate::endpoint::Input;
-use crate::event::CallView;
 use crate::policy::{Listener, Policy};
-use crate::telemetry;
 
 impl Driver {
     pub(super) fn on_ask(&mut self, ask: Ask) {
         // Whoever asked may have gone: then nobody reads the answer.
         let now = self.clock.now();
-        let mask = |mut view: CallView, settings: &Settings| {
-            telemetry::mask(&settings.events.mask, &mut view.data);
-            view
-        };
         match ask {
             Ask::Samples(reply) => drop(reply.send(self.samples())),
             Ask::Status(reply) => drop(reply.send(self.status())),
             Ask::Calls { filter, after, limit, reply } => {
-                let calls = self.endpoint.calls(filter, after.as_deref(), limit);
-                drop(reply.send(calls.into_iter().map(|view| mask(view, &self.settings)).collect()));
+                drop(reply.send(self.endpoint.calls(filter, after.as_deref(), limit)));
             }
             Ask::Call { id, reply } => {
-                drop(reply.send(self.endpoint.call(&id).map(|view| mask(view, &self.settings))));
+                drop(reply.send(self.endpoint.call(&id)));
             }
             Ask::VoicemailDrop { id, reply } => {
-                let done = self.endpoint.voicemail_drop(now, &id);
-                drop(reply.send(done.map(|view| mask(view, &self.settings))));
+                drop(reply.send(self.endpoint.voicemail_drop(now, &id)));
             }
             Ask::HangUp { id, reply } => {
-                let done = self.endpoint.hang_up(now, &id);
-                drop(reply.send(done.map(|view| mask(view, &self.settings))));
+                drop(reply.send(self.endpoint.hang_up(now, &id)));
             }
             Ask::Drain(reply) => {
                 self.drain();
@@ -123,8 +114,8 @@ impl Driver {
             return Err(keys.join("\n"));
         }
         let policy = settings.policy(self.locals.0.clone(), &mut self.locals, &mut self.names);
-        for server in &settings.template.servers {
-            self.histograms.add_server(&server.name);
+        for server in &policy.servers {
+            self.histograms.add_server(server.id, &server.name);
         }
         if let Some(level) = &self.bind.log_level {
             level.change(&settings.logging);

@@ -19,12 +19,10 @@ use crate::admin::metrics::Histograms;
 use crate::config::{ServerNames, Settings};
 use crate::control::Ask;
 use crate::endpoint::{Endpoint, Input, Notice, Output, QueryId, Seed, Transmit};
-use crate::event::{Event, EventKind};
 use crate::flow::{Flow, Transport};
 use crate::recent::Recent;
 use crate::sink::Sinks;
 use crate::sip::{Limits, Message};
-use crate::telemetry;
 use crate::transport::{Bound, Connections, LocalAddresses, TcpEvent, UdpPort, Unreachable, accept, watch};
 
 /// Events of connections that are treated before anything else gets its turn.
@@ -151,6 +149,9 @@ impl Driver {
         let mut names = ServerNames::default();
         let mut locals = LocalAddresses(listeners.clone());
         let policy = Arc::new(settings.policy(listeners, &mut locals, &mut names));
+        for server in &policy.servers {
+            histograms.add_server(server.id, &server.name);
+        }
         let now = clock.now();
         let reload = ReloadFigures { successful: true, at: seconds(now.wall) };
         Ok(Driver {
@@ -327,7 +328,7 @@ impl Driver {
             match self.endpoint.poll_output() {
                 Output::Transmit(transmit) => self.send(transmit),
                 Output::Resolve { query, name } => self.resolver.look_up(query, name),
-                Output::Event(event) => self.tell(event),
+                Output::Event(event) => self.sinks.push(event),
                 Output::Notice(notice) => self.note(&notice),
                 Output::Idle { deadline } => {
                     self.deadline = deadline;
@@ -375,24 +376,6 @@ impl Driver {
                 self.failed.extend(refusal.owner);
             });
         }
-    }
-
-    fn tell(&mut self, mut event: Box<Event>) {
-        if event.kind == EventKind::Ended {
-            self.histograms.call_ended(&event.data);
-            let data = &event.data;
-            tracing::debug!(
-                outcome = data.outcome.map(|outcome| outcome.label()),
-                end_cause = data.end_cause.map(|cause| cause.label()),
-                code = data.sip_code,
-                direction = data.direction.label(),
-                server = data.server,
-                call_uid = data.call_uid,
-                "call ended"
-            );
-        }
-        telemetry::mask(&self.settings.events.mask, &mut event.data);
-        self.sinks.push(event);
     }
 
     fn note(&mut self, notice: &Notice) {

@@ -83,17 +83,16 @@ pub fn start(settings: Settings, bind: Bind) -> Result<Running, StartError> {
     };
     let recent = Recent::new(recent::CAPACITY);
     let readiness = Readiness::new();
-    let sinks = Sinks::open(&settings.events, recent.clone(), &readiness).map_err(|error| StartError::EventsFile {
-        path: settings.events.file.as_ref().map(|path| path.display().to_string()).unwrap_or_default(),
-        error,
-    })?;
     let listeners = bound.listeners();
     let listen = listeners.iter().map(|listener| (listener.transport, listener.bound)).collect::<Vec<_>>();
     let exposition = Arc::new(Exposition::new());
     let histograms = Histograms::new(exposition.clone());
-    for server in &settings.template.servers {
-        histograms.add_server(&server.name);
-    }
+    let sinks = Sinks::open(&settings.events, recent.clone(), &readiness, histograms.clone()).map_err(|error| {
+        StartError::EventsFile {
+            path: settings.events.file.as_ref().map(|path| path.display().to_string()).unwrap_or_default(),
+            error,
+        }
+    })?;
     let (asks, inbox) = mpsc::channel(ASKS);
     let control = Control(asks);
     let token = settings.admin.as_ref().and_then(|admin| admin.token.clone());
