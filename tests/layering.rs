@@ -10,7 +10,7 @@ const CORE: &[&str] = &[
     "call",
     "closed.rs",
     "endpoint",
-    "event.rs",
+    "event",
     "flow.rs",
     "kept.rs",
     "mask.rs",

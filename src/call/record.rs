@@ -1,18 +1,13 @@
 //! What is told of a call, and the one function that ends it.
 
-use std::borrow::Cow;
-
 use bytes::BytesMut;
 
 use super::{Call, CallTimer, FinalResponse, Phase};
 use crate::arena::Handle;
 use crate::endpoint::{Deadline, Endpoint, Output};
-use crate::event::{
-    Attempts, CallData, CallState, CallView, CloudEvent, Event, EventKind, Labels, Record, Summary, milliseconds,
-};
-use crate::outcome::{Anomaly, CodeSource, Decision, EndCause, Facts, decide, is_blocked, q850};
+use crate::event::{CallState, CallView, Event, EventKind, Record, Summary};
+use crate::outcome::{Anomaly, Decision, EndCause, Facts, decide, q850};
 use crate::proxy::make;
-use crate::text::{Line, Put};
 use crate::time::{Mono, Wall};
 
 impl Endpoint {
@@ -21,9 +16,9 @@ impl Endpoint {
         let Some(call) = self.calls.get(handle) else { return };
         let names = self.names_of(&call.identity);
         let decision = self.decide(call, cause, at);
-        let uid = call.uid.text();
-        let record = self.record(call, &uid, Some((cause, at, &decision)));
-        let event = write(EventKind::Ended, call.started.wall_at(at), call, &record, &mut self.lines, &mut self.told);
+        let (uid, ended) = (call.uid.text(), Some((cause, at, &decision)));
+        let record = Record { call, uid: &uid, ended, now: self.now.mono, mask: &self.policy.mask };
+        let event = write(EventKind::Ended, call.started.wall_at(at), &record, &mut self.lines, &mut self.told);
         let Some(mut call) = self.calls.remove(handle, &names) else { return };
         for (_, timer) in call.timers.drain(..) {
             self.wheel.cancel(timer);
@@ -50,15 +45,15 @@ impl Endpoint {
     pub(crate) fn tell(&mut self, handle: Handle, kind: EventKind) {
         let Some(call) = self.calls.get(handle).filter(|call| call.policy.lifecycle) else { return };
         let uid = call.uid.text();
-        let record = self.record(call, &uid, None);
-        let event = write(kind, self.now.wall, call, &record, &mut self.lines, &mut self.told);
+        let record = Record { call, uid: &uid, ended: None, now: self.now.mono, mask: &self.policy.mask };
+        let event = write(kind, self.now.wall, &record, &mut self.lines, &mut self.told);
         self.push(Output::Event(event));
     }
 
     /// What a call comes to if it ends at `at` by `cause`.
     pub(crate) fn decide(&self, call: &Call, cause: EndCause, at: Mono) -> Decision {
         let response = call.response.as_ref();
-        let phrase = response.and_then(FinalResponse::phrase);
+        let phrase = response.and_then(FinalResponse::phrase).map(String::from_utf8_lossy);
         let facts = Facts {
             direction: call.direction,
             end_cause: cause,
@@ -76,14 +71,17 @@ impl Endpoint {
 
     /// An open call as the API shows it: as it would be written, read back. `None` does not occur.
     pub(crate) fn view(&self, call: &Call) -> Option<CallView> {
-        let written = serde_json::to_vec(&self.record(call, &call.uid.text(), None)).ok()?;
-        let mut data = serde_json::from_slice::<CallData>(&written).ok()?;
+        let uid = call.uid.text();
+        let record = Record { call, uid: &uid, ended: None, now: self.now.mono, mask: &self.policy.mask };
+        let mut written = Vec::new();
+        record.put_view(call.state, &mut written);
+        let CallView { state, mut data } = serde_json::from_slice(&written).ok()?;
         if let Phase::Ending(ending) = &call.phase {
             data.ended_at = Some(call.started.wall_at(ending.at));
             data.end_cause = Some(ending.cause);
             data.ended_by = Some(ending.cause.ended_by());
         }
-        Some(CallView { state: call.state, data })
+        Some(CallView { state, data })
     }
 
     pub(crate) fn set_call_state(&mut self, handle: Handle, state: CallState) {
@@ -128,121 +126,42 @@ impl Endpoint {
             CallTimer::DropGrace => self.on_drop_grace(handle),
         }
     }
-
-    fn record<'a>(&self, call: &'a Call, uid: &'a str, ended: Option<(EndCause, Mono, &'a Decision)>) -> Record<'a> {
-        let wall = |at: Mono| -> Wall { call.started.wall_at(at) };
-        let identity = &call.identity;
-        let (ringing_at, answered_at) = (call.ringing_at.get(), call.answered_at.get());
-        let started = call.started.mono;
-        let ended_at = ended.map(|(_, at, _)| at);
-        let response = call.response.as_ref();
-        let code = response.and_then(|response| response.code);
-        let phrase = response.and_then(FinalResponse::phrase);
-        let until = answered_at.or(ended_at);
-        let decision = ended.map(|(.., decision)| decision);
-        let mask = |number: Option<&'a [u8]>| number.map(|number| self.policy.mask.masked(lossy(number)));
-        Record {
-            call_uid: uid,
-            call_id: lossy(identity.call_id()),
-            parent_call_uid: identity.parent().map(|parent| parent.to_string()),
-            direction: call.direction,
-            dialing_mode: identity.dialing_mode().map(lossy),
-            outcome: decision.map(|decision| decision.outcome),
-            sip_code: code,
-            code_source: response.map(|response| response.source).or(ended.map(|_| CodeSource::None)),
-            blocked: code.is_some_and(|code| is_blocked(code, phrase.as_deref().unwrap_or_default(), &call.reasons)),
-            reason_phrase: phrase,
-            end_cause: ended.map(|(cause, ..)| cause),
-            q850: q850(&call.reasons),
-            progress_q850: call.progress_q850,
-            reason: &call.reasons,
-            rule: decision.and_then(|decision| decision.rule.as_deref()),
-            disposition: decision.and_then(|decision| decision.disposition.as_deref()),
-            next: decision.and_then(|decision| decision.next.as_deref()),
-            from: mask(identity.from_user()),
-            to: mask(identity.to_user()),
-            request_user: mask(identity.request_user()),
-            from_tag: identity.from_tag().map(lossy),
-            to_tag: to_tag(call).map(lossy),
-            correlation: identity.correlation().map(lossy),
-            labels: Labels(call),
-            server: call.server_name(),
-            transport: call.path.transport,
-            attempts: Attempts { call, now: ended_at.unwrap_or(self.now.mono) },
-            had_ringing: ringing_at.is_some(),
-            had_early_media: call.early_media,
-            started_at: call.started.wall,
-            ringing_at: ringing_at.map(wall),
-            answered_at: answered_at.map(wall),
-            ended_at: ended_at.map(wall),
-            post_dial_delay_ms: call.progress_at.get().or(answered_at).map(|at| milliseconds(at, started)),
-            ring_ms: ringing_at.zip(until).map(|(from, to)| milliseconds(to, from)),
-            answer_delay_ms: answered_at.map(|at| milliseconds(at, started)),
-            talk_ms: answered_at.zip(ended_at).map(|(from, to)| milliseconds(to, from)),
-            ended_by: ended.map(|(cause, ..)| cause.ended_by()),
-            anomalies: call.anomalies,
-        }
-    }
 }
 
 /// Writes an event into `line` and hands it out as a piece of `told`.
-fn write(
-    kind: EventKind,
-    time: Wall,
-    call: &Call,
-    record: &Record<'_>,
-    line: &mut Vec<u8>,
-    told: &mut BytesMut,
-) -> Event {
-    let mut id = Line::<40>::new();
-    id.put(record.call_uid.as_bytes());
-    id.put(b"/");
-    id.put(kind.label().as_bytes());
-    let event = CloudEvent {
-        specversion: "1.0",
-        id: std::str::from_utf8(&id).unwrap_or_default(),
-        source: &call.policy.source,
-        kind: kind.type_name(),
-        time,
-        subject: record.call_uid,
-        datacontenttype: "application/json",
-        dataschema: kind.schema(),
-        data: record,
-    };
+fn write(kind: EventKind, time: Wall, record: &Record<'_>, line: &mut Vec<u8>, told: &mut BytesMut) -> Event {
     line.clear();
-    // Writing to a vector does not fail, and nothing in a record refuses to be written.
-    let _ = serde_json::to_writer(&mut *line, &event);
+    record.put_event(kind, time, line);
     told.extend_from_slice(line);
+    let (call, delays) = (record.call, record.delays());
     let summary = Summary {
         call: call.uid,
         direction: call.direction,
         server: call.server,
-        outcome: record.outcome,
-        end_cause: record.end_cause,
-        sip_code: record.sip_code,
-        post_dial_delay_ms: record.post_dial_delay_ms,
-        ring_ms: record.ring_ms,
-        answer_delay_ms: record.answer_delay_ms,
-        talk_ms: record.talk_ms,
+        outcome: record.ended.map(|(.., decision)| decision.outcome),
+        end_cause: record.ended.map(|(cause, ..)| cause),
+        sip_code: call.response.as_ref().and_then(|response| response.code),
+        post_dial_delay_ms: delays.post_dial_ms,
+        ring_ms: delays.ring_ms,
+        answer_delay_ms: delays.answer_ms,
+        talk_ms: delays.talk_ms,
     };
     Event { kind, line: told.split().freeze(), summary }
 }
 
 impl FinalResponse {
     /// `None` where there is no response.
-    fn phrase(&self) -> Option<Cow<'_, str>> {
+    pub(crate) fn phrase(&self) -> Option<&[u8]> {
         let code = self.code?;
-        Some(self.phrase.as_deref().map_or_else(|| make::phrase(code).into(), String::from_utf8_lossy))
+        Some(self.phrase.as_deref().unwrap_or(make::phrase(code).as_bytes()))
     }
 }
 
-/// The To tag of the final response.
-fn to_tag(call: &Call) -> Option<&[u8]> {
-    let response = call.response.as_ref()?;
-    let of_dialog = || response.dialog.and_then(|dialog| call.dialog(dialog)).map(|dialog| dialog.to_tag());
-    response.to_tag.as_deref().or_else(of_dialog).filter(|tag| !tag.is_empty())
-}
-
-fn lossy(bytes: &[u8]) -> Cow<'_, str> {
-    String::from_utf8_lossy(bytes)
+impl Call {
+    /// The To tag of the final response.
+    pub(crate) fn to_tag(&self) -> Option<&[u8]> {
+        let response = self.response.as_ref()?;
+        let of_dialog = || response.dialog.and_then(|dialog| self.dialog(dialog)).map(|dialog| dialog.to_tag());
+        response.to_tag.as_deref().or_else(of_dialog).filter(|tag| !tag.is_empty())
+    }
 }

@@ -1,12 +1,14 @@
 //! The schema of what the sidecar tells about a call: one form for events and for API answers.
 
-use std::borrow::Cow;
+mod line;
 
 use bytes::Bytes;
 use schemars::JsonSchema;
-use serde::{Deserialize, Serialize, Serializer};
+use serde::{Deserialize, Serialize};
 
-use crate::call::{Anomalies, Call, Uid};
+pub use line::Record;
+
+use crate::call::Uid;
 use crate::closed::closed_enum;
 use crate::flow::{Direction, Transport};
 use crate::outcome::{Anomaly, CodeSource, EndCause, EndedBy, Outcome};
@@ -62,7 +64,7 @@ impl Event {
     /// What its line says of the call.
     ///
     /// # Errors
-    /// None for a line that [`CloudEvent`] wrote.
+    /// None for a line that the core wrote.
     pub fn data(&self) -> serde_json::Result<CallData> {
         data_of(&self.line)
     }
@@ -71,7 +73,7 @@ impl Event {
 /// What the line of an event says of the call.
 ///
 /// # Errors
-/// Where it is no line that [`CloudEvent`] wrote.
+/// Where it is no line that the core wrote.
 pub fn data_of(line: &[u8]) -> serde_json::Result<CallData> {
     #[derive(Deserialize)]
     struct Line {
@@ -89,120 +91,6 @@ impl EventKind {
             EventKind::Answered => "sipstamp.call.answered.v1",
             EventKind::Ended => "sipstamp.call.ended.v1",
         }
-    }
-
-    /// `dataschema` of the CloudEvent.
-    pub const fn schema(self) -> &'static str {
-        match self {
-            EventKind::Started => "urn:sipstamp:call.started:v1",
-            EventKind::Ringing => "urn:sipstamp:call.ringing:v1",
-            EventKind::Answered => "urn:sipstamp:call.answered:v1",
-            EventKind::Ended => "urn:sipstamp:call.ended:v1",
-        }
-    }
-}
-
-/// The attributes of CloudEvents 1.0 §3 with the event's data.
-#[derive(Debug, Serialize)]
-pub struct CloudEvent<'a, T> {
-    pub specversion: &'static str,
-    /// Derived from the call: a second delivery has the same one.
-    pub id: &'a str,
-    pub source: &'a str,
-    #[serde(rename = "type")]
-    pub kind: &'static str,
-    pub time: Wall,
-    pub subject: &'a str,
-    pub datacontenttype: &'static str,
-    pub dataschema: &'static str,
-    pub data: T,
-}
-
-/// A call as it is written, straight from where it is kept: the fields of [`CallData`], in the same order.
-#[derive(Debug, Serialize)]
-pub struct Record<'a> {
-    pub call_uid: &'a str,
-    pub call_id: Cow<'a, str>,
-    pub parent_call_uid: Option<String>,
-    pub direction: Direction,
-    pub dialing_mode: Option<Cow<'a, str>>,
-    pub outcome: Option<Outcome>,
-    pub sip_code: Option<u16>,
-    pub code_source: Option<CodeSource>,
-    pub reason_phrase: Option<Cow<'a, str>>,
-    pub end_cause: Option<EndCause>,
-    pub blocked: bool,
-    pub q850: Option<u16>,
-    pub progress_q850: Option<u16>,
-    pub reason: &'a [Box<str>],
-    pub rule: Option<&'a str>,
-    pub disposition: Option<&'a str>,
-    pub next: Option<&'a str>,
-    pub from: Option<Cow<'a, str>>,
-    pub to: Option<Cow<'a, str>>,
-    pub request_user: Option<Cow<'a, str>>,
-    pub from_tag: Option<Cow<'a, str>>,
-    pub to_tag: Option<Cow<'a, str>>,
-    pub correlation: Option<Cow<'a, str>>,
-    pub labels: Labels<'a>,
-    pub server: Option<&'a str>,
-    pub transport: Transport,
-    pub attempts: Attempts<'a>,
-    pub had_ringing: bool,
-    pub had_early_media: bool,
-    pub started_at: Wall,
-    pub ringing_at: Option<Wall>,
-    pub answered_at: Option<Wall>,
-    pub ended_at: Option<Wall>,
-    pub post_dial_delay_ms: Option<u64>,
-    pub ring_ms: Option<u64>,
-    pub answer_delay_ms: Option<u64>,
-    pub talk_ms: Option<u64>,
-    pub ended_by: Option<EndedBy>,
-    pub anomalies: Anomalies,
-}
-
-/// The captured labels of a call, by name.
-#[derive(Debug)]
-pub struct Labels<'a>(pub &'a Call);
-
-/// The servers that were asked for a call; what is still open has lasted until `now`.
-#[derive(Debug)]
-pub struct Attempts<'a> {
-    pub call: &'a Call,
-    pub now: Mono,
-}
-
-impl Serialize for Labels<'_> {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        let labels = &self.0.policy.capture.labels;
-        let named = self.0.identity.labels().filter_map(|(at, value)| {
-            let label = labels.get(at)?;
-            Some((&*label.label, String::from_utf8_lossy(value)))
-        });
-        serializer.collect_map(named)
-    }
-}
-
-impl Serialize for Attempts<'_> {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        #[derive(Serialize)]
-        struct Attempt<'a> {
-            server: &'a str,
-            sip_code: Option<u16>,
-            duration_ms: u64,
-        }
-        serializer.collect_seq(self.call.attempts.iter().map(|attempt| Attempt {
-            server: self.call.name_of(attempt.server).unwrap_or_default(),
-            sip_code: attempt.code,
-            duration_ms: milliseconds(attempt.ended.get().unwrap_or(self.now), attempt.started),
-        }))
-    }
-}
-
-impl Serialize for Anomalies {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.collect_seq(self.iter())
     }
 }
 
@@ -283,7 +171,7 @@ pub struct Attempt {
 }
 
 /// A call with its state: an answer of the API.
-#[derive(Clone, Debug, Serialize, JsonSchema)]
+#[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
 pub struct CallView {
     pub state: CallState,
     #[serde(flatten)]
