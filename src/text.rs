@@ -40,12 +40,24 @@ pub trait Put {
     fn put_address(&mut self, address: IpAddr) {
         match address {
             IpAddr::V4(address) => {
-                let [a, b, c, d] = address.octets();
-                self.put_number(a.into());
-                for part in [b, c, d] {
-                    self.put(b".");
-                    self.put_number(part.into());
+                // At most three digits and a dot each.
+                let mut text = [0; 16];
+                let mut end = 0;
+                for octet in address.octets() {
+                    let digits = [octet / 100, octet / 10 % 10, octet % 10];
+                    let needless = if octet > 99 { 0 } else { 2 - usize::from(octet > 9) };
+                    for digit in digits.into_iter().skip(needless) {
+                        if let Some(place) = text.get_mut(end) {
+                            *place = b'0' + digit;
+                        }
+                        end += 1;
+                    }
+                    if let Some(place) = text.get_mut(end) {
+                        *place = b'.';
+                    }
+                    end += 1;
                 }
+                self.put(text.get(..end - 1).unwrap_or_default());
             }
             IpAddr::V6(address) => self.put(address.to_string().as_bytes()),
         }
@@ -109,7 +121,7 @@ mod tests {
             line.put_hex(number);
             assert_eq!(line.as_slice(), format!("{number}{number:016x}").as_bytes());
         }
-        for address in ["10.0.0.1:5060", "255.255.255.255:1", "[2001:db8::1]:65535"] {
+        for address in ["10.0.0.1:5060", "255.255.255.255:1", "0.9.99.100:7", "127.10.20.1:80", "[2001:db8::1]:65535"] {
             let address = address.parse::<SocketAddr>().unwrap();
             let mut line = Line::<64>::new();
             line.put_host_port(address);

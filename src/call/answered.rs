@@ -11,7 +11,7 @@ use crate::event::EventKind;
 use crate::flow::{Flow, Side};
 use crate::outcome::{Anomaly, EndCause, provisional_stamp};
 use crate::policy::ServerId;
-use crate::proxy::route::{self, Ourselves, Routes};
+use crate::proxy::route::{self, Routes};
 use crate::sip::{Message, Method, Name, seconds};
 use crate::stats::{AttemptResult, Race};
 use crate::transaction::client::Note;
@@ -299,9 +299,8 @@ impl Endpoint {
             return None;
         }
         let mut routes = crate::text::Line::<64>::new();
-        let ourselves = Ourselves { policy: &self.policy, local: flow.local, seen: &self.seen };
         let upstream = call.identity.routes().iter().collect::<route::Values>();
-        let is_ours = |value: &[u8]| ourselves.are_named_by(route::address(value));
+        let is_ours = |value: &[u8]| self.is_our_route(value, flow.local);
         for value in route::beyond_us(route::recorded(message), &upstream, is_ours) {
             Routes::put(&mut routes, value);
         }

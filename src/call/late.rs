@@ -41,8 +41,8 @@ impl Endpoint {
         }
         let Some(invite) = self.sent_request(tx) else { return false };
         let policy = self.policy.clone();
-        let ourselves = self.ourselves(&policy, hop.local);
-        let is_ours = |value: &[u8]| ourselves.are_named_by(route::address(value));
+        let local = hop.local;
+        let is_ours = |value: &[u8]| self.is_our_route(value, local);
         let mut upstream = route::recorded(&invite);
         upstream.retain(|value| !is_ours(value));
         let mut routes = crate::text::Line::<64>::new();
@@ -64,14 +64,11 @@ impl Endpoint {
             cseq,
         };
         let own = self.keys.dialog(invite.call_id(), answer.to_tag().unwrap_or_default(), b"late");
-        let via = |keys: &crate::transaction::Keyring, attempt| {
-            let branch = keys.branch(own, attempt, 0);
-            (route::via_line(&policy, side, &hop, branch), branch)
-        };
-        let (ack_via, _) = via(&self.keys, 0);
-        let ack = make::in_dialog(Method::Ack, party(number), &ack_via, "", &mut self.out);
-        let (bye_via, branch) = via(&self.keys, 1);
-        let bytes = make::in_dialog(Method::Bye, party(number.saturating_add(1)), &bye_via, "", &mut self.out);
+        let own_text = self.own.at(&policy, side, hop.transport, hop.local);
+        let via = self.own.get(own_text).map(|text| &*text.via).unwrap_or_default();
+        let (ack_branch, branch) = (self.keys.branch(own, 0, 0), self.keys.branch(own, 1, 0));
+        let ack = make::in_dialog(Method::Ack, party(number), (via, ack_branch), "", &mut self.out);
+        let bytes = make::in_dialog(Method::Bye, party(number.saturating_add(1)), (via, branch), "", &mut self.out);
         if let Some(client) = self.client_txs.get_mut(tx) {
             client.rare().answered.push((tag, hop, (&*ack).into()));
         }

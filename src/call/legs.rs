@@ -1,5 +1,7 @@
 //! The legs of a call that has no final response yet: forwarding its INVITE, and what comes back.
 
+use std::sync::Arc;
+
 use bytes::Bytes;
 
 use super::{Attempt, CallTimer, FinalResponse, Leg, Legs, Moment, Phase, Reasons, Stopping};
@@ -11,10 +13,10 @@ use crate::kept::Store;
 use crate::outcome::{CodeSource, EndCause, q850};
 use crate::policy::{Policy, ServerId, Target};
 use crate::proxy::route::Ourselves;
-use crate::proxy::{forward, make, route};
-use crate::sip::{Message, Method, Name, Uri, seconds};
+use crate::proxy::{forward, make};
+use crate::sip::{Message, Method, Name, seconds};
 use crate::stats::{AttemptResult, Race};
-use crate::text::Line;
+use crate::text::{Line, Put};
 use crate::transaction::client::{self, Fallback};
 use crate::transaction::{Branch, Key};
 
@@ -80,7 +82,7 @@ impl Endpoint {
         let invite = self.request_of(upstream)?;
         let ourselves = self.ourselves(&policy, path.local);
         let uri = rewritten_uri(&invite, ourselves, target_of(&policy, server)?);
-        let own_routes = self.ourselves(&self.policy, path.local).own_routes(&invite);
+        let own_routes = self.own_routes(&invite, path.local);
         let outgoing = Outgoing { branch, uri: uri.as_deref(), own_routes, records: true, stamp: None, to };
         Some(self.write_request(&invite, &path, hop, &policy, outgoing))
     }
@@ -407,7 +409,7 @@ impl Endpoint {
         message: &Message,
         from: &Hop,
         hop: Hop,
-        policy: &Policy,
+        policy: &Arc<Policy>,
         how: Outgoing<'_>,
     ) -> (Hop, Bytes, Option<Box<Fallback>>) {
         let bytes = self.write_request(message, from, hop, policy, how);
@@ -421,17 +423,28 @@ impl Endpoint {
         (over_tcp, large, Some(Box::new(Fallback { hop, bytes })))
     }
 
-    fn write_request(&mut self, message: &Message, from: &Hop, hop: Hop, policy: &Policy, how: Outgoing<'_>) -> Bytes {
-        let via = route::via_line(policy, how.to, &hop, how.branch);
-        let seen_from = (how.to.opposite(), from.transport, from.local);
-        let record_route = match how.records {
-            true => route::record_route_lines(policy, seen_from, (how.to, hop.transport, hop.local)),
-            false => Line::new(),
+    fn write_request(
+        &mut self,
+        message: &Message,
+        from: &Hop,
+        hop: Hop,
+        policy: &Arc<Policy>,
+        how: Outgoing<'_>,
+    ) -> Bytes {
+        let towards = self.own.at(policy, how.to, hop.transport, hop.local);
+        let back = self.own.at(policy, how.to.opposite(), from.transport, from.local);
+        let (Some(towards), Some(back)) = (self.own.get(towards), self.own.get(back)) else { return Bytes::new() };
+        // Two lines where the sides see us differently (RFC 5658 §4.1).
+        let record_route: [&[u8]; 2] = match how.records {
+            true if towards.record_route == back.record_route => [&towards.record_route, b""],
+            true => [&towards.record_route, &back.record_route],
+            false => [b"", b""],
         };
         let change = forward::RequestChange {
             source: from.remote,
-            via: &via,
-            record_route: &record_route,
+            via: &towards.via,
+            branch: how.branch,
+            record_route,
             uri: how.uri,
             own_routes: how.own_routes,
             policy,
@@ -480,25 +493,22 @@ fn target_of(policy: &Policy, server: ServerId) -> Option<&Target> {
 
 /// The Request-URI that a server gets where the caller's named us: host and port become the server's,
 /// a `transport` parameter follows the hop, everything else stays.
-pub(crate) fn rewritten_uri(message: &Message, ourselves: Ourselves<'_>, target: &Target) -> Option<Vec<u8>> {
-    if !ourselves.are_named_by(message.uri()) {
-        return None;
-    }
-    let uri = Uri::parse(message.uri())?;
+pub(crate) fn rewritten_uri(message: &Message, ourselves: Ourselves<'_>, target: &Target) -> Option<Line<128>> {
+    let uri = message.sip_uri().filter(|uri| ourselves.are_in(uri))?;
     let text = message.uri();
-    let mut out = text.get(..uri.host_port.start)?.to_vec();
-    out.extend_from_slice(target.host_port.as_bytes());
-    out.extend(text.get(uri.host_port.end..uri.params.start)?);
+    let mut out = Line::from_slice(text.get(..uri.host_port.start)?);
+    out.put(target.host_port.as_bytes());
+    out.put(text.get(uri.host_port.end..uri.params.start)?);
     for (name, value) in uri.params().iter() {
         let value =
             if name.eq_ignore_ascii_case(b"transport") { Some(target.hop.transport.label().as_bytes()) } else { value };
-        out.push(b';');
-        out.extend_from_slice(name);
+        out.put(b";");
+        out.put(name);
         if let Some(value) = value {
-            out.push(b'=');
-            out.extend_from_slice(value);
+            out.put(b"=");
+            out.put(value);
         }
     }
-    out.extend(text.get(uri.params.end..)?);
+    out.put(text.get(uri.params.end..)?);
     Some(out)
 }

@@ -51,7 +51,7 @@ impl Endpoint {
         let Some((local, side)) = self.server_txs.get(upstream).map(|server| (server.path.local, server.side)) else {
             return false;
         };
-        let own_routes = self.ourselves(&self.policy, local).own_routes(&invite);
+        let own_routes = self.own_routes(&invite, local);
         let loop_hash = self.loop_hash_of(&invite, self.keys.dialog_of(&invite), side, own_routes);
         self.try_servers(handle, &invite, own_routes, loop_hash)
     }

@@ -86,8 +86,10 @@ impl Endpoint {
 
     /// What a new request must pass (RFC 3261 §16.3); else the code that it gets, and header lines.
     pub(crate) fn validate(&self, message: &Message) -> Result<(), (u16, String)> {
-        let is_known_scheme = scheme(message.uri())
-            .is_some_and(|scheme| scheme.eq_ignore_ascii_case(b"sip") || scheme.eq_ignore_ascii_case(b"tel"));
+        let is_known_scheme = match message.sip_uri() {
+            Some(uri) => !uri.secure,
+            None => scheme(message.uri()).is_some_and(|scheme| scheme.eq_ignore_ascii_case(b"tel")),
+        };
         if !is_known_scheme {
             return Err((416, String::new()));
         }
@@ -114,7 +116,7 @@ impl Endpoint {
     fn on_new_request(&mut self, flow: &Flow, side: Side, key: Key, message: &Message) {
         let unrouted = self.unroute_strictly(message, flow.local);
         let message = unrouted.as_ref().unwrap_or(message);
-        let own_routes = self.ourselves(&self.policy, flow.local).own_routes(message);
+        let own_routes = self.own_routes(message, flow.local);
         let dialog = self.keys.dialog_of(message);
         let loop_hash = self.loop_hash_of(message, dialog, side, own_routes);
         let tx = self.add_server(key, flow, side, message, server::User::Local);
@@ -208,8 +210,8 @@ impl Endpoint {
     }
 
     fn is_for_us(&self, message: &Message, local: SocketAddr) -> bool {
-        let names_nobody = crate::sip::Uri::parse(message.uri()).is_some_and(|uri| uri.user.is_none());
-        let is_for_us = names_nobody && self.ourselves(&self.policy, local).are_named_by(message.uri());
+        let ourselves = self.ourselves(&self.policy, local);
+        let is_for_us = message.sip_uri().is_some_and(|uri| uri.user.is_none() && ourselves.are_in(&uri));
         is_for_us || forward::max_forwards(message) == Some(0)
     }
 

@@ -31,8 +31,8 @@ use crate::kept::Store;
 use crate::path::Paths;
 use crate::policy::{Policy, ServerId};
 use crate::proxy::route::Ourselves;
-use crate::proxy::{Pending, ServerHealth};
-use crate::sip::{Edits, Message, Rejected};
+use crate::proxy::{OwnTexts, Pending, ServerHealth, route};
+use crate::sip::{Edits, Message, Name, Rejected};
 use crate::stats::Stats;
 use crate::table::Table;
 use crate::time::{Mono, Now};
@@ -166,6 +166,8 @@ pub struct Endpoint {
     pub(crate) store: Store,
     pub(crate) paths: Paths,
     pub(crate) places: Places,
+    /// What we write of ourselves.
+    pub(crate) own: OwnTexts,
     pub(crate) calls: CallTable,
     pub(crate) redirects: Redirects,
     /// Requests that wait for a name to be resolved.
@@ -227,6 +229,7 @@ impl Endpoint {
             store: Store::default(),
             paths: Paths::default(),
             places: Places::default(),
+            own: OwnTexts::default(),
             calls: CallTable::default(),
             redirects: Redirects::default(),
             pending: Arena::default(),
@@ -287,6 +290,20 @@ impl Endpoint {
     /// The sidecar as a message at `local` may name it.
     pub(crate) fn ourselves<'a>(&'a self, policy: &'a Policy, local: SocketAddr) -> Ourselves<'a> {
         Ourselves { policy, local, seen: &self.seen }
+    }
+
+    /// Whether a Route or Record-Route value names us, in a message that came to or leaves from `local`.
+    pub(crate) fn is_our_route(&self, value: &[u8], local: SocketAddr) -> bool {
+        self.own.is_ours(value) || self.ourselves(&self.policy, local).are_named_by(route::address(value))
+    }
+
+    /// How many Route values at the top are ours.
+    pub(crate) fn own_routes(&self, message: &Message, local: SocketAddr) -> usize {
+        if message.first(Name::Route).is_none() {
+            return 0;
+        }
+        let values = message.elements(Name::Route);
+        values.take_while(|element| self.is_our_route(message.bytes(element.range.clone()), local)).count()
     }
 
     fn see(&mut self, address: IpAddr) {

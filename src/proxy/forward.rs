@@ -7,8 +7,9 @@ use bytes::{Bytes, BytesMut};
 use super::make;
 use crate::flow::{Side, Transport};
 use crate::policy::Policy;
-use crate::sip::{Edits, Message, Name};
-use crate::text::{Line, Put};
+use crate::sip::{Edits, Message, Name, number};
+use crate::text::Put;
+use crate::transaction::Branch;
 
 /// Max-Forwards of a request that bears none (§16.6 step 3).
 pub const MAX_FORWARDS: u32 = 70;
@@ -18,10 +19,11 @@ pub const MAX_FORWARDS: u32 = 70;
 pub struct RequestChange<'a> {
     /// Where it came from.
     pub source: SocketAddr,
-    /// Our whole Via line.
+    /// Our Via line up to the branch, which follows.
     pub via: &'a [u8],
+    pub branch: Branch,
     /// Whole Record-Route lines, or nothing.
-    pub record_route: &'a [u8],
+    pub record_route: [&'a [u8]; 2],
     /// What the Request-URI becomes.
     pub uri: Option<&'a [u8]>,
     /// Route values at the top that are ours.
@@ -48,7 +50,7 @@ pub struct ResponseChange<'a> {
 /// The value of Max-Forwards; `None` where there is none.
 pub fn max_forwards(message: &Message) -> Option<u32> {
     let field = message.first(Name::MaxForwards)?;
-    std::str::from_utf8(message.value(field)).ok()?.parse::<u32>().ok()
+    number(message.value(field)).and_then(|hops| u32::try_from(hops).ok())
 }
 
 /// A request as it leaves.
@@ -58,18 +60,20 @@ pub fn request(message: &Message, change: &RequestChange<'_>, edits: &mut Edits,
         edits.replace(range.clone(), uri);
     }
     let top = message.first(Name::Via).map_or(message.head_start(), |via| via.start as usize);
-    edits.insert(top, change.via);
-    if !change.record_route.is_empty() {
-        let at = message.first(Name::RecordRoute).map_or(top, |field| field.start as usize);
-        edits.insert(at, change.record_route);
+    edits.insert_with(top, |out| {
+        out.put(change.via);
+        change.branch.put(out);
+        out.put(b"\r\n");
+    });
+    let recorded = message.first(Name::RecordRoute).map_or(top, |field| field.start as usize);
+    for line in change.record_route.into_iter().filter(|line| !line.is_empty()) {
+        edits.insert(recorded, line);
     }
     match message.first(Name::MaxForwards) {
         Some(field) => {
             let left = max_forwards(message).unwrap_or(MAX_FORWARDS).saturating_sub(1);
             let value = field.value_start as usize..field.value_end as usize;
-            let mut text = Line::<12>::new();
-            text.put_number(left.into());
-            edits.replace(value, &text);
+            edits.replace_with(value, |out| out.put_number(left.into()));
         }
         None => edits.insert(top, format!("Max-Forwards: {MAX_FORWARDS}\r\n").as_bytes()),
     }

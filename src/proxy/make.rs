@@ -10,6 +10,7 @@ use bytes::{BufMut, Bytes, BytesMut};
 use super::route::{self, Routes};
 use crate::sip::{Answerable, Message, Method, Name, Via};
 use crate::text::{Line, Put};
+use crate::transaction::Branch;
 
 /// A response to make.
 #[derive(Clone, Copy, Debug)]
@@ -126,15 +127,17 @@ pub struct Party<'a> {
     pub cseq: u32,
 }
 
-/// A request inside a dialog. `via` is our whole Via line, `extra` whole header lines.
-pub fn in_dialog(method: Method, party: Party<'_>, via: &[u8], extra: &str, out: &mut BytesMut) -> Bytes {
+/// A request inside a dialog. `via` is our Via line up to the branch, and that; `extra` are whole header lines.
+pub fn in_dialog(method: Method, party: Party<'_>, via: (&[u8], Branch), extra: &str, out: &mut BytesMut) -> Bytes {
     // A first route without `lr` is a strict router (§12.2.1.1): it takes the Request-URI's place.
     let strict = party.routes.first().filter(|first| !route::is_loose(first)).map(route::address);
     out.put_slice(method.label().as_bytes());
     out.put_u8(b' ');
     out.put_slice(strict.unwrap_or(party.target));
     out.put_slice(b" SIP/2.0\r\n");
-    out.put_slice(via);
+    out.put_slice(via.0);
+    via.1.put(out);
+    out.put_slice(b"\r\n");
     for value in party.routes.iter().skip(usize::from(strict.is_some())) {
         put_field(out, "Route", value);
     }

@@ -15,6 +15,7 @@ use crate::policy::ServerId;
 use crate::proxy::forward;
 use crate::sip::{Message, Method, Name, Start};
 use crate::stats::Refused;
+use crate::text::Line;
 use crate::transaction::client::{self, Cancel};
 use crate::transaction::{Key, server};
 
@@ -39,7 +40,7 @@ struct Way {
     hop: Hop,
     name: Option<Box<str>>,
     /// What the Request-URI becomes.
-    uri: Option<Vec<u8>>,
+    uri: Option<Line<128>>,
     /// A Route line to add at the end; the topmost Route goes then.
     route: Option<Vec<u8>>,
 }
@@ -55,7 +56,7 @@ pub(crate) struct Relayed {
     loop_hash: u64,
     own_routes: usize,
     /// What the Request-URI becomes.
-    uri: Option<Vec<u8>>,
+    uri: Option<Line<128>>,
     /// A Route line to add at the end, for a strict router.
     route: Option<Vec<u8>>,
     /// The way, but for the address where a name has to be resolved.
@@ -106,7 +107,7 @@ impl Endpoint {
         if forward::max_forwards(message) == Some(0) {
             return self.stats.on_rejected(Refused::TooManyHops.label());
         }
-        let own_routes = self.ourselves(&self.policy, flow.local).own_routes(message);
+        let own_routes = self.own_routes(message, flow.local);
         let dialog_key = self.keys.dialog_of(message);
         let loop_hash = self.loop_hash_of(message, dialog_key, side, own_routes);
         let dialog = self.calls.by_dialog(dialog_key);
@@ -300,26 +301,31 @@ impl Endpoint {
         let next = message.elements(Name::Route).nth(relayed.own_routes).filter(|_| is_routed);
         let next = next.map(|element| message.raw().get(element.range).unwrap_or_default());
         let (mut new_uri, mut route) = (None, None);
+        let (own_uri, ourselves) = (message.sip_uri(), self.ourselves(&self.policy, relayed.flow.local));
         let uri = match next {
             Some(next) => {
                 let uri = route::address(next);
                 if !route::is_loose(next) {
                     // A strict router: its URI goes into the Request-URI, the target to the end of the route (§16.6 step 6).
-                    new_uri = Some(uri.to_vec());
+                    new_uri = Some(Line::from_slice(uri));
                     route = Some([b"Route: <", message.uri(), b">\r\n"].concat());
                 }
                 uri
             }
-            None if self.ourselves(&self.policy, relayed.flow.local).are_named_by(message.uri()) => {
+            None if own_uri.as_ref().is_some_and(|uri| ourselves.are_in(uri)) => {
                 // A peer that keeps no route set sends to where it sent the INVITE.
                 let target = last.map(|(_, target)| target).filter(|target| !target.is_empty()).ok_or(481u16)?;
-                new_uri = Some(target.to_vec());
+                new_uri = Some(Line::from_slice(target));
                 target
             }
             None if is_routed => message.uri(),
             None => return Err(481),
         };
-        let to = route::destination(uri).ok_or(if last.is_some() { 503u16 } else { 481 })?;
+        let to = match own_uri.filter(|own| own.text == uri) {
+            Some(own) => route::destination_of(&own),
+            None => route::destination(uri),
+        };
+        let to = to.ok_or(if last.is_some() { 503u16 } else { 481 })?;
         let last = last.map(|(hop, _)| hop);
         let transport = to.transport.or(last.map(|hop| hop.transport)).unwrap_or(Transport::Udp);
         let known = last.filter(|hop| hop.transport == transport);

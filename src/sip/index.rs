@@ -6,7 +6,8 @@ use bytes::Bytes;
 use smallvec::SmallVec;
 
 use super::list::Elements;
-use super::{Element, HeaderName, Method, Name, Rejected, Via, parse};
+use super::uri::UriParts;
+use super::{Element, HeaderName, Method, Name, Rejected, Uri, Via, parse};
 
 /// What is too large to be read.
 #[derive(Clone, Copy, Debug)]
@@ -64,9 +65,42 @@ pub struct Message {
     pub(super) raw: Bytes,
     pub(super) start: Start,
     pub(super) fields: SmallVec<[Field; 24]>,
+    pub(super) firsts: Firsts,
     /// Offset of the first byte of the body.
     pub(super) body: usize,
+    pub(super) uri_parts: Option<UriParts>,
     pub(super) essentials: Essentials,
+}
+
+/// The place of the first field of each header that we read: one more than its index, or 0 where there is none; beyond
+/// the reach of a byte it has to be looked for.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Firsts([u8; Name::COUNT]);
+
+impl Firsts {
+    pub(super) fn new() -> Firsts {
+        Firsts([0; Name::COUNT])
+    }
+
+    /// Notes a field; true where it is the first of its name.
+    pub(super) fn note(&mut self, name: Name, index: usize) -> bool {
+        match self.0.get_mut(name.index()) {
+            Some(place) if *place == 0 => {
+                *place = u8::try_from(index + 1).unwrap_or(u8::MAX);
+                true
+            }
+            _ => false,
+        }
+    }
+
+    /// The index of the first field of a name.
+    pub(super) fn of(&self, name: Name, fields: &[Field]) -> Option<usize> {
+        match self.0.get(name.index()).copied()? {
+            0 => None,
+            u8::MAX => fields.iter().position(|field| field.name == name),
+            place => Some(usize::from(place) - 1),
+        }
+    }
 }
 
 impl Message {
@@ -104,6 +138,12 @@ impl Message {
             Start::Response { code, .. } => code,
             Start::Request { .. } => 0,
         }
+    }
+
+    /// The Request-URI as it was read; `None` for one of another scheme than SIP's, and for a response.
+    pub fn sip_uri(&self) -> Option<Uri<'_>> {
+        let parts = self.uri_parts.as_ref()?;
+        Some(Uri::of_parts(self.uri(), parts))
     }
 
     /// The Request-URI; empty for a response.
@@ -180,7 +220,7 @@ impl Message {
     }
 
     pub fn first(&self, name: Name) -> Option<&Field> {
-        self.fields.iter().find(|field| field.name == name)
+        self.fields.get(self.firsts.of(name, &self.fields)?)
     }
 
     /// The fields of a header by any name, letter case ignored; a header that has a compact form is found by both.
@@ -204,6 +244,7 @@ impl Message {
 
     /// The comma-separated elements of all fields of a header, quotes and angle brackets respected.
     pub fn elements(&self, name: Name) -> impl Iterator<Item = Element> + '_ {
-        Elements::new(&self.raw, &self.fields, name)
+        let first = self.firsts.of(name, &self.fields).unwrap_or(self.fields.len());
+        Elements::from_field(&self.raw, &self.fields, name, first)
     }
 }

@@ -147,7 +147,7 @@ fn low_byte(text: &[u8], mut at: usize) -> Option<usize> {
 }
 
 /// A decimal number of digits only, saturating; `None` where there is another byte or none at all.
-pub(super) fn number(text: &[u8]) -> Option<u64> {
+pub fn number(text: &[u8]) -> Option<u64> {
     if text.is_empty() {
         return None;
     }

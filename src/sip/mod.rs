@@ -20,6 +20,7 @@ mod via;
 pub use edit::Edits;
 pub use frame::{Frame, FrameError, Framer};
 pub use index::{CSeq, Essentials, Field, Limits, Message, Start};
+pub use lex::number;
 pub use list::Element;
 pub use name::{HeaderName, Method, Name};
 pub use reject::{Answerable, RejectReason, Rejected};

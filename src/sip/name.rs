@@ -126,7 +126,13 @@ impl std::fmt::Display for HeaderName {
 impl Method {
     /// The method with exactly this spelling.
     pub fn from_bytes(text: &[u8]) -> Method {
-        std::str::from_utf8(text).ok().and_then(Method::from_label).unwrap_or(Method::Other)
+        match text {
+            b"INVITE" => Method::Invite,
+            b"ACK" => Method::Ack,
+            b"BYE" => Method::Bye,
+            b"CANCEL" => Method::Cancel,
+            _ => std::str::from_utf8(text).ok().and_then(Method::from_label).unwrap_or(Method::Other),
+        }
     }
 }
 

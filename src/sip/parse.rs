@@ -6,6 +6,7 @@ use std::ops::Range;
 use bytes::{Buf, Bytes};
 use smallvec::SmallVec;
 
+use super::index::Firsts;
 use super::lex::{has_only_quoted_nuls, is_lws, is_token, line_end, number, skip, skip_lws, trim};
 use super::reject::{Fault, reject};
 use super::start::start_line;
@@ -14,39 +15,12 @@ use super::{CSeq, Essentials, Field, Limits, Message, Method, Name, Rejected, St
 /// One more than the largest number of a CSeq (RFC 3261 §8.1.1.5).
 const CSEQ_LIMIT: u64 = 1 << 31;
 
-/// Everything about a message but its bytes.
-struct Index {
-    start: Start,
-    fields: SmallVec<[Field; 24]>,
-    body: usize,
-    end: usize,
-    essentials: Essentials,
-}
-
-/// The first field of each header that may occur only once, and which field is the first Via.
-#[derive(Default)]
-struct Singles {
-    via: Option<usize>,
-    from: Option<Field>,
-    to: Option<Field>,
-    call_id: Option<Field>,
-    cseq: Option<Field>,
-    content_length: Option<Field>,
-    max_forwards: Option<Field>,
-}
-
 pub(super) fn parse(mut raw: Bytes, limits: &Limits) -> Result<Message, Box<Rejected>> {
     // RFC 3261 §7.5: line ends before the start line are ignored.
     while raw.starts_with(b"\r\n") {
         raw.advance(2);
     }
-    match read(&raw, limits) {
-        Ok(Index { start, fields, body, end, essentials }) => {
-            raw.truncate(end);
-            Ok(Message { raw, start, fields, body, essentials })
-        }
-        Err(fault) => Err(Box::new(reject(raw, fault))),
-    }
+    read(&raw, limits).map_err(|fault| Box::new(reject(raw, fault)))
 }
 
 /// The header field that begins at `at`; `None` at the empty line that ends the head.
@@ -123,78 +97,77 @@ fn any_field(raw: &[u8], at: usize) -> Result<Option<Field>, Fault> {
     }))
 }
 
-fn read(raw: &[u8], limits: &Limits) -> Result<Index, Fault> {
+/// The message with its index.
+fn read(raw: &Bytes, limits: &Limits) -> Result<Message, Fault> {
     if raw.len() > limits.message_bytes {
         return Err(Fault::too_large("message too long"));
     }
-    let (start, mut at) = start_line(raw)?;
-    let mut fields = SmallVec::new();
-    let mut singles = Singles::default();
+    let (start, uri_parts, mut at) = start_line(raw)?;
+    let mut fields = SmallVec::<[Field; 24]>::new();
+    let mut firsts = Firsts::new();
     while let Some(field) = field_at(raw, at)? {
         if fields.len() == limits.fields {
             return Err(Fault::too_large("too many header fields"));
         }
-        singles.take(field, fields.len())?;
+        if !firsts.note(field.name, fields.len()) {
+            may_be_repeated(field.name)?;
+        }
         at = field.end as usize;
         fields.push(field);
     }
     let body = at + 2;
-    let essentials = essentials(raw, &start, &fields, &singles)?;
-    let end = match singles.content_length {
-        Some(field) => body + content_length(raw, &field, raw.len() - body)?,
+    let essentials = essentials(raw, &start, &fields, &firsts)?;
+    let length = firsts.of(Name::ContentLength, &fields).and_then(|at| fields.get(at));
+    let end = match length {
+        Some(field) => body + content_length(raw, field, raw.len() - body)?,
         None => raw.len(),
     };
-    Ok(Index { start, fields, body, end, essentials })
+    Ok(Message { raw: raw.slice(..end), start, fields, firsts, body, uri_parts, essentials })
 }
 
-impl Singles {
-    fn take(&mut self, field: Field, index: usize) -> Result<(), Fault> {
-        let (place, repeated) = match field.name {
-            Name::Via => {
-                self.via.get_or_insert(index);
-                return Ok(());
-            }
-            Name::From => (&mut self.from, "From is repeated"),
-            Name::To => (&mut self.to, "To is repeated"),
-            Name::CallId => (&mut self.call_id, "Call-ID is repeated"),
-            Name::CSeq => (&mut self.cseq, "CSeq is repeated"),
-            Name::ContentLength => (&mut self.content_length, "Content-Length is repeated"),
-            Name::MaxForwards => (&mut self.max_forwards, "Max-Forwards is repeated"),
-            _ => return Ok(()),
-        };
-        match place.replace(field) {
-            None => Ok(()),
-            Some(_) if field.name == Name::ContentLength => Err(Fault::bad_length(repeated)),
-            Some(_) => Err(Fault::bad_header(repeated)),
-        }
-    }
+/// Whether there may be a second field of this name.
+fn may_be_repeated(name: Name) -> Result<(), Fault> {
+    Err(match name {
+        Name::From => Fault::bad_header("From is repeated"),
+        Name::To => Fault::bad_header("To is repeated"),
+        Name::CallId => Fault::bad_header("Call-ID is repeated"),
+        Name::CSeq => Fault::bad_header("CSeq is repeated"),
+        Name::MaxForwards => Fault::bad_header("Max-Forwards is repeated"),
+        Name::ContentLength => Fault::bad_length("Content-Length is repeated"),
+        _ => return Ok(()),
+    })
 }
 
-fn essentials(raw: &[u8], start: &Start, fields: &[Field], singles: &Singles) -> Result<Essentials, Fault> {
-    let top = singles.via.ok_or(Fault::missing("no Via"))?;
+fn essentials(raw: &[u8], start: &Start, fields: &[Field], firsts: &Firsts) -> Result<Essentials, Fault> {
+    let first = |name, missing| firsts.of(name, fields).ok_or(Fault::missing(missing));
+    let field = |name, missing| first(name, missing).map(|at| fields.get(at));
+    let top = first(Name::Via, "no Via")?;
     let (via, true) = via::topmost(raw, fields, top).ok_or(Fault::bad_header("the topmost Via cannot be read"))? else {
         return Err(Fault::bad_header("the topmost Via has an empty parameter"));
     };
-    let from = singles.from.ok_or(Fault::missing("no From"))?;
-    let to = singles.to.ok_or(Fault::missing("no To"))?;
-    let call_id = singles.call_id.as_ref().map(value_range).ok_or(Fault::missing("no Call-ID"))?;
+    let from = field(Name::From, "no From")?;
+    let to = field(Name::To, "no To")?;
+    let call_id = field(Name::CallId, "no Call-ID")?.map(value_range).unwrap_or_default();
     if call_id.is_empty() {
         return Err(Fault::bad_header("Call-ID is empty"));
     }
-    let cseq_field = singles.cseq.ok_or(Fault::missing("no CSeq"))?;
-    let (number, cseq_method) = cseq(raw, &cseq_field).ok_or(Fault::bad_header("CSeq cannot be read"))?;
+    let cseq = field(Name::CSeq, "no CSeq")?.and_then(|field| self::cseq(raw, field));
+    let (number, cseq_method) = cseq.ok_or(Fault::bad_header("CSeq cannot be read"))?;
     let method_bytes = raw.get(cseq_method.clone()).unwrap_or_default();
-    if let Start::Request { method_text, .. } = start
-        && raw.get(method_text.clone()) != Some(method_bytes)
-    {
-        return Err(Fault::bad_header("CSeq has another method than the request"));
-    }
+    let method = match start {
+        Start::Request { method_text, .. } if raw.get(method_text.clone()) != Some(method_bytes) => {
+            return Err(Fault::bad_header("CSeq has another method than the request"));
+        }
+        Start::Request { method, .. } => *method,
+        Start::Response { .. } => Method::from_bytes(method_bytes),
+    };
+    let tag_of = |field: Option<&Field>| field.and_then(|field| tag(raw, field));
     Ok(Essentials {
         via,
         call_id,
-        from_tag: tag(raw, &from).ok_or(Fault::bad_header("From: quotes or brackets do not close"))?,
-        to_tag: tag(raw, &to).ok_or(Fault::bad_header("To: quotes or brackets do not close"))?,
-        cseq: CSeq { number, method: Method::from_bytes(method_bytes) },
+        from_tag: tag_of(from).ok_or(Fault::bad_header("From: quotes or brackets do not close"))?,
+        to_tag: tag_of(to).ok_or(Fault::bad_header("To: quotes or brackets do not close"))?,
+        cseq: CSeq { number, method },
         cseq_method,
     })
 }

@@ -60,10 +60,13 @@ impl<'a> Params<'a> {
 
 /// An IP address as SIP spells hosts: IPv6 in brackets (RFC 3261 §25.1); bare IPv6 is taken too (RFC 5118 §4.5).
 pub fn host_ip(host: &[u8]) -> Option<IpAddr> {
+    if let Some(address) = ipv4(host) {
+        return Some(IpAddr::V4(address));
+    }
     let host = std::str::from_utf8(host).ok()?;
     let bracketed = host.strip_prefix('[').and_then(|rest| rest.strip_suffix(']'));
     match bracketed {
-        None if !host.contains(':') => host.parse::<Ipv4Addr>().ok().map(IpAddr::V4),
+        None if !host.contains(':') => None,
         _ => ipv6(bracketed.unwrap_or(host)).map(IpAddr::V6),
     }
 }
@@ -174,6 +177,26 @@ fn quotes_close(text: &[u8], mut at: usize) -> Option<()> {
         at = quoted_end(text, at + quote)?;
     }
     Some(())
+}
+
+/// Four numbers with dots, without needless zeros.
+fn ipv4(text: &[u8]) -> Option<Ipv4Addr> {
+    let mut octets = [0; 4];
+    let mut rest = text;
+    for (at, octet) in octets.iter_mut().enumerate() {
+        if at > 0 {
+            rest = rest.strip_prefix(b".")?;
+        }
+        let digits = rest.iter().take(4).take_while(|byte| byte.is_ascii_digit()).count();
+        let (number, behind) = rest.split_at_checked(digits)?;
+        if number.is_empty() || (number.len() > 1 && number.first() == Some(&b'0')) {
+            return None;
+        }
+        let value = number.iter().fold(0_u16, |value, digit| value * 10 + u16::from(digit - b'0'));
+        *octet = u8::try_from(value).ok()?;
+        rest = behind;
+    }
+    rest.is_empty().then(|| Ipv4Addr::from(octets))
 }
 
 fn ipv6(text: &str) -> Option<Ipv6Addr> {
