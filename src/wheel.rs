@@ -32,6 +32,9 @@ pub struct Wheel<T> {
     tick: u64,
     levels: [Level; LEVELS],
     timers: Arena<Timer<T>>,
+    /// No timer is due before this tick; the earliest one is due at it, where that is known.
+    bound: Cell<u64>,
+    is_exact: Cell<bool>,
 }
 
 /// Slots of one width, each a list of timers.
@@ -72,6 +75,8 @@ impl<T> Wheel<T> {
             tick: now.0 / 1_000,
             levels: [Level::new(0), Level::new(1), Level::new(2)],
             timers: Arena::default(),
+            bound: Cell::new(u64::MAX),
+            is_exact: Cell::new(true),
         }
     }
 
@@ -80,24 +85,40 @@ impl<T> Wheel<T> {
         let tick = if deadline <= self.now { self.tick } else { deadline.0.div_ceil(1_000) };
         let timer = self.timers.insert(Timer { value, tick, previous: None, next: None, level: 0, position: 0 });
         self.file(timer);
+        if tick < self.bound.get() {
+            self.bound.set(tick);
+            self.is_exact.set(true);
+        }
         TimerKey(timer)
     }
 
     /// Takes a timer out; `None` where it has fired or was cancelled.
     pub fn cancel(&mut self, key: TimerKey) -> Option<T> {
         self.unfile(key.0);
-        self.timers.remove(key.0).map(|timer| timer.value)
+        let timer = self.timers.remove(key.0)?;
+        if timer.tick <= self.bound.get() {
+            self.is_exact.set(false);
+        }
+        Some(timer.value)
     }
 
     /// A point in time, at or after which `pop` has something and before which it has nothing; `None` when empty.
     pub fn next_deadline(&self) -> Option<Mono> {
-        self.earliest().map(|tick| Mono(tick.saturating_mul(1_000)))
+        if !self.is_exact.replace(true) {
+            self.bound.set(self.earliest().unwrap_or(u64::MAX));
+        }
+        let bound = self.bound.get();
+        (bound != u64::MAX).then(|| Mono(bound.saturating_mul(1_000)))
     }
 
     /// The next timer whose deadline has come, earliest millisecond first. Call until `None`.
     pub fn pop(&mut self, now: Mono) -> Option<T> {
         self.now = self.now.max(now);
         let target = self.now.0 / 1_000;
+        if target < self.bound.get() {
+            return None;
+        }
+        self.is_exact.set(false);
         loop {
             let [fine, wider @ ..] = &self.levels;
             let due = fine.first(self.tick).filter(|due| *due <= target);
@@ -115,6 +136,7 @@ impl<T> Wheel<T> {
                 }
                 _ => {
                     self.tick = target;
+                    self.bound.set(target + 1);
                     return None;
                 }
             }

@@ -130,7 +130,8 @@ pub(super) fn line_end(text: &[u8], mut at: usize, nul: &mut bool) -> Result<Opt
 
 /// Offset of the first byte from `at` on that is not above CR: the line ends, NUL and what hardly ever occurs.
 /// Lines are short: eight bytes at a time cost less than calling a search that is made for long texts.
-fn low_byte(text: &[u8], mut at: usize) -> Option<usize> {
+#[inline]
+pub(super) fn low_byte(text: &[u8], mut at: usize) -> Option<usize> {
     const ONES: u64 = u64::MAX / 255;
     let rest = text.get(at..)?;
     let (words, tail) = rest.as_chunks::<8>();

@@ -146,6 +146,7 @@ impl Name {
     }
 
     /// The header spelt as in its RFC, as nearly all are.
+    #[inline]
     pub(super) fn as_usual(name: &[u8]) -> Option<Name> {
         Some(match name {
             b"Via" => Name::Via,
@@ -170,7 +171,7 @@ impl Name {
         })
     }
 
-    fn in_any_case(name: &[u8]) -> Name {
+    pub(super) fn in_any_case(name: &[u8]) -> Name {
         if let [letter] = name {
             return Name::from_compact(*letter);
         }

@@ -7,7 +7,7 @@ use bytes::{Buf, Bytes};
 use smallvec::SmallVec;
 
 use super::index::Firsts;
-use super::lex::{has_only_quoted_nuls, is_lws, is_token, line_end, number, skip, skip_lws, trim};
+use super::lex::{has_only_quoted_nuls, is_lws, is_token, line_end, low_byte, number, skip, skip_lws, trim};
 use super::reject::{Fault, reject};
 use super::start::start_line;
 use super::{CSeq, Essentials, Field, Limits, Message, Method, Name, Rejected, Start, value, via};
@@ -33,33 +33,55 @@ pub(super) fn field_at(raw: &[u8], at: usize) -> Result<Option<Field>, Fault> {
 
 /// The form that nearly all fields have: name, colon, one space, value, CRLF; no fold, no NUL, no white space else at
 /// either end of the value.
+#[inline]
 fn plain_field(raw: &[u8], at: usize) -> Option<Field> {
-    let line = raw.get(at..)?;
-    let name_len = skip(line, 0, is_token);
-    if name_len == 0 || line.get(name_len) != Some(&b':') || line.get(name_len + 1) != Some(&b' ') {
-        return None;
-    }
-    let value_start = at + name_len + 2;
-    let mut nul = false;
-    let value_end = line_end(raw, value_start, &mut nul).ok()??;
+    let colon = colon(raw, at)?;
+    let text = raw.get(at..colon)?;
+    let name = match Name::as_usual(text) {
+        Some(name) => name,
+        None if !text.is_empty() && text.iter().all(|byte| is_token(*byte)) => Name::in_any_case(text),
+        None => return None,
+    };
+    let value_start = colon + 2;
+    let value_end = low_byte(raw, value_start)?;
     let is_inside = |at: usize| raw.get(at).is_some_and(|byte| !is_lws(*byte));
-    let is_plain = !nul
+    let is_plain = raw.get(colon + 1) == Some(&b' ')
+        && raw.get(value_end) == Some(&b'\r')
+        && raw.get(value_end + 1) == Some(&b'\n')
         && value_end > value_start
         && is_inside(value_start)
         && is_inside(value_end - 1)
-        && !matches!(raw.get(value_end + 2), Some(b' ' | b'\t'));
-    if !is_plain {
-        return None;
-    }
-    Some(Field {
-        name: Name::from_bytes(line.get(..name_len)?),
-        name_len: u16::try_from(name_len).ok()?,
-        start: u32::try_from(at).ok()?,
-        value_start: u32::try_from(value_start).ok()?,
-        value_end: u32::try_from(value_end).ok()?,
-        end: u32::try_from(value_end + 2).ok()?,
+        && !matches!(raw.get(value_end + 2), Some(b' ' | b'\t'))
+        && raw.len() <= LONGEST;
+    is_plain.then_some(Field {
+        name,
+        // A name is not longer than what `colon` looks through.
+        name_len: (colon - at) as u16,
+        start: at as u32,
+        value_start: value_start as u32,
+        value_end: value_end as u32,
+        end: value_end as u32 + 2,
     })
 }
+
+/// Offset of the first colon from `at` on, looked for as far as names go.
+#[inline]
+fn colon(raw: &[u8], at: usize) -> Option<usize> {
+    const ONES: u64 = u64::MAX / 255;
+    let (words, _) = raw.get(at..)?.as_chunks::<8>();
+    for (number, word) in words.iter().take(4).enumerate() {
+        let differs = u64::from_le_bytes(*word) ^ (ONES * b':' as u64);
+        // Sets the top bit of the first byte that is zero, and perhaps of bytes behind it.
+        let zero = differs.wrapping_sub(ONES) & !differs & (ONES * 128);
+        if zero != 0 {
+            return Some(at + number * 8 + zero.trailing_zeros() as usize / 8);
+        }
+    }
+    None
+}
+
+/// Beyond this a message has no offsets.
+const LONGEST: usize = u32::MAX as usize;
 
 fn any_field(raw: &[u8], at: usize) -> Result<Option<Field>, Fault> {
     let name_end = skip(raw, at, is_token);
@@ -105,7 +127,14 @@ fn read(raw: &Bytes, limits: &Limits) -> Result<Message, Fault> {
     let (start, uri_parts, mut at) = start_line(raw)?;
     let mut fields = SmallVec::<[Field; 24]>::new();
     let mut firsts = Firsts::new();
-    while let Some(field) = field_at(raw, at)? {
+    loop {
+        let field = match plain_field(raw, at) {
+            Some(field) => field,
+            None => match any_field(raw, at)? {
+                Some(field) => field,
+                None => break,
+            },
+        };
         if fields.len() == limits.fields {
             return Err(Fault::too_large("too many header fields"));
         }
