@@ -11,7 +11,7 @@ import urllib.error
 import urllib.request
 
 from performance import kamailio
-from performance.process import PATIENCE, Failed, Process
+from performance.process import PATIENCE, Broken, Failed, Process
 
 DEVICE, DIALER, SERVER = "127.0.0.11", "127.0.0.21", "127.0.0.31"
 # Below the ports that the system hands out.
@@ -159,12 +159,13 @@ class Generator(Process):
     def __init__(self, bench, name, ring=20, talk=20):
         command = [bench.load, "calls", "--device", bench.device, *bench.ends(), "--profile", PROFILES[name]]
         command += ["--ring", ring, "--talk", talk]
+        self.device = name
         super().__init__(
             command, bench.folder / name / "generator.log", stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
         )
 
     def calls(self, calls, rate, hold="no", drain=5):
-        """Makes calls. The report has a list of `broken` checks beside the counts."""
+        """Makes calls, `rate` in a second, and waits for them, at most `drain` seconds after the last has begun."""
         step = f"calls={round(calls)} rate={rate} hold={hold} drain={drain}\n"
         try:
             self.child.stdin.write(step)
@@ -177,7 +178,7 @@ class Generator(Process):
             raise Failed(f"the load generator ended:\n{self.tail()}")
         report = json.loads(line)
         if report["faults"]:
-            raise Failed(f"{self.command[3]} breaks checks, {report['faults']}; the first message with one is\n{report['example']}")
+            raise Broken(f"{TITLES[self.device]} breaks checks, {report['faults']}. The first, {report['example']}")
         return report
 
 

@@ -16,6 +16,10 @@ class Failed(Exception):
     """A run that cannot go on; the text is for whoever started it."""
 
 
+class Broken(Failed):
+    """A device altered, lost or misrouted what it should have passed on."""
+
+
 class Process:
     """A process and its children. It ends with the `with` block, whatever happens."""
 
