@@ -60,11 +60,13 @@ calls = 400000
 class Bench:
     """Binaries, addresses and the folder of one run."""
 
-    def __init__(self, folder, sipstamp, load, tcp):
+    def __init__(self, folder, sipstamp, load, tcp, nice=0):
         self.folder = pathlib.Path(folder)
         self.sipstamp = sipstamp
         self.load = load
         self.tcp = tcp
+        # For devices and the generator alike.
+        self.nice = ["nice", "-n", nice] if nice else []
         port = free_port()
         self.device, self.dialer, self.server = (f"{host}:{port}" for host in (DEVICE, DIALER, SERVER))
         self.admin = f"{DEVICE}:{port + 1}"
@@ -75,8 +77,8 @@ class Bench:
         folder.mkdir(exist_ok=True)
         for stale in folder.glob("events.jsonl"):
             stale.unlink()
-        command = self.command(name, folder, many)
-        return Device(self, name, Process([*prefix, *command], folder / "log"))
+        command = [*self.nice, *prefix, *self.command(name, folder, many)]
+        return Device(self, name, Process(command, folder / "log"))
 
     def command(self, name, folder, many):
         if name == "relay":
@@ -157,7 +159,7 @@ class Generator(Process):
     """The load generator: it takes steps by its standard input and answers each with a report."""
 
     def __init__(self, bench, name, ring=20, talk=20):
-        command = [bench.load, "calls", "--device", bench.device, *bench.ends(), "--profile", PROFILES[name]]
+        command = [*bench.nice, bench.load, "calls", "--device", bench.device, *bench.ends(), "--profile", PROFILES[name]]
         command += ["--ring", ring, "--talk", talk]
         self.device = name
         super().__init__(

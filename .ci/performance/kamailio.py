@@ -12,8 +12,8 @@ use_dns_cache=off
 server_signature=no
 listen={transport}:{device}
 {tcp}
-loadmodule "sl.so"
 loadmodule "tm.so"
+loadmodule "sl.so"
 loadmodule "rr.so"
 loadmodule "maxfwd.so"
 loadmodule "pv.so"
@@ -137,5 +137,7 @@ def configuration(job, device, server, tcp):
 
 
 def command(config, folder, megabytes=512):
-    # Its fast allocator for both kinds of memory; all processes stay children of the first.
-    return ["kamailio", "-f", config, "-x", "fm", "-X", "fm", "-DD", "-E", "-m", megabytes, "-M", 16, "-Y", folder]
+    # Its fast allocator for both kinds of memory, receive buffers as large as those of the others; all processes stay
+    # children of the first.
+    options = ["-x", "fm", "-X", "fm", "-DD", "-E", "-m", megabytes, "-M", 16, "-b", 4_194_304, "-Y", folder]
+    return ["kamailio", "-f", config, *options]

@@ -3,12 +3,18 @@
 use std::io::{self, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream, UdpSocket};
 
+use socket2::SockRef;
+
 /// Larger than any datagram of the generator, and what a connection is read by.
 const ROOM: usize = 64 * 1024;
+
+/// Asked for as the socket's receive buffer, so that a moment without a processor costs no datagram.
+const BUFFER: usize = 4 * 1024 * 1024;
 
 /// `recvfrom` and `sendto` between two peers, until the process is ended.
 pub fn datagrams(listen: SocketAddr, dialer: SocketAddr, server: SocketAddr) -> io::Result<()> {
     let socket = UdpSocket::bind(listen)?;
+    SockRef::from(&socket).set_recv_buffer_size(BUFFER)?;
     let mut bytes = vec![0; ROOM];
     loop {
         match socket.recv_from(&mut bytes) {
