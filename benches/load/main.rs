@@ -7,7 +7,7 @@ mod generator;
 mod relay;
 
 use std::io::{self, BufRead, Write};
-use std::net::SocketAddr;
+use std::net::{SocketAddr, TcpListener, UdpSocket};
 use std::process::ExitCode;
 use std::time::Duration;
 
@@ -80,8 +80,7 @@ struct Calls {
 fn main() -> ExitCode {
     let done = match Cli::parse().command {
         Some(Command::Calls(calls)) => make_calls(&calls),
-        Some(Command::Relay { listen, ends }) if ends.tcp => relay::streams(listen, ends.server).map(|()| true),
-        Some(Command::Relay { listen, ends }) => relay::datagrams(listen, ends.dialer, ends.server).map(|()| true),
+        Some(Command::Relay { listen, ends }) => relay(listen, &ends).map(|()| true),
         None => Ok(true),
     };
     match done {
@@ -96,6 +95,14 @@ fn main() -> ExitCode {
 
 fn profile(name: &str) -> Result<Profile, String> {
     Profile::named(name).ok_or_else(|| format!("one of {}", Profile::NAMES.join(", ")))
+}
+
+fn relay(listen: SocketAddr, ends: &Ends) -> io::Result<()> {
+    if ends.tcp {
+        relay::streams(&TcpListener::bind(listen)?, ends.server)
+    } else {
+        relay::datagrams(&UdpSocket::bind(listen)?, ends.dialer, ends.server)
+    }
 }
 
 /// `false` where something was wrong.
@@ -117,6 +124,8 @@ fn make_calls(calls: &Calls) -> io::Result<bool> {
         waits,
         series: series(),
     })?;
+    let [dialer, server] = load.ends();
+    eprintln!("calls from {dialer} to {server} by way of {}", calls.device);
     let mut is_clean = true;
     for line in io::stdin().lock().lines() {
         let step = step(&line?).map_err(io::Error::other)?;

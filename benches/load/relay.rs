@@ -12,9 +12,8 @@ const ROOM: usize = 64 * 1024;
 const BUFFER: usize = 4 * 1024 * 1024;
 
 /// `recvfrom` and `sendto` between two peers, until the process is ended.
-pub fn datagrams(listen: SocketAddr, dialer: SocketAddr, server: SocketAddr) -> io::Result<()> {
-    let socket = UdpSocket::bind(listen)?;
-    SockRef::from(&socket).set_recv_buffer_size(BUFFER)?;
+pub fn datagrams(socket: &UdpSocket, dialer: SocketAddr, server: SocketAddr) -> io::Result<()> {
+    SockRef::from(socket).set_recv_buffer_size(BUFFER)?;
     let mut bytes = vec![0; ROOM];
     loop {
         match socket.recv_from(&mut bytes) {
@@ -31,8 +30,8 @@ pub fn datagrams(listen: SocketAddr, dialer: SocketAddr, server: SocketAddr) -> 
 }
 
 /// One connection from the dialer, one to the server, and a copying thread for each direction.
-pub fn streams(listen: SocketAddr, server: SocketAddr) -> io::Result<()> {
-    let (left, _) = TcpListener::bind(listen)?.accept()?;
+pub fn streams(listener: &TcpListener, server: SocketAddr) -> io::Result<()> {
+    let (left, _) = listener.accept()?;
     let right = TcpStream::connect(server)?;
     for stream in [&left, &right] {
         stream.set_nodelay(true)?;

@@ -78,6 +78,7 @@ pub struct Load {
     pub(super) scratch: Vec<u8>,
     lateness: Histogram,
     inbox: Inbox,
+    ends: [SocketAddr; 2],
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -90,17 +91,19 @@ impl Load {
     /// # Errors
     /// Where an address cannot be had, or by TCP the device does not take the connection.
     pub fn new(settings: &Settings) -> io::Result<Load> {
-        let &Settings { device, dialer, server, is_tcp, profile, waits, series } = settings;
-        let addresses = Addresses { device, dialer, server, is_tcp, series };
+        let &Settings { device, is_tcp, profile, waits, series, .. } = settings;
+        let server = Wire::serve(settings.server, device, is_tcp)?;
+        let dialer = Wire::dial(settings.dialer, device, is_tcp)?;
+        let addresses = Addresses { device, dialer: dialer.local()?, server: server.local()?, is_tcp, series };
         let messages = Messages::new(&addresses);
-        let server = Wire::serve(server, device, is_tcp)?;
         Ok(Load {
             is_tcp,
+            ends: [addresses.dialer, addresses.server],
             checker: Checker::new(profile, &addresses, &messages),
             messages,
             calls: Calls::default(),
             lanes: Lanes::new(waits),
-            dialer: Wire::dial(dialer, device, is_tcp)?,
+            dialer,
             server,
             tally: Tally::default(),
             invite_delay: Histogram::default(),
@@ -110,6 +113,11 @@ impl Load {
             scratch: Vec::new(),
             inbox: Inbox::default(),
         })
+    }
+
+    /// Addresses of the dialer and the server, which the system chooses where the port is 0.
+    pub fn ends(&self) -> [SocketAddr; 2] {
+        self.ends
     }
 
     /// Makes the calls of a step and waits for them.

@@ -17,6 +17,7 @@ const LONGEST: usize = 64 * 1024;
 /// One side's connections; the dialer has one, the server those that the device opened.
 #[derive(Debug)]
 pub struct TcpWire {
+    local: SocketAddr,
     listener: Option<TcpListener>,
     connections: Vec<Connection>,
     /// Where answers go that have no connection any more.
@@ -41,13 +42,19 @@ impl TcpWire {
         socket.bind(&SocketAddr::new(local.ip(), 0).into())?;
         socket.connect(&device.into())?;
         let connection = Connection::new(socket.into())?;
-        Ok(TcpWire { listener: None, connections: vec![connection], nowhere: Outbox::default() })
+        Ok(TcpWire { local, listener: None, connections: vec![connection], nowhere: Outbox::default() })
     }
 
     pub fn listen(local: SocketAddr) -> io::Result<TcpWire> {
         let listener = TcpListener::bind(local)?;
         listener.set_nonblocking(true)?;
-        Ok(TcpWire { listener: Some(listener), connections: Vec::new(), nowhere: Outbox::default() })
+        let local = listener.local_addr()?;
+        Ok(TcpWire { local, listener: Some(listener), connections: Vec::new(), nowhere: Outbox::default() })
+    }
+
+    /// A dialer is said to listen where it was told to, not where its connection happens to come from.
+    pub fn local(&self) -> io::Result<SocketAddr> {
+        Ok(self.local)
     }
 
     pub fn connections(&self) -> usize {

@@ -43,6 +43,10 @@ impl UdpWire {
         Ok(UdpWire { socket, headers, outbox: Outbox::default() })
     }
 
+    pub fn local(&self) -> io::Result<SocketAddr> {
+        self.socket.local_addr()
+    }
+
     pub fn source(&self) -> BorrowedFd<'_> {
         self.socket.as_fd()
     }

@@ -69,6 +69,14 @@ impl Wire {
         if is_tcp { TcpWire::listen(local).map(Wire::Tcp) } else { UdpWire::open(local, device).map(Wire::Udp) }
     }
 
+    /// The address that others reach it by.
+    pub fn local(&self) -> io::Result<SocketAddr> {
+        match self {
+            Wire::Udp(wire) => wire.local(),
+            Wire::Tcp(wire) => wire.local(),
+        }
+    }
+
     /// Connections that messages may come by.
     pub fn connections(&self) -> usize {
         match self {
