@@ -40,7 +40,6 @@ request_route {{
     }}
     if (has_totag()) {{
         if (loose_route()) {{
-            {on_bye}
             t_relay();
             exit;
         }}
@@ -81,19 +80,21 @@ modparam("statistics", "variable", "outcome_call_failed")
 """
 
 FULL_ROUTES = """\
-onreply_route[INVITED] {
-    if (status =~ "^2") {
-        append_hf("Call-Outcome: Normal;id=$ci\\r\\n");
-    } else if (status == "486") {
-        append_hf("Call-Outcome: NumberBusy;id=$ci\\r\\n");
-    } else if (status == "408") {
-        append_hf("Call-Outcome: NoAnswer;id=$ci\\r\\n");
-    } else if (status =~ "^[3-6]") {
-        append_hf("Call-Outcome: CallFailed;id=$ci\\r\\n");
+# For all responses, also those that are sent again when the transaction is gone.
+reply_route {
+    if (is_method("INVITE")) {
+        if (status =~ "^2") {
+            append_hf("Call-Outcome: Normal;id=$ci\\r\\n");
+        } else if (status == "486") {
+            append_hf("Call-Outcome: NumberBusy;id=$ci\\r\\n");
+        } else if (status == "408") {
+            append_hf("Call-Outcome: NoAnswer;id=$ci\\r\\n");
+        } else if (status =~ "^[3-6]") {
+            append_hf("Call-Outcome: CallFailed;id=$ci\\r\\n");
+        }
+    } else if (is_method("BYE") && status =~ "^2") {
+        append_hf("Call-Outcome: Normal;cause=bye;id=$ci\\r\\n");
     }
-}
-onreply_route[ENDED] {
-    if (status =~ "^2") append_hf("Call-Outcome: Normal;cause=bye;id=$ci\\r\\n");
 }
 event_route[dialog:end] {
     update_stat("outcome_normal", "+1");
@@ -130,10 +131,9 @@ def configuration(job, device, server, tcp):
     if job == "stateless":
         return common + STATELESS_ROUTE.format(**values)
     if job == "routing":
-        return common + STATEFUL.format(on_bye="", on_invite="", **values)
-    on_bye = 'if (is_method("BYE")) t_on_reply("ENDED");'
-    on_invite = 'dlg_manage();\n    update_stat("calls_started", "+1");\n    t_on_reply("INVITED");'
-    return common + FULL_MODULES + STATEFUL.format(on_bye=on_bye, on_invite=on_invite, **values) + FULL_ROUTES
+        return common + STATEFUL.format(on_invite="", **values)
+    on_invite = 'dlg_manage();\n    update_stat("calls_started", "+1");'
+    return common + FULL_MODULES + STATEFUL.format(on_invite=on_invite, **values) + FULL_ROUTES
 
 
 def command(config, folder, megabytes=512):

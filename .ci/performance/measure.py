@@ -14,12 +14,18 @@ from performance.process import Failed, Usage, pss
 MOST_SENT_AGAIN = 0.001
 # Nor does the generator keep up where it begins calls later than this, in µs.
 MOST_LATE = 100_000
-# What is tried at most, in calls per second.
+# What is tried first and at most, in calls per second, and how often.
+BEGIN = 4_000
 HIGHEST = 60_000
+MOST_TRIES = 12
 # How close the rate that went and the one that did not have to come, as a part of the latter.
 CLOSE = 0.05
-# Time after which RFC 3261's and RFC 6026's timers have let go of answered calls (64 × T1), in seconds.
-SETTLE = 34
+# Time after which transactions have let go of answered calls, in seconds: 64 × T1 (RFC 6026 §8.1), Kamailio's wt_timer.
+SETTLE = {"sipstamp": 34, "full": 8}
+# Calls per second at which calls are begun that stay open: what each takes with ease.
+OPENING = {"sipstamp": 4000, "full": 2500}
+# Fewer open calls than this say nothing about the memory of one.
+ENOUGH = 10_000
 
 
 def at_rate(device, rate, seconds):
@@ -35,37 +41,41 @@ def warm_up(device):
 
 
 def keeps_up(report):
-    return report["failed"] == 0 and report["retransmitted"] < MOST_SENT_AGAIN * report["started"]
+    is_late = report["lateness"]["p99"] >= MOST_LATE
+    return not is_late and report["failed"] == 0 and report["retransmitted"] < MOST_SENT_AGAIN * report["started"]
 
 
-def maximum(bench, name, seconds, begin=4000, most=HIGHEST):
+def maximum(bench, name, seconds, begin=None):
     """The highest rate that a device keeps up with, each try on a new process; and what it uses near there."""
-    tries, good, bad, rate = [], None, None, begin
-    for _ in range(16):
-        with bench.start(name) as device:
-            warm_up(device)
-            device.generator.calls(rate / 4, rate / 2)
-            tried = at_rate(device, rate, seconds)
-        tried["is_kept_up"] = keeps_up(tried) and tried["lateness"]["p99"] < MOST_LATE
+    tries, good, bad = [], None, None
+    rate, step = (begin, 1.1) if begin else (BEGIN, 1.5)
+    for _ in range(MOST_TRIES):
+        tried = one_try(bench, name, rate, seconds)
         tries.append(tried)
         if tried["is_kept_up"]:
             good = tried
         else:
             bad = rate
         if bad is None:
-            if rate >= most:
+            if rate >= HIGHEST:
                 break
-            rate = min(rate * 1.5, most)
+            rate = min(round(rate * step), HIGHEST)
         elif good is None:
-            rate /= 1.5
+            rate = round(rate / step)
+        elif bad - good["rate"] <= bad * CLOSE:
+            break
         else:
-            if bad - good["rate"] <= bad * CLOSE:
-                break
-            rate = (good["rate"] + bad) / 2
-        rate = round(rate)
-    if good is None:
-        return {"rate": 0, "cpu_us": None, "tries": tries}
-    return {"rate": good["rate"], "cpu_us": good["cpu_us"], "is_generators": is_generators(tries), "tries": tries}
+            rate = round((good["rate"] + bad) / 2)
+    found = good or {"rate": 0, "cpu_us": None}
+    return {"rate": found["rate"], "cpu_us": found["cpu_us"], "is_generators": is_generators(tries), "tries": tries}
+
+
+def one_try(bench, name, rate, seconds):
+    with bench.start(name) as device:
+        warm_up(device)
+        device.generator.calls(rate / 4, rate / 2)
+        tried = at_rate(device, rate, seconds)
+    return {"is_kept_up": keeps_up(tried), **tried}
 
 
 def is_generators(tries):
@@ -74,41 +84,41 @@ def is_generators(tries):
     return not failed or min(failed, key=lambda tried: tried["rate"])["lateness"]["p99"] >= MOST_LATE
 
 
-def memory(bench, name, state, counts, rate, settle):
+def memory(bench, name, state, counts):
     """Bytes per open call, with each number of them."""
     result = []
     with bench.start(name, many=True) as device:
         warm_up(device)
-        time.sleep(settle and 1)
         empty = pss(device.process)
         held = 0
         for count in counts:
-            device.generator.calls(count - held, rate, hold=state, drain=10)
+            device.generator.calls(count - held, OPENING[name], hold=state, drain=10)
             held = count
             if state == "answered":
-                time.sleep(settle)
+                time.sleep(SETTLE[name])
             used = pss(device.process)
             result.append({"state": state, "open": count, "bytes": used - empty, "bytes_per_call": (used - empty) / count})
     return result
 
 
-def growth(bench, counts, rate, seconds, hold_rate, idle):
+def growth(bench, counts, rate, seconds, idle):
     """What a call costs sipstamp while others are open; and what these cost while nothing happens."""
     result = []
     with bench.start("sipstamp", many=True) as device:
         warm_up(device)
         empty, held = pss(device.process), 0
         for count in counts:
-            if count > held:
-                device.generator.calls(count - held, hold_rate, hold="answered", drain=10)
-                held = count
-            loaded = at_rate(device, rate, seconds)
-            used = pss(device.process)
-            result.append({"open": count, "bytes_per_call": (used - empty) / count, **loaded})
-        time.sleep(1)
-        before = Usage(device.process)
-        time.sleep(idle)
-        result[-1]["idle_cores"] = Usage(device.process).since(before, 1)["cores"]
+            device.generator.calls(count - held, OPENING["sipstamp"], hold="answered", drain=10)
+            held, bytes_per_call = count, None
+            if count >= ENOUGH:
+                time.sleep(SETTLE["sipstamp"])
+                bytes_per_call = (pss(device.process) - empty) / count
+            if count == counts[-1]:
+                before = Usage(device.process)
+                time.sleep(idle)
+                idle_cores = Usage(device.process).since(before, 1)["cores"]
+            result.append({"open": count, "bytes_per_call": bytes_per_call, **at_rate(device, rate, seconds)})
+        result[-1]["idle_cores"] = idle_cores
     return result
 
 

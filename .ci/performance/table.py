@@ -44,11 +44,11 @@ def table(head, rows):
 
 
 def show(result):
-    parts = [costs(result)]
-    for name, part in [("maximum", maxima), ("memory", memories), ("growth", growths), ("instructions", instructions)]:
+    parts = []
+    for name, part in [("runs", costs), ("maximum", maxima), ("memory", memories), ("workers", workers), ("growth", growths), ("instructions", instructions)]:
         if result.get(name):
             parts.append(part(result))
-    return "\n\n".join(part for part in parts if part)
+    return "\n\n".join(parts)
 
 
 def costs(result):
@@ -110,6 +110,24 @@ def maxima(result):
     return table(["maximum", "calls/s", "× Kamailio full", "goal", "µs CPU per call there"], rows)
 
 
+def workers(result):
+    rows, base = [], {}
+    for device in dict.fromkeys(found["device"] for found in result["workers"]):
+        of = [found for found in result["workers"] if found["device"] == device]
+        cpu = [found["cpu_us"] for found in of]
+        rates = [found["maximum"]["rate"] for found in of]
+        base = base or {"cpu": median(cpu), "rate": median(rates)}
+        rows.append([
+            TITLES[device],
+            spread(cpu),
+            ratio(median(cpu), base["cpu"]),
+            spread(rates),
+            ratio(median(rates), base["rate"]),
+        ])
+    head = ["workers", f"µs CPU per call at {result['workers'][0]['rate']}", "× one worker's (goal ≤ 1.15)"]
+    return table([*head, "maximum, calls/s", "× one worker's (goal > 1)"], rows)
+
+
 def memories(result):
     rows = []
     for device in dict.fromkeys(found["device"] for found in result["memory"]):
@@ -122,11 +140,17 @@ def memories(result):
 
 def growths(result):
     rows = [
-        [found["open"], f"{found['cpu_us']:.0f}", f"{found['invite_delay']['p50']:.0f}", f"{found['bytes_per_call']:.0f}"]
+        [
+            found["open"],
+            spread([found["cpu_us"]]),
+            ratio(found["cpu_us"], result["growth"][0]["cpu_us"]),
+            spread([found["invite_delay"]["p50"]]),
+            spread([found["bytes_per_call"]]),
+        ]
         for found in result["growth"]
     ]
     last = result["growth"][-1]
-    text = table(["sipstamp with other calls open", "µs CPU per call", "INVITE p50 µs", "bytes (PSS) per open call"], rows)
+    text = table(["sipstamp with other calls open", "µs CPU per call", "× with one", "INVITE p50 µs", "bytes (PSS) per open call"], rows)
     return text + f"\n\nIdle with {last['open']} calls open: {last['idle_cores']:.3%} of a core (goal < 1 %)"
 
 
