@@ -60,8 +60,10 @@ calls = 400000
 class Bench:
     """Binaries, addresses and the folder of one run."""
 
-    def __init__(self, folder, sipstamp, load, tcp, nice=0):
+    def __init__(self, folder, profiles, sipstamp, load, tcp, nice=0):
         self.folder = pathlib.Path(folder)
+        # Where callgrind's files stay.
+        self.profiles = profiles
         self.sipstamp = sipstamp
         self.load = load
         self.tcp = tcp

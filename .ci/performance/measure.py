@@ -1,7 +1,6 @@
 """What is measured of a device, each kind by itself."""
 
 import contextlib
-import glob
 import re
 import shutil
 import signal
@@ -157,11 +156,10 @@ def instructions_by_callgrind(bench, name, calls, rate):
 
 
 def callgrind(bench, name, calls, rate, seconds):
-    folder = bench.folder / name
-    folder.mkdir(exist_ok=True)
-    for old in glob.glob(f"{folder}/callgrind.out.*"):
-        (folder / old).unlink()
-    prefix = ["valgrind", "--tool=callgrind", "--trace-children=yes", f"--callgrind-out-file={folder}/callgrind.out.%p"]
+    out = bench.profiles / f"{name}-{calls}"
+    shutil.rmtree(out, ignore_errors=True)
+    out.mkdir(parents=True)
+    prefix = ["valgrind", "--tool=callgrind", "--trace-children=yes", f"--callgrind-out-file={out}/callgrind.out.%p"]
     with bench.start(name, prefix=prefix) as device:
         # What is done once is done in both runs.
         device.generator.calls(50, 50, drain=20)
@@ -170,8 +168,8 @@ def callgrind(bench, name, calls, rate, seconds):
         else:
             time.sleep(seconds)
     totals = 0
-    for path in glob.glob(f"{folder}/callgrind.out.*"):
-        found = re.search(r"^(?:totals|summary): (\d+)", open(path, errors="replace").read(), re.MULTILINE)
+    for path in out.iterdir():
+        found = re.search(r"^(?:totals|summary): (\d+)", path.read_text(errors="replace"), re.MULTILINE)
         totals += int(found.group(1)) if found else 0
     if not totals:
         raise Failed(f"callgrind wrote nothing about {name}")

@@ -133,9 +133,14 @@ def memories(result):
     for device in dict.fromkeys(found["device"] for found in result["memory"]):
         for state, goal in (("ringing", GOAL_RINGING), ("answered", GOAL_ANSWERED)):
             of = [found for found in result["memory"] if found["device"] == device and found["state"] == state]
+            if not of:
+                continue
             figures = [f"{found['bytes_per_call']:.0f} at {found['open']}" for found in of]
-            rows.append([TITLES[device], state, ", ".join(figures), f"≤ {goal}" if device == "sipstamp" else ""])
-    return table(["memory", "open calls", "bytes (PSS) per call", "goal"], rows)
+            first, last = of[0], of[-1]
+            more = last["open"] - first["open"]
+            each = f"{(last['bytes'] - first['bytes']) / more:.0f}" if more else "–"
+            rows.append([TITLES[device], state, ", ".join(figures), f"≤ {goal}" if device == "sipstamp" else "", each])
+    return table(["memory", "open calls", "bytes (PSS) per call", "goal", "each call beyond the first number"], rows)
 
 
 def growths(result):
