@@ -7,7 +7,7 @@ PREFIX ?= $(HOME)/.cargo
 .PHONY: help build demo test tools check fmt doc install instructions bench bench-tcp ci clean
 
 help: ## this list
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-9s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 build: ## the binary, optimised: target/release/sipstamp
 	$(CARGO) build --release --locked

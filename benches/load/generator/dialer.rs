@@ -42,7 +42,8 @@ impl Load {
             return;
         }
         match (status, cseq) {
-            (100, b'1') => self.on_trying(number),
+            // A hop's own; to a BYE too, when that takes long (RFC 4320 §4.1).
+            (100, _) => self.on_trying(number),
             (180, b'1') => self.on_ringing(number, bytes),
             (200, b'1') => self.on_answer(now, number, bytes, at),
             (200, b'2') => self.on_ended(now, number, bytes),

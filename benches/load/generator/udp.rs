@@ -9,7 +9,7 @@ use nix::errno::Errno;
 use nix::sys::socket::{ControlMessageOwned, MsgFlags, MultiHeaders, recvmmsg, sendmmsg, setsockopt, sockopt};
 use nix::sys::time::TimeSpec;
 
-use super::wire::{Arrived, Inbox, Outbox};
+use super::wire::{Arrived, Inbox, Outbox, wall};
 
 /// Datagrams that one system call reads or sends.
 const BATCH: usize = 64;
@@ -67,7 +67,7 @@ impl UdpWire {
             let stamp = message.cmsgs().ok().and_then(|mut all| all.find_map(timestamp));
             let start = at * ROOM;
             inbox.is_broken |= message.flags.contains(MsgFlags::MSG_TRUNC);
-            inbox.messages.push(Arrived { start, end: start + message.bytes, at: stamp.unwrap_or(0) });
+            inbox.messages.push(Arrived { start, end: start + message.bytes, at: stamp.unwrap_or_else(wall) });
         }
         Ok(inbox.messages.len() == BATCH)
     }
