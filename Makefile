@@ -4,10 +4,10 @@ CARGO ?= cargo
 PREFIX ?= $(HOME)/.cargo
 
 .DEFAULT_GOAL := help
-.PHONY: help build demo test tools check fmt doc install instructions ci clean
+.PHONY: help build demo test tools check fmt doc install instructions bench bench-tcp ci clean
 
 help: ## this list
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-9s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 build: ## the binary, optimised: target/release/sipstamp
 	$(CARGO) build --release --locked
@@ -38,6 +38,12 @@ install: ## the binary into ~/.cargo/bin; PREFIX=DIR for DIR/bin
 
 instructions: ## instructions per call in the core, by stage, against benches/baseline.json (needs valgrind)
 	@.ci/instructions
+
+bench: ## CPU, memory, delays and limits of sipstamp, Kamailio and a raw relay, by turns (.ci/bench --help)
+	@.ci/bench
+
+bench-tcp: ## the same over TCP
+	@.ci/bench --tcp
 
 ci: ## everything that continuous integration runs
 	@bash .ci/run

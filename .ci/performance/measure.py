@@ -1,0 +1,177 @@
+"""What is measured of a device, each kind by itself."""
+
+import contextlib
+import re
+import shutil
+import signal
+import subprocess
+import time
+
+from performance.process import Failed, Usage, pss
+
+# A device keeps up with a rate where no call fails and fewer messages than this are sent again, per call.
+MOST_SENT_AGAIN = 0.001
+# Nor does the generator keep up where it begins calls later than this, in µs.
+MOST_LATE = 100_000
+# What is tried first and at most, in calls per second, and how often.
+BEGIN = 4_000
+HIGHEST = 60_000
+MOST_TRIES = 12
+# How close the rate that went and the one that did not have to come, as a part of the latter.
+CLOSE = 0.05
+# Time after which transactions have let go of answered calls, in seconds: 64 × T1 (RFC 6026 §8.1), Kamailio's wt_timer.
+SETTLE = {"sipstamp": 34, "full": 8}
+# Calls per second at which calls are begun that stay open: what each takes with ease.
+OPENING = {"sipstamp": 4000, "full": 2500}
+# Fewer open calls than this say nothing about the memory of one.
+ENOUGH = 10_000
+
+
+def at_rate(device, rate, seconds):
+    """CPU and delays at a rate."""
+    before = Usage(device.process)
+    report = device.generator.calls(rate * seconds, rate)
+    usage = Usage(device.process).since(before, report["started"])
+    return {"rate": rate, **usage, **report}
+
+
+def warm_up(device):
+    device.generator.calls(300, 500)
+
+
+def keeps_up(report):
+    is_late = report["lateness"]["p99"] >= MOST_LATE
+    return not is_late and report["failed"] == 0 and report["retransmitted"] < MOST_SENT_AGAIN * report["started"]
+
+
+def maximum(bench, name, seconds, begin=None):
+    """The highest rate that a device keeps up with, each try on a new process; and what it uses near there."""
+    tries, good, bad = [], None, None
+    rate, step = (begin, 1.1) if begin else (BEGIN, 1.5)
+    for _ in range(MOST_TRIES):
+        tried = one_try(bench, name, rate, seconds)
+        tries.append(tried)
+        if tried["is_kept_up"]:
+            good = tried
+        else:
+            bad = rate
+        if bad is None:
+            if rate >= HIGHEST:
+                break
+            rate = min(round(rate * step), HIGHEST)
+        elif good is None:
+            rate = round(rate / step)
+        elif bad - good["rate"] <= bad * CLOSE:
+            break
+        else:
+            rate = round((good["rate"] + bad) / 2)
+    found = good or {"rate": 0, "cpu_us": None}
+    return {"rate": found["rate"], "cpu_us": found["cpu_us"], "is_generators": is_generators(tries), "tries": tries}
+
+
+def one_try(bench, name, rate, seconds):
+    with bench.start(name) as device:
+        warm_up(device)
+        device.generator.calls(rate / 4, rate / 2)
+        tried = at_rate(device, rate, seconds)
+    return {"is_kept_up": keeps_up(tried), **tried}
+
+
+def is_generators(tries):
+    """Whether the generator was what did not keep up in the end."""
+    failed = [tried for tried in tries if not tried["is_kept_up"]]
+    return not failed or min(failed, key=lambda tried: tried["rate"])["lateness"]["p99"] >= MOST_LATE
+
+
+def memory(bench, name, state, counts):
+    """Bytes per open call, with each number of them."""
+    result = []
+    with bench.start(name, many=True) as device:
+        warm_up(device)
+        empty = pss(device.process)
+        held = 0
+        for count in counts:
+            device.generator.calls(count - held, OPENING[name], hold=state, drain=10)
+            held = count
+            if state == "answered":
+                time.sleep(SETTLE[name])
+            used = pss(device.process)
+            result.append({"state": state, "open": count, "bytes": used - empty, "bytes_per_call": (used - empty) / count})
+    return result
+
+
+def growth(bench, counts, rate, seconds, idle):
+    """What a call costs sipstamp while others are open; and what these cost while nothing happens."""
+    result = []
+    with bench.start("sipstamp", many=True) as device:
+        warm_up(device)
+        empty, held = pss(device.process), 0
+        for count in counts:
+            device.generator.calls(count - held, OPENING["sipstamp"], hold="answered", drain=10)
+            held, bytes_per_call = count, None
+            if count >= ENOUGH:
+                time.sleep(SETTLE["sipstamp"])
+                bytes_per_call = (pss(device.process) - empty) / count
+            if count == counts[-1]:
+                before = Usage(device.process)
+                time.sleep(idle)
+                idle_cores = Usage(device.process).since(before, 1)["cores"]
+            result.append({"open": count, "bytes_per_call": bytes_per_call, **at_rate(device, rate, seconds)})
+        result[-1]["idle_cores"] = idle_cores
+    return result
+
+
+def instructions_by_perf(bench, name, rate, seconds):
+    """User instructions per call as the processor counts them; `None` where it does not."""
+    if not shutil.which("perf"):
+        return None
+    with bench.start(name) as device:
+        warm_up(device)
+        pids = ",".join(map(str, device.process.tree()))
+        command = ["perf", "stat", "-x", ";", "-e", "instructions:u", "-p", pids]
+        perf = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, start_new_session=True)
+        try:
+            time.sleep(0.3)
+            if perf.poll() is not None:
+                return None
+            report = device.generator.calls(rate * seconds, rate)
+            perf.send_signal(signal.SIGINT)
+            text = perf.communicate(timeout=10)[1]
+        finally:
+            with contextlib.suppress(ProcessLookupError):
+                perf.kill()
+            perf.wait()
+    counts = [line.split(";")[0] for line in text.splitlines() if "instructions" in line]
+    if not counts or not all(count.isdigit() for count in counts):
+        return None
+    return sum(map(int, counts)) / report["started"]
+
+
+def instructions_by_callgrind(bench, name, calls, rate):
+    """User instructions per call under valgrind: a run with calls less one without."""
+    if not shutil.which("valgrind"):
+        return None
+    busy, idle = (callgrind(bench, name, count, rate, calls / rate) for count in (calls, 0))
+    return (busy - idle) / calls
+
+
+def callgrind(bench, name, calls, rate, seconds):
+    out = bench.profiles / f"{name}-{calls}"
+    shutil.rmtree(out, ignore_errors=True)
+    out.mkdir(parents=True)
+    prefix = ["valgrind", "--tool=callgrind", "--trace-children=yes", f"--callgrind-out-file={out}/callgrind.out.%p"]
+    with bench.start(name, prefix=prefix) as device:
+        # What is done once is done in both runs.
+        device.generator.calls(50, 50, drain=20)
+        if calls:
+            device.generator.calls(calls, rate, drain=20)
+        else:
+            time.sleep(seconds)
+    totals = 0
+    for path in out.iterdir():
+        found = re.search(r"^(?:totals|summary): (\d+)", path.read_text(errors="replace"), re.MULTILINE)
+        totals += int(found.group(1)) if found else 0
+    if not totals:
+        raise Failed(f"callgrind wrote nothing about {name}")
+    return totals
+
