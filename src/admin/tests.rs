@@ -11,7 +11,7 @@ use tokio::sync::mpsc;
 
 use super::metrics::{Exposition, Histograms};
 use super::{Admin, AdminHandle, Context, Readiness, Sockets, serve};
-use crate::control::{Ask, Control, OwnedSample, ServerStatus, Status};
+use crate::control::{Ask, Control, Figures, OwnedSample, ServerStatus, Status};
 use crate::endpoint::Refusal;
 use crate::event::{CallState, CallView};
 use crate::recent::Recent;
@@ -47,7 +47,6 @@ impl Api {
         let log = asked.clone();
         std::thread::spawn(move || fake_loop(asks, &log));
         let metrics = Arc::new(Exposition::new());
-        Histograms::new(metrics.clone()).add_server("pbx-a");
         let context = Context {
             control: Control(sender),
             recent: Recent::new(10),
@@ -140,9 +139,11 @@ fn fake_loop(mut asks: mpsc::Receiver<Ask>, asked: &Mutex<Vec<String>>) {
     let note = |text: String| asked.lock().unwrap().push(text);
     while let Some(ask) = asks.blocking_recv() {
         match ask {
-            Ask::Samples(reply) => {
+            Ask::Figures(reply) => {
                 note("samples".into());
-                reply.send(core_figures()).unwrap();
+                let mut histograms = Histograms::new();
+                histograms.add_server("pbx-a");
+                reply.send(Figures { samples: core_figures(), histograms: histograms.snapshot() }).unwrap();
             }
             Ask::Status(reply) => {
                 let address: SocketAddr = "127.0.0.1:5060".parse().unwrap();
