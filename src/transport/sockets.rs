@@ -66,16 +66,19 @@ impl UdpSockets {
                 wanted.push(ends);
             }
         }
-        self.sources.retain(|source| source.ends.is_none_or(|ends| wanted.contains(&ends)));
+        let (kept, gone) = std::mem::take(&mut self.sources)
+            .into_iter()
+            .partition::<Vec<_>, _>(|source| source.ends.is_none_or(|ends| wanted.contains(&ends)));
+        self.sources = kept;
         for ends in wanted {
             if self.sources.iter().any(|source| source.ends == Some(ends)) {
                 continue;
             }
-            let Some(listener) = self.sources.iter().find(|source| source.is_bound_for(ends)).cloned() else {
-                continue;
-            };
-            match connect(&listener.socket, ends) {
-                Ok(socket) => self.add(socket, listener.listener, Some(ends)),
+            let Some(listener) = self.sources.iter().find(|source| source.is_bound_for(ends)) else { continue };
+            let listener = listener.listener;
+            let neighbours = self.sources.iter().chain(&gone).filter(|other| other.listener.bound == listener.bound);
+            match connect(neighbours.map(|source| &*source.socket), ends) {
+                Ok(socket) => self.add(socket, listener, Some(ends)),
                 Err(error) => tracing::debug!(%error, remote = %ends.remote, "served by the listener's socket"),
             }
         }
@@ -120,26 +123,27 @@ fn prepare(socket: &UdpSocket, bound: IpAddr) -> io::Result<bool> {
     Ok(at.recv_buffer_size()?.min(at.send_buffer_size()?) < 2 * BUFFER)
 }
 
-/// A socket with the listener's port that is connected to one peer.
-fn connect(listener: &UdpSocket, ends: Ends) -> io::Result<UdpSocket> {
+/// A socket with the port of its neighbours that is connected to one peer.
+fn connect<'a>(neighbours: impl Iterator<Item = &'a UdpSocket> + Clone, ends: Ends) -> io::Result<UdpSocket> {
     let socket = Socket::new(Domain::for_address(ends.local), Type::DGRAM, Some(Protocol::UDP))?;
     if ends.local.is_ipv6() {
         socket.set_only_v6(true)?;
     }
     socket.set_nonblocking(true)?;
-    share_while(listener, &socket, |socket| socket.bind(&ends.local.into()))?;
+    share(neighbours.clone(), &socket, true)?;
+    let bound = socket.bind(&ends.local.into());
+    share(neighbours, &socket, false)?;
+    bound?;
     socket.connect(&ends.remote.into())?;
     let socket: UdpSocket = socket.into();
     prepare(&socket, ends.local.ip())?;
     Ok(socket)
 }
 
-fn share_while(one: &UdpSocket, other: &Socket, bind: impl FnOnce(&Socket) -> io::Result<()>) -> io::Result<()> {
-    let one = SockRef::from(one);
-    one.set_reuse_address(true)?;
-    other.set_reuse_address(true)?;
-    let bound = bind(other);
-    one.set_reuse_address(false)?;
-    other.set_reuse_address(false)?;
-    bound
+/// Whether sockets may have one address.
+fn share<'a>(neighbours: impl Iterator<Item = &'a UdpSocket>, socket: &Socket, may: bool) -> io::Result<()> {
+    for neighbour in neighbours {
+        SockRef::from(neighbour).set_reuse_address(may)?;
+    }
+    socket.set_reuse_address(may)
 }

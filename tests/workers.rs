@@ -1,0 +1,10 @@
+//! The real process on loopback: several workers, its sockets, and what it does while nothing happens.
+
+#![cfg(test)]
+
+#[path = "sipp/metrics.rs"]
+mod metrics;
+#[path = "sipp/ports.rs"]
+mod ports;
+#[path = "workers/mod.rs"]
+mod workers;
