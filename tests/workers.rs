@@ -5,6 +5,7 @@
 #[path = "sipp/metrics.rs"]
 mod metrics;
 #[path = "sipp/ports.rs"]
+#[expect(dead_code, reason = "shared with the SIPp scenarios, which use the rest")]
 mod ports;
 #[path = "workers/mod.rs"]
 mod workers;

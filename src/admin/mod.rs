@@ -1,4 +1,4 @@
-//! The admin API: HTTP/1.1 on a thread of its own, with one question to the loop per request.
+//! The admin API: HTTP/1.1 on a thread of its own, with one question to the workers per request.
 //!
 //! | route | what it does |
 //! |---|---|
@@ -78,7 +78,7 @@ pub struct Context {
     pub recent: Recent,
     pub readiness: Readiness,
     pub metrics: Arc<Exposition>,
-    /// Figures that the loop does not have: those of the sinks, of the last reload.
+    /// Figures that the workers do not have: those of the sinks.
     pub figures: Arc<dyn Fn() -> Vec<OwnedSample> + Send + Sync>,
 }
 

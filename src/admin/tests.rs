@@ -25,7 +25,7 @@ struct Api {
     handle: AdminHandle,
     recent: Recent,
     readiness: Readiness,
-    /// What the loop was asked, in short.
+    /// What the workers were asked, in short.
     asked: Arc<Mutex<Vec<String>>>,
 }
 

@@ -14,6 +14,8 @@ mod reload;
 mod resolve;
 mod start;
 mod supervisor;
+#[cfg(test)]
+mod tests;
 mod worker;
 mod workers;
 

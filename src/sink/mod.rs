@@ -1,5 +1,5 @@
 //! What becomes of events: each sink has a queue and a thread of its own, so that a dead one delays
-//! nobody else, and nothing here ever makes the loop wait.
+//! nobody else, and nothing here ever makes a worker wait.
 
 mod cloud_event;
 mod file;

@@ -347,3 +347,99 @@ fn is_reached_by(bound: IpAddr, local: IpAddr) -> bool {
 fn is_leftover(error: &io::Error) -> bool {
     error.kind() == io::ErrorKind::ConnectionRefused
 }
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use mio::{Events, Poll};
+
+    use super::*;
+    use crate::transport::UdpSockets;
+
+    const LOOPBACK: &str = "127.0.0.1:0";
+
+    fn bound(address: &str) -> (UdpSocket, SocketAddr) {
+        let socket = UdpSocket::bind(address).unwrap();
+        socket.set_read_timeout(Some(Duration::from_secs(10))).unwrap();
+        let address = socket.local_addr().unwrap();
+        (socket, address)
+    }
+
+    /// One worker with one listener; the socket itself cannot be waited for.
+    fn ports() -> (Poll, UdpPorts, SocketAddr, UdpSockets) {
+        let (socket, address) = bound(LOOPBACK);
+        socket.set_nonblocking(true).unwrap();
+        let listener = Listener { transport: Transport::Udp, bound: address, address };
+        let sockets = UdpSockets::new(vec![(socket, listener)], 1).unwrap();
+        let poll = Poll::new().unwrap();
+        let ports = UdpPorts::new(sockets.sources(), 0, poll.registry().try_clone().unwrap()).unwrap();
+        (poll, ports, address, sockets)
+    }
+
+    fn hop(local: SocketAddr, remote: SocketAddr) -> Hop {
+        Hop { transport: Transport::Udp, local, remote, connection: None }
+    }
+
+    fn refused(ports: &mut UdpPorts) -> Vec<u64> {
+        let mut refused = Vec::new();
+        ports.flush(&mut |refusal| refused.extend(refusal.owner.map(|owner| owner.0)));
+        refused
+    }
+
+    #[test]
+    fn what_is_refused_is_reported_alone_and_the_rest_is_sent() {
+        let (_poll, mut ports, local, _) = ports();
+        let (far, remote) = bound(LOOPBACK);
+        let too_long = vec![0; 65_535];
+        for (owner, bytes) in [b"zero", &too_long[..], b"two", &too_long[..], b"four"].into_iter().enumerate() {
+            let owner = Some(Owner(owner as u64));
+            assert!(ports.enqueue(hop(local, remote), Bytes::copy_from_slice(bytes), owner));
+        }
+        assert_eq!(refused(&mut ports), [1, 3]);
+        assert!(ports.is_flushed());
+        let mut buffer = [0; 16];
+        for expected in [&b"zero"[..], b"two", b"four"] {
+            let size = far.recv(&mut buffer).unwrap();
+            assert_eq!(&buffer[..size], expected);
+        }
+    }
+
+    #[test]
+    fn what_icmp_says_of_one_datagram_costs_no_other_and_names_the_right_peer() {
+        let (mut poll, mut ports, local, _) = ports();
+        let (far, remote) = bound(LOOPBACK);
+        let (gone, nobody) = bound(LOOPBACK);
+        drop(gone);
+        for number in 0..40_u8 {
+            let to = if number % 2 == 0 { nobody } else { remote };
+            assert!(ports.enqueue(hop(local, to), Bytes::from(vec![number; 8]), Some(Owner(number.into()))));
+        }
+        assert_eq!(refused(&mut ports), Vec::<u64>::new());
+        let mut buffer = [0; 16];
+        for number in (1..40).step_by(2) {
+            far.recv(&mut buffer).unwrap();
+            assert_eq!(buffer[0], number);
+        }
+        let mut told = Vec::new();
+        let mut events = Events::with_capacity(8);
+        while told.len() < 20 {
+            poll.poll(&mut events, Some(Duration::from_secs(10))).unwrap();
+            assert!(!events.is_empty(), "{} of 20", told.len());
+            events.iter().for_each(|event| ports.note(0, event));
+            ports.read_errors(|unreachable| told.push((unreachable.remote, unreachable.quoted[0])));
+        }
+        assert!(told.iter().all(|(peer, _)| *peer == nobody), "{told:?}");
+        assert!(told.iter().map(|(_, number)| *number).eq((0..40).step_by(2)), "{told:?}");
+    }
+
+    #[test]
+    fn beyond_the_limit_the_oldest_is_dropped_and_counted() {
+        let (_poll, mut ports, local, _) = ports();
+        let (_far, remote) = bound(LOOPBACK);
+        for _ in 0..MOST_QUEUED + 3 {
+            ports.enqueue(hop(local, remote), Bytes::from_static(b"x"), None);
+        }
+        assert_eq!(ports.figures(), UdpFigures { unsent: 3, unread: 0 });
+    }
+}

@@ -6,13 +6,12 @@
 
 mod accept;
 mod connection;
+mod seats;
 
 use std::collections::{BTreeSet, HashMap};
 use std::io;
 use std::net::{SocketAddr, TcpStream};
 use std::os::fd::AsRawFd;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -25,6 +24,7 @@ use socket2::{Domain, Protocol, Socket, Type};
 pub use self::accept::{Accepted, Acceptor};
 pub use self::connection::Failed;
 use self::connection::{Connection, Phase, Read, Waiting};
+pub use self::seats::{Names, Seats};
 use super::Source;
 use crate::endpoint::Transmit;
 use crate::flow::{ConnectionId, Flow, Hop, Transport};
@@ -39,13 +39,6 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(4);
 const MESSAGE_TIMEOUT: Duration = Duration::from_secs(32);
 /// Bytes that may wait for a peer that does not read; beyond it the connection is closed.
 const MOST_UNSENT: usize = 4 * 1024 * 1024;
-
-/// How many connections the process may have; all workers take of the same.
-#[derive(Clone, Debug)]
-pub struct Seats {
-    taken: Arc<AtomicUsize>,
-    most: Arc<AtomicUsize>,
-}
 
 /// Counts for metrics.
 #[derive(Clone, Copy, Debug, Default)]
@@ -84,51 +77,6 @@ pub struct Connections {
     listeners: Vec<Listener>,
     registry: Registry,
     figures: TcpFigures,
-}
-
-/// Makes the names of connections; they say whose it is.
-#[derive(Clone, Copy, Debug)]
-pub struct Names {
-    pub worker: usize,
-    pub workers: usize,
-    next: u64,
-}
-
-impl Names {
-    pub fn new(worker: usize, workers: usize) -> Names {
-        Names { worker, workers, next: 0 }
-    }
-
-    /// The worker whose connection it is, or was.
-    pub fn owner(&self, id: ConnectionId) -> usize {
-        if self.workers == 1 { 0 } else { usize::try_from(id.0 % self.workers as u64).unwrap_or(0) }
-    }
-
-    fn next(&mut self) -> ConnectionId {
-        self.next += 1;
-        ConnectionId(self.next * self.workers as u64 + self.worker as u64)
-    }
-}
-
-impl Seats {
-    pub fn new(most: usize) -> Seats {
-        Seats { taken: Arc::default(), most: Arc::new(AtomicUsize::new(most)) }
-    }
-
-    /// For connections from here on.
-    pub fn set_most(&self, most: usize) {
-        self.most.store(most, Ordering::Relaxed);
-    }
-
-    fn take(&self) -> bool {
-        let most = self.most.load(Ordering::Relaxed);
-        let free = |taken| (taken < most).then_some(taken + 1);
-        self.taken.fetch_update(Ordering::Relaxed, Ordering::Relaxed, free).is_ok()
-    }
-
-    fn give_back(&self) {
-        self.taken.fetch_sub(1, Ordering::Relaxed);
-    }
 }
 
 impl Connections {
@@ -490,3 +438,6 @@ fn known_as(listeners: &[Listener], local: SocketAddr, wanted: SocketAddr) -> So
         .find(|listener| listener.transport == Transport::Tcp && listener.bound.is_ipv4() == local.is_ipv4());
     SocketAddr::new(local.ip(), listener.map_or(wanted.port(), |listener| listener.bound.port()))
 }
+
+#[cfg(test)]
+mod tests;
