@@ -28,8 +28,8 @@ use crate::transport::{Acceptor, Connections, Failed, Source, Taker, UdpPorts, U
 
 /// Events that one wait brings; more come with the next.
 const EVENTS: usize = 256;
-/// Letters that are opened before sockets get their turn again.
-const MOST_LETTERS: usize = 64;
+/// Letters and messages in them that are taken before sockets get their turn again.
+const MOST_MAIL: usize = 64;
 /// A datagram that keeps a NAT binding open has at most this many bytes (RFC 5626 §3.5.1 and what phones send).
 const KEEP_ALIVE: usize = 4;
 /// After the last call of a drain, for its final response to be acknowledged (64·T1 at most) and written.
@@ -146,14 +146,16 @@ impl Worker {
     }
 
     fn open_mail(&mut self) {
-        self.is_full_of_mail = true;
-        for _ in 0..MOST_LETTERS {
+        let mut taken = 0;
+        while taken < MOST_MAIL {
             let Some(mail) = self.inbox.take() else {
                 self.is_full_of_mail = false;
                 return;
             };
+            taken += 1;
             match mail {
                 Mail::Inputs(mut inputs) => {
+                    taken += inputs.len();
                     self.core.messages += inputs.len() as u64;
                     for input in inputs.drain(..) {
                         self.core.endpoint.handle(self.core.now, input);
@@ -166,6 +168,7 @@ impl Worker {
                 Mail::Job(job) => job(self),
             }
         }
+        self.is_full_of_mail = true;
     }
 
     fn read(&mut self) {

@@ -120,11 +120,14 @@ impl UdpPorts {
         let gone = self.ports.iter().filter(|(_, port)| !is_wanted(port)).map(|(key, _)| key).collect::<Vec<_>>();
         for key in gone {
             while self.receive(key, take) {}
-            self.flush_one(key, &mut |_| {});
             let port = self.ports.remove(key);
             if port.source.reader == self.worker || port.is_blocked {
                 // An error leaves an event that nobody takes.
                 drop(self.registry.deregister(&mut SourceFd(&port.source.socket.as_raw_fd())));
+            }
+            // What waits there goes by the listener.
+            for Queued { hop, bytes, owner } in port.queue {
+                self.enqueue(hop, bytes, owner);
             }
         }
         for source in sources.iter().filter(|source| source.ends.is_some()) {

@@ -8,8 +8,8 @@ use super::site::{Site, addresses};
 use super::wire::PATIENCE;
 use crate::ports::wait_for;
 
-/// A stretch in which nothing may wake it.
-const STRETCH: Duration = Duration::from_secs(2);
+/// A stretch in which nothing may wake it: longer than housekeeping usually waits.
+const STRETCH: Duration = Duration::from_secs(6);
 
 fn assert_nothing_wakes(site: &Site) {
     let (mut since, mut before) = (Instant::now(), site.sleeps());

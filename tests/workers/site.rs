@@ -24,13 +24,19 @@ pub struct Site {
 impl Site {
     /// With so many workers, in front of these servers.
     pub fn start(name: &str, workers: usize, transport: &str, servers: &[SocketAddr]) -> Site {
+        Site::start_on(&[SIDECAR, [127, 0, 0, 2].into()], name, workers, transport, servers)
+    }
+
+    /// The same on other addresses for UDP.
+    pub fn start_on(listen: &[Ipv4Addr], name: &str, workers: usize, transport: &str, servers: &[SocketAddr]) -> Site {
         let ports = Ports::claim().unwrap();
         let folder = PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join(format!("workers-{name}"));
         drop(fs::remove_dir_all(&folder));
         fs::create_dir_all(&folder).unwrap();
         let Ports { sip, admin, .. } = ports;
+        let udp = listen.iter().map(|ip| format!("'{ip}:{sip}'")).collect::<Vec<_>>().join(", ");
         let text = format!(
-            "workers = {workers}\n[listen]\nudp = ['{SIDECAR}:{sip}', '127.0.0.2:{sip}']\ntcp = ['{SIDECAR}:{sip}']\n\
+            "workers = {workers}\n[listen]\nudp = [{udp}]\ntcp = ['{SIDECAR}:{sip}']\n\
              [dialer]\nsources = ['{DIALER}/32']\n[events]\nfile = '{}'\n[admin]\nlisten = '{SIDECAR}:{admin}'\n{}",
             folder.join("events.jsonl").display(),
             tables(transport, servers),
@@ -69,7 +75,10 @@ impl Site {
 
     /// A way there from the dialer.
     pub fn udp(&self, to: SocketAddr) -> Wire {
-        Wire::udp(UdpSocket::bind((DIALER, 0)).unwrap(), to)
+        let socket = UdpSocket::bind((DIALER, 0)).unwrap();
+        // What comes from another address is not taken.
+        socket.connect(to).unwrap();
+        Wire::udp(socket, to)
     }
 
     pub fn tcp(&self) -> Wire {

@@ -32,6 +32,18 @@ fn a_socket_is_connected_to_each_server_that_is_configured() {
 }
 
 #[test]
+fn a_wildcard_listener_answers_from_where_it_was_asked_and_is_connected_too() {
+    let callee = Callee::udp([127, 0, 0, 20].into(), Answer::Ok);
+    let site = Site::start_on(&[Ipv4Addr::UNSPECIFIED], "wildcard", 2, "udp", &addresses(&[&callee]));
+    assert!(site.connected_to(callee.address));
+    for (name, to) in [("one", site.sip()), ("other", site.other_sip())] {
+        Caller::new(site.udp(to), name).make_calls(20, 5, 2);
+    }
+    site.events(40);
+    site.end();
+}
+
+#[test]
 fn a_second_process_on_the_same_port_is_refused() {
     let callee = Callee::udp([127, 0, 0, 20].into(), Answer::Ok);
     let site = Site::start("second", 2, "udp", &addresses(&[&callee]));

@@ -64,7 +64,7 @@ impl Message {
 
 /// A way to a peer.
 pub enum Wire {
-    /// Whatever comes from anywhere; what is sent goes to the address.
+    /// What is sent goes to the address.
     Udp(UdpSocket, SocketAddr),
     Tcp(TcpStream, Vec<u8>),
 }
