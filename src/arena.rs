@@ -1,71 +1,162 @@
-//! A slab whose handles never match a later tenant of the same slot.
+//! Entries by handles that never match a later tenant of the same place; memory goes back after a peak.
+//!
+//! Places lie in blocks. A free place in the lowest block is taken first, so that the upper blocks of a peak run empty;
+//! empty blocks are freed but for a few, which the next entries would only allocate again.
 
-use slab::Slab;
+use std::num::NonZeroU32;
 
 /// Names one entry of one [`Arena`]; stale once the entry is removed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Handle {
     index: u32,
-    serial: u32,
+    serial: NonZeroU32,
 }
 
 /// Entries by handle.
 #[derive(Debug)]
 pub struct Arena<T> {
-    slots: Slab<(u32, T)>,
-    serial: u32,
+    blocks: Vec<Block<T>>,
+    /// No block below this one has a free place.
+    lowest: usize,
+    serial: NonZeroU32,
+    len: usize,
+    /// Blocks that are allocated and empty.
+    spare: usize,
 }
+
+/// A run of places that is allocated and freed as a whole.
+#[derive(Debug)]
+struct Block<T> {
+    /// [`PLACES`], or none while the block is freed.
+    places: Box<[Option<(NonZeroU32, T)>]>,
+    /// A bit for each free place.
+    free: u64,
+}
+
+/// Places of a block.
+const PLACES: usize = 64;
+/// Empty blocks that are kept.
+const SPARE: usize = 2;
 
 impl Handle {
     /// Both halves in one number, to travel outside the core.
     pub fn to_bits(self) -> u64 {
-        (u64::from(self.serial) << 32) | u64::from(self.index)
+        (u64::from(self.serial.get()) << 32) | u64::from(self.index)
     }
 
-    /// The reverse of [`Handle::to_bits`].
+    /// The reverse of [`Handle::to_bits`]; what never was a handle matches nothing.
     pub fn from_bits(bits: u64) -> Handle {
-        Handle { index: (bits & u64::from(u32::MAX)) as u32, serial: (bits >> 32) as u32 }
+        let serial = NonZeroU32::new((bits >> 32) as u32).unwrap_or(NonZeroU32::MIN);
+        Handle { index: (bits & u64::from(u32::MAX)) as u32, serial }
     }
 }
 
 impl<T> Arena<T> {
     pub fn insert(&mut self, value: T) -> Handle {
-        self.serial = self.serial.wrapping_add(1);
-        let index = self.slots.insert((self.serial, value));
-        Handle { index: index as u32, serial: self.serial }
+        let serial = self.serial.checked_add(1).unwrap_or(NonZeroU32::MIN);
+        self.serial = serial;
+        self.len += 1;
+        while self.blocks.get(self.lowest).is_some_and(|block| block.free == 0) {
+            self.lowest += 1;
+        }
+        if self.lowest == self.blocks.len() {
+            self.blocks.push(Block { places: Box::default(), free: u64::MAX });
+        }
+        let mut place = 0;
+        if let Some(block) = self.blocks.get_mut(self.lowest) {
+            if block.places.is_empty() {
+                block.places = (0..PLACES).map(|_| None).collect();
+            } else if block.is_empty() {
+                self.spare -= 1;
+            }
+            place = block.free.trailing_zeros() as usize;
+            block.free &= block.free - 1;
+            if let Some(slot) = block.places.get_mut(place) {
+                *slot = Some((serial, value));
+            }
+        }
+        Handle { index: (self.lowest * PLACES + place) as u32, serial }
     }
 
     pub fn get(&self, handle: Handle) -> Option<&T> {
-        self.slots.get(handle.index as usize).and_then(|(serial, value)| (*serial == handle.serial).then_some(value))
+        let (number, place) = at(handle);
+        let (serial, value) = self.blocks.get(number)?.places.get(place)?.as_ref()?;
+        (*serial == handle.serial).then_some(value)
     }
 
     pub fn get_mut(&mut self, handle: Handle) -> Option<&mut T> {
-        let slot = self.slots.get_mut(handle.index as usize);
-        slot.and_then(|(serial, value)| (*serial == handle.serial).then_some(value))
+        let (number, place) = at(handle);
+        let (serial, value) = self.blocks.get_mut(number)?.places.get_mut(place)?.as_mut()?;
+        (*serial == handle.serial).then_some(value)
     }
 
     pub fn remove(&mut self, handle: Handle) -> Option<T> {
         self.get(handle)?;
-        self.slots.try_remove(handle.index as usize).map(|(_, value)| value)
+        let (number, place) = at(handle);
+        let block = self.blocks.get_mut(number)?;
+        let (_, value) = block.places.get_mut(place)?.take()?;
+        block.free |= 1 << place;
+        self.len -= 1;
+        self.lowest = self.lowest.min(number);
+        if block.is_empty() {
+            self.spare += 1;
+            self.give_back(number);
+        }
+        Some(value)
     }
 
     pub fn len(&self) -> usize {
-        self.slots.len()
+        self.len
     }
 
     pub fn is_empty(&self) -> bool {
-        self.slots.is_empty()
+        self.len == 0
     }
 
     pub fn iter(&self) -> impl Iterator<Item = (Handle, &T)> {
-        self.slots.iter().map(|(index, (serial, value))| (Handle { index: index as u32, serial: *serial }, value))
+        let blocks = self.blocks.iter().enumerate();
+        blocks.flat_map(|(number, block)| {
+            let first = (number * PLACES) as u32;
+            block.places.iter().zip(first..).filter_map(|(slot, index)| {
+                let (serial, value) = slot.as_ref()?;
+                Some((Handle { index, serial: *serial }, value))
+            })
+        })
+    }
+
+    /// A block is empty: frees it where there are enough of its kind.
+    fn give_back(&mut self, number: usize) {
+        if self.spare <= SPARE {
+            return;
+        }
+        self.spare -= 1;
+        if let Some(block) = self.blocks.get_mut(number) {
+            block.places = Box::default();
+        }
+        while self.blocks.last().is_some_and(|last| last.places.is_empty()) {
+            self.blocks.pop();
+        }
+        if self.blocks.capacity() > 4 * self.blocks.len().max(PLACES) {
+            self.blocks.shrink_to(2 * self.blocks.len());
+        }
+    }
+}
+
+impl<T> Block<T> {
+    fn is_empty(&self) -> bool {
+        self.free == u64::MAX
     }
 }
 
 impl<T> Default for Arena<T> {
     fn default() -> Self {
-        Arena { slots: Slab::new(), serial: 0 }
+        Arena { blocks: Vec::new(), lowest: 0, serial: NonZeroU32::MIN, len: 0, spare: 0 }
     }
+}
+
+fn at(handle: Handle) -> (usize, usize) {
+    let index = handle.index as usize;
+    (index / PLACES, index % PLACES)
 }
 
 #[cfg(test)]
@@ -73,7 +164,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_handle_is_stale_once_its_slot_has_a_new_tenant() {
+    fn a_handle_is_stale_once_its_place_has_a_new_tenant() {
         let mut arena = Arena::default();
         let first = arena.insert("first");
         assert_eq!(arena.remove(first), Some("first"));
@@ -81,5 +172,33 @@ mod tests {
         assert_eq!(arena.get(first), None);
         assert_eq!(arena.remove(first), None);
         assert_eq!(arena.get(Handle::from_bits(second.to_bits())), Some(&"second"));
+        assert_eq!(arena.get(Handle::from_bits(0)), None);
+    }
+
+    #[test]
+    fn blocks_are_given_back_after_a_peak_whatever_stays() {
+        let allocated = |arena: &Arena<i32>| arena.blocks.iter().filter(|block| !block.places.is_empty()).count();
+        let mut arena = Arena::default();
+        let handles = (0..1_000).map(|number| arena.insert(number)).collect::<Vec<_>>();
+        assert_eq!(allocated(&arena), 1_000_usize.div_ceil(PLACES));
+        let stays = |number: &usize| *number < 10 || *number == 900;
+        for number in (0..1_000).filter(|number| !stays(number)) {
+            assert!(arena.remove(handles[number]).is_some());
+        }
+        assert_eq!((arena.len(), arena.iter().count(), allocated(&arena)), (11, 11, 2 + SPARE));
+        assert!((0..1_000).filter(stays).all(|number| arena.get(handles[number]) == Some(&(number as i32))));
+        let again = (0..1_000).map(|number| arena.insert(number)).collect::<Vec<_>>();
+        assert!(again.iter().zip(0..).all(|(handle, number)| arena.get(*handle) == Some(&number)));
+        assert_eq!((arena.len(), arena.spare), (1_011, 0));
+    }
+
+    #[test]
+    fn the_lowest_free_place_is_taken_first() {
+        let mut arena = Arena::default();
+        let handles = (0..200).map(|number| arena.insert(number)).collect::<Vec<_>>();
+        for at in [150, 3] {
+            arena.remove(handles[at]);
+        }
+        assert_eq!((arena.insert(0).index, arena.insert(0).index, arena.insert(0).index), (3, 150, 200));
     }
 }

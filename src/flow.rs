@@ -99,7 +99,7 @@ impl Flow {
 
 /// Where a message shall go. The shell uses `connection` while it is open, else any open one to
 /// `remote`, else connects to `remote`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Hop {
     pub transport: Transport,
     /// The listening address to send from (UDP) or to be known by (TCP).

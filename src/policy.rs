@@ -11,7 +11,9 @@ use ipnet::IpNet;
 use regex::Regex;
 
 use crate::flow::{Direction, Hop, Side, Transport};
+use crate::mask::MaskNumbers;
 use crate::outcome::{EndCause, Outcome};
+use crate::sip::HeaderName;
 
 /// Everything that a configuration says to the core.
 #[derive(Clone, Debug)]
@@ -33,6 +35,10 @@ pub struct Policy {
     pub strangers: Strangers,
     /// Whether `call.started`, `call.ringing` and `call.answered` are told too.
     pub lifecycle: bool,
+    /// `source` of the events: the sidecar's name.
+    pub source: Arc<str>,
+    /// What events and answers show of numbers.
+    pub mask: MaskNumbers,
 }
 
 /// A socket that listens.
@@ -94,7 +100,7 @@ pub struct Server {
 #[derive(Clone, Debug)]
 pub struct Timeouts {
     pub no_answer: Duration,
-    pub no_answer_header: Option<Box<str>>,
+    pub no_answer_header: Option<HeaderName>,
     pub progress: Duration,
     pub cancel_grace: Duration,
     pub auth_retry_window: Duration,
@@ -132,7 +138,7 @@ impl Default for Timeouts {
 #[derive(Clone, Debug)]
 pub struct Stamp {
     /// Header names; at least one.
-    pub headers: Vec<Box<str>>,
+    pub headers: Vec<HeaderName>,
     /// Whether the outcome is the final response's reason phrase too.
     pub reason_phrase: bool,
     /// Whether the telephony server sees it too.
@@ -156,9 +162,9 @@ impl Default for Stamp {
 /// Section 6 of the specification of outcomes.
 #[derive(Clone, Debug)]
 pub struct VoicemailDrop {
-    pub header: Box<str>,
+    pub header: HeaderName,
     pub value: Box<str>,
-    pub progressive_header: Box<str>,
+    pub progressive_header: HeaderName,
     pub progressive_value: Box<str>,
     pub always: bool,
     pub target_pattern: Option<Regex>,
@@ -182,7 +188,7 @@ impl Default for VoicemailDrop {
 /// INVITE headers that ride along in the event.
 #[derive(Clone, Debug, Default)]
 pub struct Capture {
-    pub correlation: Option<Box<str>>,
+    pub correlation: Option<HeaderName>,
     pub labels: Vec<CapturedLabel>,
 }
 
@@ -190,7 +196,7 @@ pub struct Capture {
 #[derive(Clone, Debug)]
 pub struct CapturedLabel {
     pub label: Box<str>,
-    pub header: Box<str>,
+    pub header: HeaderName,
     /// The values that metrics show; others count as `other`. Empty: not in metrics.
     pub values: Vec<Box<str>>,
 }
@@ -305,10 +311,10 @@ impl Capture {
     }
 
     /// The combination of a call's label values, given by the labels' positions.
-    pub fn combination<'a>(&self, values: impl Iterator<Item = (usize, &'a str)> + Clone) -> usize {
+    pub fn combination<'a>(&self, values: impl Iterator<Item = (usize, &'a [u8])> + Clone) -> usize {
         self.in_metrics().fold(0, |combination, (at, label)| {
             let value = values.clone().find(|(of, _)| *of == at).map(|(_, value)| value);
-            let listed = label.values.iter().position(|listed| Some(&**listed) == value);
+            let listed = label.values.iter().position(|listed| Some(listed.as_bytes()) == value);
             combination * (label.values.len() + 1) + listed.unwrap_or(label.values.len())
         })
     }
@@ -351,7 +357,10 @@ mod tests {
         let labels = vec![label("campaign", &["spring", "summer"]), label("free", &[]), label("team", &["red"])];
         let capture = Capture { correlation: None, labels };
         assert_eq!(capture.combinations(), 6);
-        let of = |values: &[(usize, &str)]| capture.labels_of(capture.combination(values.to_vec().iter().copied()));
+        let of = |values: &[(usize, &str)]| {
+            let values = values.iter().map(|(at, value)| (*at, value.as_bytes()));
+            capture.labels_of(capture.combination(values))
+        };
         assert_eq!(of(&[(0, "summer"), (2, "red")]), [("campaign", "summer"), ("team", "red")]);
         assert_eq!(of(&[(0, "winter"), (1, "x")]), [("campaign", "other"), ("team", "other")]);
     }

@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio::sync::broadcast;
 
-use crate::event::{CallData, CallState, CallView, Event, EventKind};
+use crate::event::{CallData, CallState, CallView, EventKind, data_of};
 use crate::flow::Direction;
 
 /// How many ended calls are kept, unless a test wants fewer.
@@ -23,18 +23,25 @@ pub struct Recent {
     state: Arc<Mutex<State>>,
 }
 
-/// An event with the line that the sinks write for it.
+/// An event as the sinks write it.
 #[derive(Clone, Debug)]
 pub struct Told {
-    pub event: Arc<Event>,
+    pub kind: EventKind,
     /// The CloudEvent in its JSON form, one line without the line feed.
     pub line: Arc<str>,
+}
+
+impl Told {
+    /// What it says of the call; `None` does not occur.
+    pub fn data(&self) -> Option<CallData> {
+        data_of(self.line.as_bytes()).ok()
+    }
 }
 
 #[derive(Debug)]
 struct State {
     /// Oldest first.
-    ended: VecDeque<Arc<Event>>,
+    ended: VecDeque<Told>,
     /// `None` once closed.
     feed: Option<broadcast::Sender<Told>>,
 }
@@ -47,17 +54,17 @@ impl Recent {
     }
 
     /// Takes an event that the sinks get too: hands it to who listens, and keeps it if it ends a call.
-    pub fn push(&self, event: Arc<Event>, line: Arc<str>) {
+    pub fn push(&self, told: Told) {
         let mut state = self.state();
-        if event.kind == EventKind::Ended {
+        if told.kind == EventKind::Ended {
             while state.ended.len() >= self.capacity.max(1) {
                 state.ended.pop_front();
             }
-            state.ended.push_back(event.clone());
+            state.ended.push_back(told.clone());
         }
         if let Some(feed) = &state.feed {
             // An error only says that nobody listens.
-            let _ = feed.send(Told { event, line });
+            let _ = feed.send(told);
         }
     }
 
@@ -76,32 +83,33 @@ impl Recent {
 
     /// The newest ended call with this call_uid, else with this Call-ID or correlation.
     pub fn find(&self, id: &str) -> Option<CallView> {
-        let state = self.state();
-        let newest = |is_meant: &dyn Fn(&CallData) -> bool| {
-            state.ended.iter().rev().find(|event| is_meant(&event.data)).map(|event| view(event))
-        };
+        let calls = self.newest_first();
+        let newest = |is_meant: &dyn Fn(&CallData) -> bool| calls.iter().find(|data| is_meant(data)).cloned().map(view);
         newest(&|data| data.call_uid == id)
             .or_else(|| newest(&|data| data.call_id == id || data.correlation.as_deref() == Some(id)))
     }
 
     /// The calls that ended last, newest first.
     pub fn newest(&self, limit: usize) -> Vec<CallView> {
-        let events: Vec<Arc<Event>> = self.state().ended.iter().rev().take(limit).cloned().collect();
-        events.iter().map(|event| view(event)).collect()
+        let newest: Vec<Told> = self.state().ended.iter().rev().take(limit).cloned().collect();
+        newest.iter().filter_map(Told::data).map(view).collect()
     }
 
     /// Ended calls in the order of their call_uid, from behind `after` on.
     pub fn page(&self, direction: Option<Direction>, after: Option<&str>, limit: usize) -> Vec<CallView> {
-        let mut events: Vec<Arc<Event>> = {
-            let state = self.state();
-            let is_shown = |data: &CallData| {
-                direction.is_none_or(|wanted| data.direction == wanted)
-                    && after.is_none_or(|after| data.call_uid.as_str() > after)
-            };
-            state.ended.iter().filter(|event| is_shown(&event.data)).cloned().collect()
-        };
-        events.sort_by(|one, other| one.data.call_uid.cmp(&other.data.call_uid));
-        events.iter().take(limit).map(|event| view(event)).collect()
+        let mut calls = self.newest_first();
+        calls.retain(|data| {
+            direction.is_none_or(|wanted| data.direction == wanted)
+                && after.is_none_or(|after| data.call_uid.as_str() > after)
+        });
+        calls.sort_by(|one, other| one.call_uid.cmp(&other.call_uid));
+        calls.into_iter().take(limit).map(view).collect()
+    }
+
+    /// Every ended call, read off its line: who asks pays for it, not who pushes.
+    fn newest_first(&self) -> Vec<CallData> {
+        let ended: Vec<Told> = self.state().ended.iter().rev().cloned().collect();
+        ended.iter().filter_map(Told::data).collect()
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -116,8 +124,8 @@ impl Default for Recent {
     }
 }
 
-fn view(event: &Event) -> CallView {
-    CallView { state: CallState::Ended, data: event.data.clone() }
+fn view(data: CallData) -> CallView {
+    CallView { state: CallState::Ended, data }
 }
 
 #[cfg(test)]
@@ -174,10 +182,13 @@ pub(crate) mod tests {
         }
     }
 
+    fn line(kind: EventKind, data: &CallData) -> String {
+        serde_json::json!({ "id": format!("{}/{kind}", data.call_uid), "data": data }).to_string()
+    }
+
     /// Tells `recent` that a call has ended.
     pub(crate) fn push_ended(recent: &Recent, data: CallData) {
-        let line = format!("{{\"id\":\"{}/ended\"}}", data.call_uid);
-        recent.push(Arc::new(Event { kind: EventKind::Ended, time: Wall(0), data }), line.into());
+        recent.push(Told { kind: EventKind::Ended, line: line(EventKind::Ended, &data).into() });
     }
 
     fn uids(calls: &[CallView]) -> Vec<&str> {
@@ -225,8 +236,7 @@ pub(crate) mod tests {
     fn only_ended_calls_are_kept_but_all_events_are_fed() {
         let recent = Recent::new(10);
         let mut feed = recent.subscribe();
-        let event = Event { kind: EventKind::Ringing, time: Wall(0), data: call_data("A", "a") };
-        recent.push(Arc::new(event), "line".into());
+        recent.push(Told { kind: EventKind::Ringing, line: "line".into() });
         assert_eq!(&*feed.try_recv().unwrap().line, "line");
         assert!(recent.newest(10).is_empty());
     }
@@ -237,7 +247,7 @@ pub(crate) mod tests {
         let mut feed = recent.subscribe();
         push_ended(&recent, call_data("A", "a"));
         recent.close();
-        assert_eq!(feed.try_recv().unwrap().event.data.call_uid, "A");
+        assert_eq!(feed.try_recv().unwrap().data().unwrap().call_uid, "A");
         assert_eq!(feed.try_recv().unwrap_err(), TryRecvError::Closed);
         assert_eq!(recent.subscribe().try_recv().unwrap_err(), TryRecvError::Closed);
         assert!(recent.find("A").is_some());

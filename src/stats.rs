@@ -202,7 +202,7 @@ impl Stats {
         let direction = call.direction.index();
         self.ended += 1;
         bump(self.end_causes.get_mut(cause.index()).and_then(|row| row.get_mut(direction)));
-        let values = call.identity.labels.iter().map(|(at, value)| (*at, &**value));
+        let values = call.identity.labels();
         let combination = call.policy.capture.combination(values);
         let table = self.outcomes.get_mut(combination).and_then(|table| table.get_mut(outcome.index()));
         bump(table.and_then(|row| row.get_mut(direction)));

@@ -30,9 +30,8 @@ pub trait Put {
     /// A number as hexadecimal digits, leading zeros included.
     fn put_hex(&mut self, number: u64) {
         let mut digits = [0; 16];
-        for (at, digit) in digits.iter_mut().enumerate() {
-            let value = (number >> (60 - 4 * at)) as u8 & 15;
-            *digit = if value < 10 { b'0' + value } else { b'a' + value - 10 };
+        for (pair, byte) in digits.as_chunks_mut::<2>().0.iter_mut().zip(number.to_be_bytes()) {
+            *pair = HEX.get(usize::from(byte)).copied().unwrap_or_default();
         }
         self.put(&digits);
     }
@@ -41,12 +40,24 @@ pub trait Put {
     fn put_address(&mut self, address: IpAddr) {
         match address {
             IpAddr::V4(address) => {
-                let [a, b, c, d] = address.octets();
-                self.put_number(a.into());
-                for part in [b, c, d] {
-                    self.put(b".");
-                    self.put_number(part.into());
+                // At most three digits and a dot each.
+                let mut text = [0; 16];
+                let mut end = 0;
+                for octet in address.octets() {
+                    let digits = [octet / 100, octet / 10 % 10, octet % 10];
+                    let needless = if octet > 99 { 0 } else { 2 - usize::from(octet > 9) };
+                    for digit in digits.into_iter().skip(needless) {
+                        if let Some(place) = text.get_mut(end) {
+                            *place = b'0' + digit;
+                        }
+                        end += 1;
+                    }
+                    if let Some(place) = text.get_mut(end) {
+                        *place = b'.';
+                    }
+                    end += 1;
                 }
+                self.put(text.get(..end - 1).unwrap_or_default());
             }
             IpAddr::V6(address) => self.put(address.to_string().as_bytes()),
         }
@@ -67,6 +78,19 @@ pub trait Put {
     }
 }
 
+/// The two digits of each byte.
+#[expect(clippy::indexing_slicing, reason = "evaluated by the compiler")]
+const HEX: [[u8; 2]; 256] = {
+    const DIGITS: &[u8; 16] = b"0123456789abcdef";
+    let mut table = [[0; 2]; 256];
+    let mut byte = 0;
+    while byte < 256 {
+        table[byte] = [DIGITS[byte >> 4], DIGITS[byte & 15]];
+        byte += 1;
+    }
+    table
+};
+
 impl<const N: usize> Put for Line<N> {
     fn put(&mut self, bytes: &[u8]) {
         self.extend_from_slice(bytes);
@@ -74,6 +98,12 @@ impl<const N: usize> Put for Line<N> {
 }
 
 impl Put for bytes::BytesMut {
+    fn put(&mut self, bytes: &[u8]) {
+        self.extend_from_slice(bytes);
+    }
+}
+
+impl Put for Vec<u8> {
     fn put(&mut self, bytes: &[u8]) {
         self.extend_from_slice(bytes);
     }
@@ -91,7 +121,7 @@ mod tests {
             line.put_hex(number);
             assert_eq!(line.as_slice(), format!("{number}{number:016x}").as_bytes());
         }
-        for address in ["10.0.0.1:5060", "255.255.255.255:1", "[2001:db8::1]:65535"] {
+        for address in ["10.0.0.1:5060", "255.255.255.255:1", "0.9.99.100:7", "127.10.20.1:80", "[2001:db8::1]:65535"] {
             let address = address.parse::<SocketAddr>().unwrap();
             let mut line = Line::<64>::new();
             line.put_host_port(address);

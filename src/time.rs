@@ -52,18 +52,76 @@ impl Sub<Duration> for Mono {
     }
 }
 
-/// RFC 3339 in UTC with milliseconds: `2026-11-23T10:00:31.204Z`.
+/// A point on the wall clock as text: RFC 3339 in UTC with milliseconds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct WallText([u8; 24]);
+
+impl Wall {
+    /// `2026-11-23T10:00:31.204Z`; what lies outside the years 0 to 9999 shows as the nearer end.
+    pub fn text(self) -> WallText {
+        const DAY: i64 = 86_400_000;
+        let ms = self.0.div_euclid(1_000).clamp(FIRST, LAST);
+        let (year, month, day) = date(ms.div_euclid(DAY));
+        let of_day = ms.rem_euclid(DAY);
+        let (hour, minute, second) = (of_day / 3_600_000, of_day / 60_000 % 60, of_day / 1_000 % 60);
+        let mut text = *b"0000-00-00T00:00:00.000Z";
+        let parts = [(3, year), (6, month), (9, day), (12, hour), (15, minute), (18, second), (22, of_day % 1_000)];
+        for (last, mut value) in parts {
+            for digit in text.iter_mut().take(last + 1).rev() {
+                *digit = b'0' + (value % 10) as u8;
+                value /= 10;
+                if value == 0 {
+                    break;
+                }
+            }
+        }
+        WallText(text)
+    }
+}
+
+/// The first millisecond of the year 0 and the last one of the year 9999.
+const FIRST: i64 = -62_167_219_200_000;
+const LAST: i64 = 253_402_300_799_999;
+
+/// Year, month and day of a number of days since the epoch. Years are counted from March, so that the leap day is the
+/// last one; 400 of them have 146,097 days.
+fn date(days: i64) -> (i64, i64, i64) {
+    let shifted = days + 719_468;
+    let (era, of_era) = (shifted.div_euclid(146_097), shifted.rem_euclid(146_097));
+    let year = (of_era - of_era / 1_460 + of_era / 36_524 - of_era / 146_096) / 365;
+    let of_year = of_era - (365 * year + year / 4 - year / 100);
+    let from_march = (5 * of_year + 2) / 153;
+    let day = of_year - (153 * from_march + 2) / 5 + 1;
+    let month = if from_march < 10 { from_march + 3 } else { from_march - 9 };
+    (era * 400 + year + i64::from(month <= 2), month, day)
+}
+
+impl std::ops::Deref for WallText {
+    type Target = str;
+
+    fn deref(&self) -> &str {
+        // Digits are ASCII.
+        std::str::from_utf8(&self.0).unwrap_or_default()
+    }
+}
+
 impl fmt::Display for Wall {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let ms = self.0.div_euclid(1_000);
-        let timestamp = jiff::Timestamp::from_millisecond(ms).unwrap_or(jiff::Timestamp::UNIX_EPOCH);
-        write!(f, "{timestamp:.3}")
+        f.write_str(&self.text())
     }
 }
 
 impl serde::Serialize for Wall {
     fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.collect_str(self)
+        serializer.serialize_str(&self.text())
+    }
+}
+
+impl<'de> serde::Deserialize<'de> for Wall {
+    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Wall, D::Error> {
+        let text = <std::borrow::Cow<'de, str> as serde::Deserialize>::deserialize(deserializer)?;
+        let timestamp = text.parse::<jiff::Timestamp>().map_err(serde::de::Error::custom)?;
+        Ok(Wall(timestamp.as_microsecond()))
     }
 }
 
@@ -85,6 +143,18 @@ mod tests {
     fn wall_time_prints_as_rfc3339_with_milliseconds() {
         assert_eq!(Wall(1_795_428_031_204_999).to_string(), "2026-11-23T10:00:31.204Z");
         assert_eq!(Wall(0).to_string(), "1970-01-01T00:00:00.000Z");
+        assert_eq!(Wall(i64::MAX).to_string(), "9999-12-31T23:59:59.999Z");
+        assert_eq!(Wall(i64::MIN).to_string(), "0000-01-01T00:00:00.000Z");
+    }
+
+    #[test]
+    fn dates_are_those_of_the_calendar() {
+        // Every hour and some of a day over more than 400 years.
+        for hour in (-4_000_000..4_000_000_i64).step_by(19) {
+            let ms = hour * 3_600_000 + hour.rem_euclid(3_600_000);
+            let expected = jiff::Timestamp::from_millisecond(ms).unwrap();
+            assert_eq!(Wall(ms * 1_000).to_string(), format!("{expected:.3}"));
+        }
     }
 
     #[test]

@@ -9,6 +9,7 @@
 
 use std::cell::Cell;
 
+use crate::arena::{Arena, Handle};
 use crate::time::Mono;
 
 /// Slots of a level. Its bitmap is of 64 words, so that one word more says which of them are not zero.
@@ -16,17 +17,12 @@ const SLOTS: usize = 1 << SLOT_BITS;
 const SLOT_BITS: u32 = 12;
 const WORDS: usize = SLOTS / 64;
 const LEVELS: usize = 3;
-/// End of a list.
-const NONE: u32 = u32::MAX;
 /// The earliest tick of a slot has to be looked for.
 const UNKNOWN: u64 = u64::MAX;
 
 /// Names one timer in its wheel until it fires or is cancelled; never matches another one later.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct TimerKey {
-    slot: u32,
-    generation: u32,
-}
+pub struct TimerKey(Handle);
 
 /// Timers that carry a `T`. Resolution is one millisecond; a timer never fires early.
 #[derive(Debug)]
@@ -35,7 +31,10 @@ pub struct Wheel<T> {
     /// Milliseconds: no timer that is filed is due before, no slot before it is used.
     tick: u64,
     levels: [Level; LEVELS],
-    timers: Timers<T>,
+    timers: Arena<Timer<T>>,
+    /// No timer is due before this tick; the earliest one is due at it, where that is known.
+    bound: Cell<u64>,
+    is_exact: Cell<bool>,
 }
 
 /// Slots of one width, each a list of timers.
@@ -51,30 +50,21 @@ struct Level {
 
 #[derive(Clone, Debug)]
 struct Slot {
-    head: u32,
-    tail: u32,
+    head: Option<Handle>,
+    tail: Option<Handle>,
     /// The earliest tick in the slot, or [`UNKNOWN`].
     earliest: Cell<u64>,
 }
 
-/// Every timer, in one vector whose free places are a list too.
-#[derive(Debug)]
-struct Timers<T> {
-    places: Vec<Timer<T>>,
-    free: u32,
-    len: usize,
-}
-
 #[derive(Debug)]
 struct Timer<T> {
-    /// `None`: the place is free.
-    value: Option<T>,
-    generation: u32,
+    value: T,
     tick: u64,
-    /// Level, and number of the slot counted from the origin of time.
-    filed: (usize, u64),
-    previous: u32,
-    next: u32,
+    previous: Option<Handle>,
+    next: Option<Handle>,
+    level: u8,
+    /// Of the slot in its level.
+    position: u16,
 }
 
 impl<T> Wheel<T> {
@@ -84,37 +74,51 @@ impl<T> Wheel<T> {
             now,
             tick: now.0 / 1_000,
             levels: [Level::new(0), Level::new(1), Level::new(2)],
-            timers: Timers { places: Vec::new(), free: NONE, len: 0 },
+            timers: Arena::default(),
+            bound: Cell::new(u64::MAX),
+            is_exact: Cell::new(true),
         }
     }
 
     /// A deadline in the past fires at the next `pop`.
     pub fn insert(&mut self, deadline: Mono, value: T) -> TimerKey {
         let tick = if deadline <= self.now { self.tick } else { deadline.0.div_ceil(1_000) };
-        let key = self.timers.add(tick, value);
-        self.file(key.slot);
-        key
+        let timer = self.timers.insert(Timer { value, tick, previous: None, next: None, level: 0, position: 0 });
+        self.file(timer);
+        if tick < self.bound.get() {
+            self.bound.set(tick);
+            self.is_exact.set(true);
+        }
+        TimerKey(timer)
     }
 
     /// Takes a timer out; `None` where it has fired or was cancelled.
     pub fn cancel(&mut self, key: TimerKey) -> Option<T> {
-        let timer = self.timers.places.get(key.slot as usize)?;
-        if timer.generation != key.generation || timer.value.is_none() {
-            return None;
+        self.unfile(key.0);
+        let timer = self.timers.remove(key.0)?;
+        if timer.tick <= self.bound.get() {
+            self.is_exact.set(false);
         }
-        self.unfile(key.slot);
-        self.timers.take(key.slot)
+        Some(timer.value)
     }
 
     /// A point in time, at or after which `pop` has something and before which it has nothing; `None` when empty.
     pub fn next_deadline(&self) -> Option<Mono> {
-        self.earliest().map(|tick| Mono(tick.saturating_mul(1_000)))
+        if !self.is_exact.replace(true) {
+            self.bound.set(self.earliest().unwrap_or(u64::MAX));
+        }
+        let bound = self.bound.get();
+        (bound != u64::MAX).then(|| Mono(bound.saturating_mul(1_000)))
     }
 
     /// The next timer whose deadline has come, earliest millisecond first. Call until `None`.
     pub fn pop(&mut self, now: Mono) -> Option<T> {
         self.now = self.now.max(now);
         let target = self.now.0 / 1_000;
+        if target < self.bound.get() {
+            return None;
+        }
+        self.is_exact.set(false);
         loop {
             let [fine, wider @ ..] = &self.levels;
             let due = fine.first(self.tick).filter(|due| *due <= target);
@@ -132,6 +136,7 @@ impl<T> Wheel<T> {
                 }
                 _ => {
                     self.tick = target;
+                    self.bound.set(target + 1);
                     return None;
                 }
             }
@@ -139,7 +144,7 @@ impl<T> Wheel<T> {
     }
 
     pub fn len(&self) -> usize {
-        self.timers.len
+        self.timers.len()
     }
 
     pub fn is_empty(&self) -> bool {
@@ -148,9 +153,9 @@ impl<T> Wheel<T> {
 
     /// Takes the first timer of the current tick.
     fn fire(&mut self) -> Option<T> {
-        let place = self.levels.first()?.slot(self.tick)?.head;
-        self.unfile(place);
-        self.timers.take(place)
+        let timer = self.levels.first()?.slot(self.tick)?.head?;
+        self.unfile(timer);
+        self.timers.remove(timer).map(|timer| timer.value)
     }
 
     fn earliest(&self) -> Option<u64> {
@@ -172,51 +177,55 @@ impl<T> Wheel<T> {
     }
 
     /// Puts a timer into the finest level that reaches as far as its tick.
-    fn file(&mut self, place: u32) {
-        let Some(timer) = self.timers.places.get_mut(place as usize) else { return };
+    fn file(&mut self, handle: Handle) {
+        let Some(timer) = self.timers.get_mut(handle) else { return };
         let ahead = |level: &Level| (timer.tick >> level.shift) - (self.tick >> level.shift);
         let index = self.levels.iter().position(|level| ahead(level) < SLOTS as u64).unwrap_or(LEVELS - 1);
         let Some(level) = self.levels.get_mut(index) else { return };
         // Beyond the last level: the furthest slot.
         let number = (timer.tick >> level.shift).min((self.tick >> level.shift) + SLOTS as u64 - 1);
-        timer.filed = (index, number);
-        timer.next = NONE;
-        timer.previous = level.append(number, place, timer.tick);
+        timer.level = index as u8;
+        timer.position = position(number) as u16;
+        timer.next = None;
+        timer.previous = level.append(position(number), handle, timer.tick);
         let previous = timer.previous;
-        if let Some(previous) = self.timers.places.get_mut(previous as usize) {
-            previous.next = place;
+        if let Some(previous) = previous.and_then(|previous| self.timers.get_mut(previous)) {
+            previous.next = Some(handle);
         }
     }
 
-    fn unfile(&mut self, place: u32) {
-        let Some(timer) = self.timers.places.get(place as usize) else { return };
-        let (previous, next, (index, number), tick) = (timer.previous, timer.next, timer.filed, timer.tick);
-        if let Some(previous) = self.timers.places.get_mut(previous as usize) {
+    fn unfile(&mut self, handle: Handle) {
+        let Some(timer) = self.timers.get(handle) else { return };
+        let (previous, next, tick) = (timer.previous, timer.next, timer.tick);
+        let (level, position) = (usize::from(timer.level), usize::from(timer.position));
+        if let Some(previous) = previous.and_then(|previous| self.timers.get_mut(previous)) {
             previous.next = next;
         }
-        if let Some(next) = self.timers.places.get_mut(next as usize) {
+        if let Some(next) = next.and_then(|next| self.timers.get_mut(next)) {
             next.previous = previous;
         }
-        if let Some(level) = self.levels.get_mut(index) {
-            level.unlink(number, previous, next, tick);
+        if let Some(level) = self.levels.get_mut(level) {
+            level.unlink(position, previous, next, tick);
         }
     }
 
     /// Files the timers of the slot that has come near again.
     fn refile(&mut self, index: usize) {
         let Some(level) = self.levels.get_mut(index) else { return };
-        let mut place = level.clear(self.tick >> level.shift);
-        while let Some(timer) = self.timers.places.get(place as usize) {
+        let mut handle = level.clear(self.tick >> level.shift);
+        while let Some(timer) = handle.and_then(|handle| self.timers.get(handle)) {
             let next = timer.next;
-            self.file(place);
-            place = next;
+            if let Some(handle) = handle {
+                self.file(handle);
+            }
+            handle = next;
         }
     }
 }
 
 impl Level {
     fn new(index: u32) -> Level {
-        let slot = Slot { head: NONE, tail: NONE, earliest: Cell::new(UNKNOWN) };
+        let slot = Slot { head: None, tail: None, earliest: Cell::new(UNKNOWN) };
         Level { shift: index * SLOT_BITS, slots: vec![slot; SLOTS].into(), words: [0; WORDS], summary: 0 }
     }
 
@@ -255,25 +264,24 @@ impl Level {
         self.slots.get(position(number))
     }
 
-    fn earliest_in<T>(&self, start: u64, timers: &Timers<T>) -> Option<u64> {
+    fn earliest_in<T>(&self, start: u64, timers: &Arena<Timer<T>>) -> Option<u64> {
         let slot = self.slot(start >> self.shift)?;
         if slot.earliest.get() == UNKNOWN {
-            let mut place = slot.head;
-            while let Some(timer) = timers.places.get(place as usize) {
+            let mut handle = slot.head;
+            while let Some(timer) = handle.and_then(|handle| timers.get(handle)) {
                 slot.earliest.set(slot.earliest.get().min(timer.tick));
-                place = timer.next;
+                handle = timer.next;
             }
         }
         Some(slot.earliest.get())
     }
 
     /// Puts a timer at the end of a slot's list and says which was the last before.
-    fn append(&mut self, number: u64, place: u32, tick: u64) -> u32 {
-        let position = position(number);
-        let Some(slot) = self.slots.get_mut(position) else { return NONE };
-        let last = std::mem::replace(&mut slot.tail, place);
-        if last == NONE {
-            slot.head = place;
+    fn append(&mut self, position: usize, timer: Handle, tick: u64) -> Option<Handle> {
+        let slot = self.slots.get_mut(position)?;
+        let last = slot.tail.replace(timer);
+        if last.is_none() {
+            slot.head = Some(timer);
             slot.earliest.set(tick);
             self.mark(position, true);
         } else if slot.earliest.get() != UNKNOWN {
@@ -282,30 +290,29 @@ impl Level {
         last
     }
 
-    fn unlink(&mut self, number: u64, previous: u32, next: u32, tick: u64) {
-        let position = position(number);
+    fn unlink(&mut self, position: usize, previous: Option<Handle>, next: Option<Handle>, tick: u64) {
         let Some(slot) = self.slots.get_mut(position) else { return };
-        if previous == NONE {
+        if previous.is_none() {
             slot.head = next;
         }
-        if next == NONE {
+        if next.is_none() {
             slot.tail = previous;
         }
         if slot.earliest.get() == tick {
             slot.earliest.set(UNKNOWN);
         }
-        if slot.head == NONE {
+        if slot.head.is_none() {
             self.mark(position, false);
         }
     }
 
     /// Empties a slot and says which timer was its first.
-    fn clear(&mut self, number: u64) -> u32 {
+    fn clear(&mut self, number: u64) -> Option<Handle> {
         let position = position(number);
         self.mark(position, false);
-        let Some(slot) = self.slots.get_mut(position) else { return NONE };
-        slot.tail = NONE;
-        std::mem::replace(&mut slot.head, NONE)
+        let slot = self.slots.get_mut(position)?;
+        slot.tail = None;
+        slot.head.take()
     }
 
     fn mark(&mut self, position: usize, used: bool) {
@@ -314,33 +321,6 @@ impl Level {
         *word = if used { *word | bit } else { *word & !bit };
         let bit = 1 << index;
         self.summary = if *word == 0 { self.summary & !bit } else { self.summary | bit };
-    }
-}
-
-impl<T> Timers<T> {
-    fn add(&mut self, tick: u64, value: T) -> TimerKey {
-        self.len += 1;
-        let slot = self.free;
-        if let Some(timer) = self.places.get_mut(slot as usize) {
-            self.free = timer.next;
-            timer.tick = tick;
-            timer.value = Some(value);
-            return TimerKey { slot, generation: timer.generation };
-        }
-        let slot = self.places.len() as u32;
-        let filed = (0, 0);
-        self.places.push(Timer { value: Some(value), generation: 0, tick, filed, previous: NONE, next: NONE });
-        TimerKey { slot, generation: 0 }
-    }
-
-    fn take(&mut self, slot: u32) -> Option<T> {
-        let timer = self.places.get_mut(slot as usize)?;
-        let value = timer.value.take()?;
-        timer.generation = timer.generation.wrapping_add(1);
-        timer.next = self.free;
-        self.free = slot;
-        self.len -= 1;
-        Some(value)
     }
 }
 

@@ -5,8 +5,9 @@
 use std::fs;
 use std::time::Duration;
 
-use sipstamp::config::{ListenKey, MaskNumbers, Mistakes, Overrides, Settings, parse, restart_needed};
+use sipstamp::config::{ListenKey, Mistakes, Overrides, Settings, parse, restart_needed};
 use sipstamp::flow::{Direction, Transport};
+use sipstamp::mask::MaskNumbers;
 use sipstamp::outcome::{EndCause, Outcome};
 use sipstamp::policy::Strangers;
 
@@ -342,10 +343,10 @@ fn files_are_opened_and_secrets_read() {
         "[events]\nfile = '{directory}/values.jsonl'\nmask_numbers = 'hash'\nmask_key_file = '{key}'\n\
          memory_limit = '1GiB'\n[admin]\nlisten = '0.0.0.0:9060'\ntoken_file = '{token}'\n[security]\nstrangers = '403'"
     )));
-    assert!(matches!(&settings.events.mask, MaskNumbers::Hash(key) if **key == *b"Jefe"));
+    assert!(matches!(&settings.template.mask, MaskNumbers::Hash(key) if **key == *b"Jefe"));
     assert_eq!(settings.admin.unwrap().token.as_deref(), Some("s3cret"));
     assert_eq!((settings.events.memory_limit, settings.template.strangers), (1 << 30, Strangers::Forbid));
-    assert!(settings.events.source.starts_with("sipstamp/"));
+    assert!(settings.template.source.starts_with("sipstamp/"));
     let defaults = load(&site(""));
     assert_eq!(defaults.admin.unwrap().listen.to_string(), "127.0.0.1:9060");
     assert!(load(&site("[admin]\nlisten = ''")).admin.is_none());

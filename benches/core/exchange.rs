@@ -5,9 +5,8 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use sipstamp::endpoint::{Endpoint, Input, Output, Seed};
-use sipstamp::event::{Event, EventKind};
+use sipstamp::event::EventKind;
 use sipstamp::flow::{Flow, Transport};
-use sipstamp::sink::line;
 use sipstamp::sip::{Limits, Message};
 use sipstamp::time::{Mono, Now, Wall};
 
@@ -39,10 +38,8 @@ pub enum Span {
     Handle(Kind),
     /// The same for deadlines that have come.
     Timers,
-    /// Dropping what was sent.
+    /// Dropping what was sent and told.
     Release,
-    /// Writing the event as a line.
-    Event,
 }
 
 /// Looks at work while it is done.
@@ -151,19 +148,13 @@ impl Exchange {
                 }
                 Output::Event(event) => {
                     self.events += u64::from(event.kind == EventKind::Ended);
-                    probe.run(Span::Event, || write(event));
+                    probe.run(Span::Release, || drop(event));
                 }
                 output => panic!("the core asks for {output:?}"),
             }
         }
         sent
     }
-}
-
-/// What the shell does with an event, up to handing it to sinks.
-fn write(event: Box<Event>) {
-    let line = line(&event, "sipstamp/bench").expect("an event can be written");
-    std::hint::black_box(line);
 }
 
 fn drain(endpoint: &mut Endpoint, outputs: &mut Vec<Output>, deadline: &mut Option<Mono>) {

@@ -38,7 +38,6 @@ markers!(
     mark_handle_bye_answer,
     mark_timers,
     mark_release,
-    mark_event,
 );
 
 impl Probe for Marked {
@@ -58,7 +57,6 @@ impl Probe for Marked {
             Span::Handle(Kind::ByeAnswer) => mark_handle_bye_answer(work),
             Span::Timers => mark_timers(work),
             Span::Release => mark_release(work),
-            Span::Event => mark_event(work),
         }
     }
 }

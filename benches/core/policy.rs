@@ -40,6 +40,8 @@ pub fn policy() -> Policy {
         limits: Limits { calls: 100_000, calls_per_second: 0 },
         strangers: Strangers::Drop,
         lifecycle: false,
+        source: "sipstamp/test".into(),
+        mask: Default::default(),
     }
 }
 

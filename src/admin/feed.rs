@@ -42,11 +42,17 @@ fn follow(recent: &Recent) -> impl Stream<Item = Result<Event, Never>> + use<> {
 }
 
 fn tell(told: &Told) -> Event {
-    let kind = told.event.kind.label();
-    Event::default()
-        .event(format!("sipstamp.call.{kind}.v1"))
-        .id(format!("{}/{kind}", told.event.data.call_uid))
-        .data(&*told.line)
+    #[derive(serde::Deserialize)]
+    struct Line<'a> {
+        id: &'a str,
+    }
+    let event = Event::default().event(told.kind.type_name());
+    // Every line of ours has one, without a character that would be escaped.
+    let event = match serde_json::from_str::<Line<'_>>(&told.line) {
+        Ok(line) => event.id(line.id),
+        Err(_) => event,
+    };
+    event.data(&*told.line)
 }
 
 #[cfg(test)]

@@ -11,10 +11,12 @@ use crate::control::{Ask, Figures};
 /// The Prometheus text format.
 const TEXT_FORMAT: &str = "text/plain; version=0.0.4; charset=utf-8";
 
-/// All figures: the workers', then those of the sinks.
+/// All figures: the workers', then those of the sinks and of ended calls.
 pub async fn figures(app: &App) -> Result<Figures, Problem> {
     let mut figures = ask(&app.context.control, Ask::Figures).await?;
-    figures.samples.extend((app.context.figures)());
+    let more = (app.context.figures)();
+    figures.samples.extend(more.samples);
+    figures.histograms.extend(more.histograms);
     Ok(figures)
 }
 

@@ -1,25 +1,41 @@
 //! What is observed as it happens: how long packets, rings, answers and talks take.
 //!
-//! Plain numbers that belong to one worker; at a scrape those of all workers are added up.
+//! Plain numbers: those of packets belong to a worker, those of calls to the thread that takes events.
 
 use std::fmt::Write as _;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use hashbrown::HashMap;
 
 use super::families;
 use crate::control::OwnedHistogram;
-use crate::event::CallData;
+use crate::event::Summary;
 use crate::flow::Direction;
 use crate::outcome::Outcome;
+use crate::policy::ServerId;
 
-/// All histograms of one worker.
-#[derive(Debug)]
+/// What ended calls have told; clones share it.
+#[derive(Clone, Debug)]
 pub struct Histograms {
-    processing: Buckets,
+    /// Taken for each ended call off the way of messages, and for a scrape.
+    calls: Arc<Mutex<Calls>>,
+}
+
+/// How long one worker takes for messages.
+#[derive(Debug)]
+pub struct Processing(Buckets);
+
+#[derive(Debug)]
+struct Calls {
     /// Indexed by outcome, then by direction.
     ring: Vec<[Buckets; Direction::COUNT]>,
-    /// By name.
-    servers: HashMap<String, [Delays; Direction::COUNT], foldhash::fast::RandomState>,
+    servers: HashMap<ServerId, Server, foldhash::fast::RandomState>,
+}
+
+#[derive(Debug)]
+struct Server {
+    name: String,
+    directions: [Delays; Direction::COUNT],
 }
 
 /// Of one server and direction.
@@ -40,35 +56,30 @@ struct Buckets {
 }
 
 impl Histograms {
-    /// Those without a server exist from here on, the others with [`Histograms::add_server`] or the server's first call.
+    /// Those without a server exist from here on, the others with [`Histograms::add_server`].
     pub fn new() -> Histograms {
         let ring = |_: &Outcome| [Buckets::new(families::RING), Buckets::new(families::RING)];
-        Histograms {
-            processing: Buckets::new(families::PROCESSING),
-            ring: Outcome::ALL.iter().map(ring).collect(),
-            servers: HashMap::default(),
-        }
+        let calls = Calls { ring: Outcome::ALL.iter().map(ring).collect(), servers: HashMap::default() };
+        Histograms { calls: Arc::new(Mutex::new(calls)) }
     }
 
-    /// Makes a server's histograms exist before its first call.
-    pub fn add_server(&mut self, server: &str) {
-        self.delays(server);
-    }
-
-    /// `count` messages took `seconds` each.
-    pub fn processing(&mut self, seconds: f64, count: u64) {
-        self.processing.observe(seconds, count);
+    /// Makes a server's histograms exist, before its first call.
+    pub fn add_server(&self, id: ServerId, name: &str) {
+        let server = || Server { name: name.to_owned(), directions: [Delays::new(), Delays::new()] };
+        self.calls().servers.entry(id).or_insert_with(server);
     }
 
     /// Takes what an ended call tells. One without a server is in no server's histogram.
-    pub fn call_ended(&mut self, call: &CallData) {
+    pub fn call_ended(&self, call: &Summary) {
+        let mut calls = self.calls();
+        let direction = call.direction.index();
         if let (Some(outcome), Some(ms)) = (call.outcome, call.ring_ms)
-            && let Some(ring) = self.ring.get_mut(outcome.index()).and_then(|ring| ring.get_mut(call.direction.index()))
+            && let Some(ring) = calls.ring.get_mut(outcome.index()).and_then(|ring| ring.get_mut(direction))
         {
             ring.observe(seconds(ms), 1);
         }
-        let Some(server) = &call.server else { return };
-        let Some(delays) = self.delays(server).get_mut(call.direction.index()) else { return };
+        let Some(server) = call.server.and_then(|server| calls.servers.get_mut(&server)) else { return };
+        let Some(delays) = server.directions.get_mut(direction) else { return };
         let observe = |buckets: &mut Buckets, ms: Option<u64>| {
             if let Some(ms) = ms {
                 buckets.observe(seconds(ms), 1);
@@ -81,23 +92,46 @@ impl Histograms {
 
     /// What was observed so far.
     pub fn snapshot(&self) -> Vec<OwnedHistogram> {
-        let mut all = vec![self.processing.snapshot(&[])];
-        for (outcome, row) in Outcome::ALL.iter().zip(&self.ring) {
+        let calls = self.calls();
+        let mut all = Vec::new();
+        for (outcome, row) in Outcome::ALL.iter().zip(&calls.ring) {
             for (direction, ring) in Direction::ALL.iter().zip(row) {
                 all.push(ring.snapshot(&[("outcome", outcome.label()), ("direction", direction.label())]));
             }
         }
-        for (server, row) in &self.servers {
-            for (direction, delays) in Direction::ALL.iter().zip(row) {
-                let labels = [("server", server.as_str()), ("direction", direction.label())];
+        for server in calls.servers.values() {
+            for (direction, delays) in Direction::ALL.iter().zip(&server.directions) {
+                let labels = [("server", server.name.as_str()), ("direction", direction.label())];
                 all.extend([&delays.post_dial, &delays.answer, &delays.talk].map(|buckets| buckets.snapshot(&labels)));
             }
         }
         all
     }
 
-    fn delays(&mut self, server: &str) -> &mut [Delays; Direction::COUNT] {
-        self.servers.entry_ref(server).or_insert_with(|| [Delays::new(), Delays::new()])
+    fn calls(&self) -> MutexGuard<'_, Calls> {
+        // Nothing panics while it is held; should it, the figures are still figures.
+        self.calls.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Processing {
+    pub fn new() -> Processing {
+        Processing(Buckets::new(families::PROCESSING))
+    }
+
+    /// `count` messages took `seconds` each.
+    pub fn observe(&mut self, seconds: f64, count: u64) {
+        self.0.observe(seconds, count);
+    }
+
+    pub fn snapshot(&self) -> OwnedHistogram {
+        self.0.snapshot(&[])
+    }
+}
+
+impl Default for Processing {
+    fn default() -> Processing {
+        Processing::new()
     }
 }
 

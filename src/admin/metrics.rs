@@ -8,7 +8,7 @@ use std::sync::{Mutex, PoisonError};
 use metrics::{Counter, Gauge, Key, Label, Level, Metadata, Recorder};
 use metrics_exporter_prometheus::{PrometheusBuilder, PrometheusRecorder};
 
-pub use super::histograms::Histograms;
+pub use super::histograms::{Histograms, Processing};
 use super::{VERSION, families, histograms, process, revision};
 use crate::control::{Figures, OwnedHistogram, OwnedSample};
 use crate::stats::SampleKind;
@@ -129,8 +129,25 @@ mod tests {
     use std::process::{Command, Stdio};
 
     use super::*;
-    use crate::event::CallData;
-    use crate::recent::tests::call_data;
+    use crate::call::Uid;
+    use crate::event::Summary;
+    use crate::flow::Direction;
+    use crate::outcome::{EndCause, Outcome};
+    use crate::policy::ServerId;
+
+    /// A call that nobody answered.
+    const UNANSWERED: Summary = Summary {
+        call: Uid(1),
+        direction: Direction::Outbound,
+        server: Some(ServerId(1)),
+        outcome: Some(Outcome::NoAnswer),
+        end_cause: Some(EndCause::NoAnswerTimer),
+        sip_code: None,
+        post_dial_delay_ms: Some(812),
+        ring_ms: Some(29_190),
+        answer_delay_ms: None,
+        talk_ms: None,
+    };
 
     fn sample(name: &'static str, kind: SampleKind, label: (&str, &str), value: u64) -> OwnedSample {
         OwnedSample { name, kind, labels: vec![(label.0.into(), label.1.into())], value }
@@ -182,11 +199,12 @@ mod tests {
 
     #[test]
     fn an_ended_call_is_in_the_histograms_of_its_server_and_outcome() {
-        let mut histograms = Histograms::new();
-        let answered = CallData { talk_ms: Some(1_999), answer_delay_ms: Some(5_000), ..call_data("A", "a") };
+        let histograms = Histograms::new();
+        histograms.add_server(ServerId(1), "pbx-a");
+        let answered = Summary { talk_ms: Some(1_999), answer_delay_ms: Some(5_000), ..UNANSWERED };
         histograms.call_ended(&answered);
         histograms.call_ended(&answered);
-        histograms.call_ended(&CallData { server: None, ..answered });
+        histograms.call_ended(&Summary { server: None, ..answered });
         let exposition = observed(&histograms);
         let labels = "server=\"pbx-a\",direction=\"outbound\"";
         for line in [
@@ -205,14 +223,23 @@ mod tests {
 
     #[test]
     fn histograms_with_closed_labels_exist_from_the_start() {
-        let mut histograms = Histograms::new();
-        let exposition = observed(&histograms);
-        let page = exposition.render();
+        let page = observed(&Histograms::new()).render();
         assert_eq!(page.matches("sipstamp_ring_seconds_count{").count(), 16, "{page}");
+    }
+
+    #[test]
+    fn how_long_messages_take_is_in_its_bucket() {
+        let exposition = Exposition::new();
+        let mut processing = Processing::new();
+        let apply = |processing: &Processing| {
+            exposition.apply(Figures { samples: Vec::new(), histograms: vec![processing.snapshot()] });
+        };
+        apply(&processing);
         assert!(has(&exposition, "sipstamp_processing_seconds_count 0"));
-        histograms.processing(0.000_2, 3);
-        let exposition = observed(&histograms);
+        processing.observe(0.000_2, 3);
+        apply(&processing);
         assert!(has(&exposition, "sipstamp_processing_seconds_count 3"));
+        assert!(has(&exposition, "sipstamp_processing_seconds_bucket{le=\"0.0001\"} 0"));
         assert!(has(&exposition, "sipstamp_processing_seconds_bucket{le=\"0.00025\"} 3"));
     }
 
@@ -229,8 +256,9 @@ mod tests {
             return;
         };
         let exposition = Exposition::new();
-        let mut histograms = Histograms::new();
-        histograms.call_ended(&call_data("A", "a"));
+        let histograms = Histograms::new();
+        histograms.add_server(ServerId(1), "pbx-a");
+        histograms.call_ended(&UNANSWERED);
         let all: Vec<OwnedSample> = families::SAMPLED
             .iter()
             .map(|(name, ..)| {
@@ -238,7 +266,8 @@ mod tests {
                 sample(name, kind, ("server", "a \"quoted\\ name\n"), 1)
             })
             .collect();
-        exposition.apply(Figures { samples: all, histograms: histograms.snapshot() });
+        let observed = [histograms.snapshot(), vec![Processing::new().snapshot()]].concat();
+        exposition.apply(Figures { samples: all, histograms: observed });
         let page = exposition.render();
         for name in families::SAMPLED.iter().map(|(name, ..)| name).chain(families::OBSERVED.iter().map(|of| &of.0)) {
             assert_eq!(page.matches(&format!("# HELP {name} ")).count(), 1, "{name}");

@@ -2,14 +2,16 @@
 
 use std::time::Duration;
 
-use super::{CallState, CallTimer, Dialog, DialogState, Party, Phase};
+use super::dialog::{Callee, Party};
+use super::identity::contact;
+use super::{CallState, CallTimer, Dialog, DialogState, Phase};
 use crate::arena::Handle;
 use crate::endpoint::{Endpoint, reason_fields};
 use crate::event::EventKind;
 use crate::flow::{Flow, Side};
 use crate::outcome::{Anomaly, EndCause, provisional_stamp};
 use crate::policy::ServerId;
-use crate::proxy::route::{self, Ourselves, RouteSet};
+use crate::proxy::route::{self, Routes};
 use crate::sip::{Message, Method, Name, seconds};
 use crate::stats::{AttemptResult, Race};
 use crate::transaction::client::Note;
@@ -25,17 +27,15 @@ const LEAST_ACK_PATIENCE: Duration = Duration::from_secs(2);
 
 impl Endpoint {
     /// The first 2xx.
-    pub(super) fn on_answer(&mut self, handle: Handle, tx: Handle, upstream: Handle, flow: &Flow, message: Message) {
+    pub(super) fn on_answer(&mut self, handle: Handle, tx: Handle, upstream: Handle, flow: &Flow, message: &Message) {
         let stopping = self.stopping_cause(handle);
         if stopping.is_some() {
             self.count_race(Race::AnswerInGrace);
         }
         if stopping == Some(EndCause::HungUp) {
             self.close_answered_attempt(handle, tx, message.code());
-            if let Some(client) = self.client_txs.get_mut(tx) {
-                client.is_abandoned = true;
-            }
-            self.clear_2xx(tx, &message);
+            self.abandon_client(tx);
+            self.clear_2xx(tx, message);
             return self.conclude_stop(handle);
         }
         self.close_answered_attempt(handle, tx, message.code());
@@ -43,34 +43,40 @@ impl Endpoint {
         for timer in [CallTimer::NoAnswer, CallTimer::Progress, CallTimer::CancelGrace] {
             self.clear_call_timer(handle, timer);
         }
-        self.learn_dialog(handle, tx, flow, &message);
+        let dialog = self.learn_dialog(handle, tx, flow, message);
         let now = self.now.mono;
+        let mut response = super::legs::peer_response(message, &mut self.store);
+        if let (Some(_), Some(tag)) = (dialog, response.to_tag.take()) {
+            self.store.release(tag);
+            response.dialog = dialog;
+        }
         let Some(call) = self.calls.get_mut(handle) else { return };
-        if call.progress_at.is_none() {
+        if !call.progress_at.is_set() {
             call.anomalies.add(Anomaly::No18xBefore2xx);
         }
-        call.answered_at = Some(now);
-        call.response = Some(super::legs::peer_response(&message));
+        call.answered_at.note(now);
+        call.response = Some(response);
         call.reasons.clear();
-        call.identity.to_tag = message.to_tag().map(super::setup::text);
-        call.phase = Phase::Answered;
+        self.places.release(std::mem::replace(&mut call.phase, Phase::Answered));
         let max_duration = call.timeouts().max_duration;
         let stamps = call.stamps(call.caller_side());
-        let stamp = provisional_stamp(&call.policy.stamp.headers, &call.uid.to_string());
+        self.lines.clear();
+        provisional_stamp(&call.policy.stamp.headers, &call.uid.text(), &mut self.lines);
         if let Some(server) = self.server_txs.get_mut(upstream).filter(|_| stamps) {
-            server.stamp = Some(stamp.into());
+            let stamp = self.store.keep(&[&self.lines]);
+            self.store.release(std::mem::replace(&mut server.stamp, stamp));
         }
         self.set_call_state(handle, CallState::Answered);
         self.set_call_timer(handle, CallTimer::MaxDuration, max_duration);
         self.tell(handle, EventKind::Answered);
-        self.on_dialog_answered(handle, tx, upstream, message);
+        self.on_dialog_answered(handle, tx, upstream, dialog, message);
     }
 
     /// A 2xx after the first one: the same again, or another dialog's (RFC 3261 §13.2.2.4).
-    pub(super) fn on_more_2xx(&mut self, handle: Handle, tx: Handle, upstream: Handle, flow: &Flow, message: Message) {
+    pub(super) fn on_more_2xx(&mut self, handle: Handle, tx: Handle, upstream: Handle, flow: &Flow, message: &Message) {
         let tag = message.to_tag().unwrap_or_default();
         let is_known = self.calls.get(handle).is_some_and(|call| {
-            call.dialogs.iter().any(|dialog| &*dialog.to_tag == tag && dialog.state != DialogState::Early)
+            call.dialogs.iter().any(|dialog| dialog.to_tag() == tag && dialog.state != DialogState::Early)
         });
         if is_known {
             self.on_repeated_response(tx);
@@ -78,21 +84,25 @@ impl Endpoint {
         }
         self.note_anomaly(handle, Anomaly::Extra2xx);
         if matches!(self.calls.get(handle).map(|call| &call.phase), Some(Phase::Answered)) {
-            self.learn_dialog(handle, tx, flow, &message);
-            self.on_dialog_answered(handle, tx, upstream, message);
+            let dialog = self.learn_dialog(handle, tx, flow, message);
+            self.on_dialog_answered(handle, tx, upstream, dialog, message);
         } else {
             self.forward_2xx(tx, upstream, message);
         }
     }
 
     /// A 2xx on its way to the caller, with the stamp that its like bore before.
-    pub(super) fn forward_2xx(&mut self, tx: Handle, upstream: Handle, message: Message) {
+    pub(super) fn forward_2xx(&mut self, tx: Handle, upstream: Handle, message: &Message) {
         let Some(client) = self.client_txs.get(tx) else { return };
         let crate::transaction::client::User::Leg { call, .. } = client.user else { return };
-        let stamp = self.server_txs.get(upstream).and_then(|server| server.stamp.clone());
-        let is_phrased = stamp.is_some() && self.policy.stamp.reason_phrase;
+        let Some(server) = self.server_txs.get(upstream) else { return };
+        self.lines.clear();
+        self.lines.extend_from_slice(&server.stamp);
+        let stamp = std::mem::take(&mut self.lines);
+        let is_phrased = !stamp.is_empty() && self.policy.stamp.reason_phrase;
         let phrase = is_phrased.then(|| crate::outcome::Outcome::Normal.label());
-        self.forward_leg_response(call, upstream, &message, stamp.as_deref(), phrase);
+        self.forward_leg_response(call, upstream, message, (!stamp.is_empty()).then_some(&stamp), phrase);
+        self.lines = stamp;
     }
 
     /// The ACK of a 2xx passed from the caller's side.
@@ -124,21 +134,22 @@ impl Endpoint {
         let mut note = Note { method: Some(message.method()), from: Some(side), ..Note::default() };
         let Some(call) = self.calls.get_mut(handle) else { return note };
         let caller = call.caller_side();
+        let path = self.paths.of(flow.reply());
         if side == caller {
-            call.flow = *flow;
+            call.path = path.clone();
         }
         let mut is_out_of_order = false;
         if let Some(party) = call.dialog_mut(dialog).map(|dialog| dialog.party_mut(side, caller)) {
             let number = message.cseq().number;
             is_out_of_order = number <= party.cseq;
             party.cseq = party.cseq.max(number);
-            party.hop = flow.reply();
+            party.path = path;
         }
         if is_out_of_order {
             call.anomalies.add(Anomaly::CseqOutOfOrder);
         }
         if matches!(message.method(), Method::Invite | Method::Update) {
-            note.contact = contact(message);
+            note.contact = contact(message).map(Into::into);
         }
         if side == Side::Dialer {
             self.hear_voicemail_drop(handle, message, &mut note);
@@ -187,7 +198,7 @@ impl Endpoint {
         let Some(call) = self.calls.get_mut(handle) else { return };
         let caller = call.caller_side();
         if let Some(party) = call.dialog_mut(dialog).map(|dialog| dialog.party_mut(from.opposite(), caller)) {
-            party.hop = flow.reply();
+            party.path = self.paths.of(flow.reply());
         }
         if note.method == Some(Method::Bye) && code >= 200 {
             if let Some(of) = call.dialog_mut(dialog) {
@@ -202,10 +213,10 @@ impl Endpoint {
         if matches!(note.method, Some(Method::Invite | Method::Update)) {
             if let Some(of) = call.dialog_mut(dialog) {
                 if let Some(target) = &note.contact {
-                    of.party_mut(from, caller).target = target.clone();
+                    *of.target_mut(from, caller) = Some(target.clone());
                 }
                 if let Some(target) = contact(message) {
-                    of.party_mut(from.opposite(), caller).target = target;
+                    *of.target_mut(from.opposite(), caller) = Some(target.into());
                 }
             }
             self.start_session_timer(handle, dialog, message);
@@ -216,18 +227,22 @@ impl Endpoint {
     }
 
     /// What follows each dialog's first 2xx: timers, forwarding, an early BYE that ends it at once.
-    fn on_dialog_answered(&mut self, handle: Handle, tx: Handle, upstream: Handle, message: Message) {
-        let (from, to) = (message.from_tag().unwrap_or_default(), message.to_tag().unwrap_or_default());
-        let key = self.keys.dialog(message.call_id(), from, to);
-        let found = self.calls.by_dialog(key).filter(|(owner, _)| *owner == handle);
-        if let Some((_, dialog)) = found {
+    fn on_dialog_answered(
+        &mut self,
+        handle: Handle,
+        tx: Handle,
+        upstream: Handle,
+        found: Option<u8>,
+        message: &Message,
+    ) {
+        if let Some(dialog) = found {
             let t1 = self.calls.get(handle).map(|call| call.timeouts().t1).unwrap_or_default();
             let patience = ACK_PATIENCE.min((t1 * 8).max(LEAST_ACK_PATIENCE));
             self.set_call_timer(handle, CallTimer::Ack(dialog), t1 * 64 + patience);
-            self.start_session_timer(handle, dialog, &message);
+            self.start_session_timer(handle, dialog, message);
         }
         self.forward_2xx(tx, upstream, message);
-        let Some((_, dialog)) = found else { return };
+        let Some(dialog) = found else { return };
         let early = self.calls.get(handle).and_then(|call| call.dialog(dialog)).and_then(|dialog| dialog.early_bye);
         if let Some((side, true)) = early {
             self.end_by_early_bye(handle, dialog, side);
@@ -267,91 +282,49 @@ impl Endpoint {
         }
     }
 
-    /// Notes the dialog that a response with a To tag belongs to; a 2xx confirms it.
-    pub(super) fn learn_dialog(&mut self, handle: Handle, tx: Handle, flow: &Flow, message: &Message) {
-        let Some(to) = message.first(Name::To) else { return };
+    /// Notes the dialog that a response with a To tag belongs to, and says which of the call's it is; a 2xx confirms it.
+    pub(super) fn learn_dialog(&mut self, handle: Handle, tx: Handle, flow: &Flow, message: &Message) -> Option<u8> {
+        let to = message.value(message.first(Name::To)?);
         let is_final = message.code() >= 200;
         // An answer without a tag makes a dialog all the same (§12.1.2).
-        let Some(tag) = message.to_tag().or(is_final.then_some(b"")) else { return };
-        let upstream = match self.client_txs.get(tx).map(|client| client.user) {
-            Some(crate::transaction::client::User::Leg { upstream, .. }) => upstream,
-            _ => return,
-        };
-        let caller = self.caller_party(handle, upstream, message);
-        let policy = self.policy.clone();
-        let Some(call) = self.calls.get_mut(handle) else { return };
-        let known = call.dialogs.iter().position(|dialog| &*dialog.to_tag == tag);
+        let tag = message.to_tag().or(is_final.then_some(b""))?;
+        if !matches!(self.client_txs.get(tx)?.user, crate::transaction::client::User::Leg { .. }) {
+            return None;
+        }
+        let path = self.paths.of(flow.reply());
+        let call = self.calls.get(handle)?;
+        let known = call.dialogs.iter().position(|dialog| dialog.to_tag() == tag);
         let most = if is_final { MOST_DIALOGS } else { MOST_EARLY_DIALOGS };
         if known.is_none() && call.dialogs.len() >= most {
-            return;
+            return None;
         }
-        let recorded = RouteSet::recorded(message);
-        let ourselves = Ourselves { policy: &policy, local: flow.local, seen: &self.seen };
-        let is_ours = |value: &[u8]| ourselves.are_named_by(route::address(value));
-        let upstream_routes = caller.as_ref().map(|(_, routes)| routes.clone()).unwrap_or_default();
-        let (downstream, upstream_routes) = recorded.split(&upstream_routes, is_ours);
-        let callee = Party {
-            value: message.value(to).into(),
-            target: contact(message).unwrap_or_default(),
-            routes: downstream,
-            hop: flow.reply(),
-            resolved: None,
-            cseq: 0,
-        };
+        let mut routes = crate::text::Line::<64>::new();
+        let upstream = call.identity.routes().iter().collect::<route::Values>();
+        let is_ours = |value: &[u8]| self.is_our_route(value, flow.local);
+        for value in route::beyond_us(route::recorded(message), &upstream, is_ours) {
+            Routes::put(&mut routes, value);
+        }
+        drop(upstream);
+        let caller = call.path.clone();
+        let contact = contact(message).unwrap_or_default();
+        let seen = Callee { to, tag, contact, routes: Routes(&routes) };
+        if let Some(index) = known {
+            let dialog = self.calls.get_mut(handle)?.dialogs.get_mut(index)?;
+            dialog.callee.path = path;
+            if is_final {
+                dialog.see(seen, &mut self.store);
+                dialog.state = DialogState::Confirmed;
+            } else if !contact.is_empty() && contact != dialog.contact() {
+                dialog.callee_target = Some(contact.into());
+            }
+            return u8::try_from(index).ok();
+        }
+        let cseq = message.cseq().number;
+        let (caller, callee) = (Party::new(caller, cseq), Party::new(path, 0));
         let state = if is_final { DialogState::Confirmed } else { DialogState::Early };
-        let index = match known {
-            Some(index) => {
-                let Some(dialog) = call.dialogs.get_mut(index) else { return };
-                dialog.callee.hop = callee.hop;
-                if !callee.target.is_empty() {
-                    dialog.callee.target = callee.target;
-                }
-                if is_final {
-                    (dialog.callee.value, dialog.callee.routes) = (callee.value, callee.routes);
-                    dialog.caller.routes = upstream_routes;
-                    dialog.state = state;
-                }
-                index
-            }
-            None => {
-                let Some((mut caller, _)) = caller else { return };
-                caller.routes = upstream_routes;
-                call.dialogs.push(Dialog {
-                    to_tag: tag.into(),
-                    state,
-                    caller,
-                    callee,
-                    is_acked: false,
-                    early_bye: None,
-                    bye_from: None,
-                    is_bye_challenged: false,
-                });
-                call.dialogs.len() - 1
-            }
-        };
         let key = self.keys.dialog(message.call_id(), message.from_tag().unwrap_or_default(), tag);
-        self.calls.add_dialog(key, handle, u8::try_from(index).unwrap_or(u8::MAX));
-    }
-
-    /// The caller as the INVITE shows it, and the Record-Route values that the INVITE bore; once it is answered, as an earlier
-    /// dialog does.
-    fn caller_party(&self, handle: Handle, upstream: Handle, response: &Message) -> Option<(Party, RouteSet)> {
-        let call = self.calls.get(handle)?;
-        let party = |target: Box<[u8]>, cseq| {
-            let from = response.first(Name::From)?;
-            let value = response.value(from).into();
-            Some(Party { value, target, routes: RouteSet::default(), hop: call.flow.reply(), resolved: None, cseq })
-        };
-        match self.server_txs.get(upstream).and_then(|server| server.request.as_ref()) {
-            Some(invite) => {
-                let routes = RouteSet::recorded(invite);
-                Some((party(contact(invite).unwrap_or_default(), invite.cseq().number)?, routes))
-            }
-            None => {
-                let known = call.dialogs.first()?;
-                Some((party(known.caller.target.clone(), response.cseq().number)?, known.caller.routes.clone()))
-            }
-        }
+        let dialog = Dialog::new(key, seen, state, caller, callee, &mut self.store);
+        self.calls.add_dialog(handle, self.places.dialogs.put(dialog))
     }
 
     fn close_answered_attempt(&mut self, handle: Handle, tx: Handle, code: u16) {
@@ -364,21 +337,14 @@ impl Endpoint {
         if server != ServerId::DIALER {
             call.server = Some(server);
         }
-        if attempt.ended.is_none() {
+        if !attempt.ended.is_set() {
             return self.note_attempt(handle, leg.attempt, Some(code), AttemptResult::Answered);
         }
         // It was given up, and counted so, and answers all the same.
-        (attempt.ended, attempt.code) = (Some(self.now.mono), Some(code));
+        (attempt.ended, attempt.code) = (super::Moment::at(self.now.mono), Some(code));
         self.stats.on_final_response(server, code);
     }
 }
 
 /// A session cannot be longer than this, in seconds: what is asked beyond is `max_duration`'s.
 const LONGEST_SESSION: u64 = 7 * 24 * 3600;
-
-/// The URI of a message's Contact.
-fn contact(message: &Message) -> Option<Box<[u8]>> {
-    let element = message.elements(Name::Contact).next()?;
-    let uri = route::address(message.bytes(element.range));
-    (uri != b"*").then(|| uri.into())
-}

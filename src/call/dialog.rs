@@ -1,17 +1,31 @@
-//! What is known of one dialog: enough to route inside it and to end it (RFC 3261 §12).
+//! What is known of one dialog beyond its call: enough to route inside it and to end it (RFC 3261 §12).
 
 use std::net::IpAddr;
 
-use crate::flow::{Hop, Side};
-use crate::proxy::route::{self, Host, RouteSet};
+use crate::flow::Side;
+use crate::kept::{Kept, Store};
+use crate::path::Path;
+use crate::proxy::route::Routes;
+use crate::transaction::Key;
 
 /// A dialog between caller and callee, told apart by the callee's tag.
 #[derive(Debug)]
 pub struct Dialog {
-    pub to_tag: Box<[u8]>,
+    /// Of Call-ID and both tags.
+    pub key: Key,
+    /// The callee's: value of its To field, URI of its Contact, its routes, one behind the other.
+    text: Kept,
+    /// Where the parts of the text end.
+    ends: [u32; 2],
+    /// Its tag in the To field's value.
+    tag: (u32, u32),
     pub state: DialogState,
     pub caller: Party,
     pub callee: Party,
+    /// The caller's Contact, where it is no longer that of its INVITE.
+    pub caller_target: Option<Box<[u8]>>,
+    /// The callee's, where a later message has changed it.
+    pub callee_target: Option<Box<[u8]>>,
     /// The caller's ACK for the 2xx came.
     pub is_acked: bool,
     /// A BYE before the 2xx: who sent it, and whether it was answered 2xx.
@@ -30,24 +44,95 @@ pub enum DialogState {
     Ended,
 }
 
-/// One of the two parties, as the other and we reach it.
+/// One party of a dialog as its messages show it.
 #[derive(Debug)]
 pub struct Party {
-    /// Whole value of its From or To field, tag included.
-    pub value: Box<[u8]>,
-    /// URI of its Contact.
-    pub target: Box<[u8]>,
-    /// What lies between us and it.
-    pub routes: RouteSet,
-    /// Where its last message came from.
-    pub hop: Hop,
+    /// The way of its last message, back.
+    pub path: Path,
     /// The address that a name in its Contact or route was found to have.
     pub resolved: Option<IpAddr>,
     /// Highest CSeq number that it has used.
     pub cseq: u32,
 }
 
+/// The callee as a response shows it.
+#[derive(Clone, Copy, Debug)]
+pub struct Callee<'a> {
+    /// Whole value of the To field.
+    pub to: &'a [u8],
+    /// In that value; empty where there is none.
+    pub tag: &'a [u8],
+    /// Empty where there is no Contact.
+    pub contact: &'a [u8],
+    pub routes: Routes<'a>,
+}
+
+impl Party {
+    pub fn new(path: Path, cseq: u32) -> Party {
+        Party { path, resolved: None, cseq }
+    }
+}
+
 impl Dialog {
+    pub fn new(
+        key: Key,
+        seen: Callee<'_>,
+        state: DialogState,
+        caller: Party,
+        callee: Party,
+        store: &mut Store,
+    ) -> Dialog {
+        let mut dialog = Dialog {
+            key,
+            text: Kept::default(),
+            ends: [0; 2],
+            tag: (0, 0),
+            state,
+            caller,
+            callee,
+            caller_target: None,
+            callee_target: None,
+            is_acked: false,
+            early_bye: None,
+            bye_from: None,
+            is_bye_challenged: false,
+        };
+        dialog.see(seen, store);
+        dialog
+    }
+
+    /// Takes the callee as a 2xx shows it. One without Contact leaves that as it was.
+    pub fn see(&mut self, seen: Callee<'_>, store: &mut Store) {
+        if !seen.contact.is_empty() {
+            self.callee_target = None;
+        }
+        let old = std::mem::take(&mut self.text);
+        let known = part(&old, self.ends[0], self.ends[1]);
+        let contact = if seen.contact.is_empty() { known } else { seen.contact };
+        self.text = store.keep(&[seen.to, contact, seen.routes.0]);
+        let to = seen.to.len();
+        self.ends = [to as u32, (to + contact.len()) as u32];
+        let start = seen.to.windows(seen.tag.len().max(1)).rposition(|window| window == seen.tag).unwrap_or(0);
+        self.tag = (start as u32, (start + seen.tag.len()) as u32);
+        store.release(old);
+    }
+
+    pub fn to(&self) -> &[u8] {
+        part(&self.text, 0, self.ends[0])
+    }
+
+    pub fn to_tag(&self) -> &[u8] {
+        part(&self.text, self.tag.0, self.tag.1)
+    }
+
+    pub fn contact(&self) -> &[u8] {
+        part(&self.text, self.ends[0], self.ends[1])
+    }
+
+    pub fn routes(&self) -> Routes<'_> {
+        Routes(part(&self.text, self.ends[1], self.text.len() as u32))
+    }
+
     /// The party on `side`, in a call whose caller is on `caller`.
     pub fn party(&self, side: Side, caller: Side) -> &Party {
         if side == caller { &self.caller } else { &self.callee }
@@ -56,19 +141,18 @@ impl Dialog {
     pub fn party_mut(&mut self, side: Side, caller: Side) -> &mut Party {
         if side == caller { &mut self.caller } else { &mut self.callee }
     }
+
+    /// The remote target of the party on `side`, where it is not the one that it began with.
+    pub fn target_mut(&mut self, side: Side, caller: Side) -> &mut Option<Box<[u8]>> {
+        if side == caller { &mut self.caller_target } else { &mut self.callee_target }
+    }
+
+    /// Gives back what it kept.
+    pub fn release(&mut self, store: &mut Store) {
+        store.release(std::mem::take(&mut self.text));
+    }
 }
 
-impl Party {
-    /// Whether this party's Contact, route set or last flow names an address.
-    pub fn names(&self, address: IpAddr) -> bool {
-        let address = address.to_canonical();
-        let leads_there = |uri: &[u8]| {
-            route::destination(uri)
-                .is_some_and(|to| matches!(to.host, Host::Address(ip) if ip.to_canonical() == address))
-        };
-        self.hop.remote.ip().to_canonical() == address
-            || self.resolved.is_some_and(|resolved| resolved.to_canonical() == address)
-            || leads_there(&self.target)
-            || self.routes.iter().any(|value| leads_there(route::address(value)))
-    }
+fn part(text: &[u8], start: u32, end: u32) -> &[u8] {
+    text.get(start as usize..end as usize).unwrap_or_default()
 }

@@ -4,12 +4,13 @@ use bytes::Bytes;
 use smallvec::SmallVec;
 
 use super::legs::{ELSEWHERE_REASONS, peer_response};
-use super::{CallTimer, DialogState, Ending, FinalResponse, Phase};
+use super::{CallTimer, DialogState, Ending, FinalResponse, Phase, Reasons};
 use crate::arena::Handle;
 use crate::endpoint::{Endpoint, RETRY_SOON, Reply, Request, reason_fields};
 use crate::flow::{Hop, Side};
+use crate::kept::Kept;
 use crate::outcome::{Anomaly, CodeSource, EndCause, final_stamp};
-use crate::proxy::{make, route};
+use crate::proxy::make;
 use crate::sip::{Message, Method};
 use crate::stats::AttemptResult;
 use crate::transaction::Branch;
@@ -33,9 +34,7 @@ impl Endpoint {
 
     /// Ends a call with a response made here. `extra` are whole header lines.
     pub(crate) fn fail_here(&mut self, handle: Handle, cause: EndCause, code: u16, extra: &str) {
-        let phrase = Some(make::phrase(code).into());
-        let response = FinalResponse { code: Some(code), source: CodeSource::Local, phrase };
-        self.fail_locally(handle, cause, code, extra, response);
+        self.fail_locally(handle, cause, code, extra, (Some(code), CodeSource::Local));
     }
 
     /// Ends a call for which there is no code: nobody answered.
@@ -44,8 +43,7 @@ impl Endpoint {
         let stamp = &call.policy.stamp;
         let code = if cause == EndCause::NoResponse { stamp.no_response_code } else { stamp.no_answer_code };
         call.reasons.clear();
-        let response = FinalResponse { code: None, source: CodeSource::None, phrase: None };
-        self.fail_locally(handle, cause, code, "", response);
+        self.fail_locally(handle, cause, code, "", (None, CodeSource::None));
     }
 
     /// No server is left to try, and the last one could not be reached.
@@ -57,12 +55,11 @@ impl Endpoint {
     pub(super) fn fail_with(&mut self, handle: Handle, cause: EndCause, message: &Message) {
         let Some(call) = self.calls.get_mut(handle) else { return };
         let Some(upstream) = call.setup().map(|setup| setup.upstream) else { return };
-        call.response = Some(peer_response(message));
+        call.response = Some(peer_response(message, &mut self.store));
         // Of a cancelled call, the caller's own reasons stay.
         if matches!(cause, EndCause::PeerFinal | EndCause::Redirected | EndCause::HungUp) {
             call.reasons = reason_fields(message);
         }
-        call.identity.to_tag = message.to_tag().map(super::setup::text);
         let side = call.caller_side();
         let stamps = call.stamps(side);
         let (key, uid) = (call.key, call.uid);
@@ -71,8 +68,9 @@ impl Endpoint {
             self.redirects.add(self.now.mono, key, uid);
         }
         let (stamp, phrase) = self.stamp_of(handle, cause);
-        let stamp = stamps.then_some(&*stamp);
-        self.forward_leg_response(handle, upstream, message, stamp, phrase.filter(|_| stamps));
+        let stamped = stamps.then_some(&*stamp);
+        self.forward_leg_response(handle, upstream, message, stamped, phrase.filter(|_| stamps));
+        self.lines = stamp;
         self.emit(handle, cause, self.now.mono);
     }
 
@@ -122,17 +120,23 @@ impl Endpoint {
             let is_silent = self.client_txs.get(leg.client).is_some_and(|client| client.is_silent());
             let result = if is_silent { AttemptResult::NoResponse } else { AttemptResult::Cancelled };
             self.note_attempt(handle, leg.attempt, None, result);
-            if let Some(client) = self.client_txs.get_mut(leg.client) {
-                client.is_abandoned = true;
-            }
+            self.abandon_client(leg.client);
             self.cancel_client(leg.client, reasons);
         }
     }
 
-    fn fail_locally(&mut self, handle: Handle, cause: EndCause, code: u16, extra: &str, response: FinalResponse) {
+    fn fail_locally(
+        &mut self,
+        handle: Handle,
+        cause: EndCause,
+        code: u16,
+        extra: &str,
+        recorded: (Option<u16>, CodeSource),
+    ) {
         let Some(call) = self.calls.get_mut(handle) else { return };
         let Some(upstream) = call.setup().map(|setup| setup.upstream) else { return };
-        call.response = Some(response);
+        let (recorded, source) = recorded;
+        call.response = Some(FinalResponse { code: recorded, source, phrase: None, to_tag: None, dialog: None });
         let stamps = call.stamps(call.caller_side());
         self.abandon_legs(handle, None, q850_of(cause).unwrap_or(ELSEWHERE_REASONS));
         let (stamp, phrase) = self.stamp_of(handle, cause);
@@ -140,6 +144,7 @@ impl Endpoint {
         if stamps {
             lines.push_str(&String::from_utf8_lossy(&stamp));
         }
+        self.lines = stamp;
         self.reply(upstream, Reply { code, phrase: phrase.filter(|_| stamps), extra: &lines });
         self.emit(handle, cause, self.now.mono);
     }
@@ -147,7 +152,7 @@ impl Endpoint {
     // -- after the answer -----------------------------------------------------------------------
 
     /// A dialog has ended. True where it was the call's last one, so that the call is decided.
-    pub(super) fn end_dialog(&mut self, handle: Handle, dialog: u8, cause: EndCause, reasons: Vec<Box<str>>) -> bool {
+    pub(super) fn end_dialog(&mut self, handle: Handle, dialog: u8, cause: EndCause, reasons: Reasons) -> bool {
         self.clear_call_timer(handle, CallTimer::Ack(dialog));
         self.clear_call_timer(handle, CallTimer::Session(dialog));
         let now = self.now.mono;
@@ -164,7 +169,8 @@ impl Endpoint {
         call.reasons = reasons;
         let is_in_grace = call.awaits_voicemail_drop() && !call.is_voicemail_drop;
         let (grace, bye_answer) = (call.policy.voicemail_drop.grace, call.timeouts().t1 * 4);
-        call.phase = Phase::Ending(Box::new(Ending { cause, at: now, awaited: SmallVec::new(), is_in_grace }));
+        let ending = Ending { cause, at: now, awaited: SmallVec::new(), is_in_grace };
+        call.phase = Phase::Ending(self.places.endings.put(ending));
         self.clear_call_timer(handle, CallTimer::MaxDuration);
         self.set_call_timer(handle, CallTimer::ByeAnswer, bye_answer);
         if is_in_grace {
@@ -238,11 +244,17 @@ impl Endpoint {
         self.emit_if_over(handle);
     }
 
-    /// The stamp that messages of a decided call's end bear towards `side`, where they bear one.
-    pub(crate) fn ending_stamp(&self, handle: Handle, side: Side) -> Option<Bytes> {
-        let call = self.calls.get(handle)?;
-        let Phase::Ending(ending) = &call.phase else { return None };
-        call.stamps(side).then(|| self.stamp_of(handle, ending.cause).0)
+    /// The stamp that messages of a decided call's end bear towards `side`; empty where they bear none.
+    pub(crate) fn ending_stamp(&mut self, handle: Handle, side: Side) -> Kept {
+        let Some(call) = self.calls.get(handle) else { return Kept::default() };
+        let Phase::Ending(ending) = &call.phase else { return Kept::default() };
+        if !call.stamps(side) {
+            return Kept::default();
+        }
+        let (stamp, _) = self.stamp_of(handle, ending.cause);
+        let kept = self.store.keep(&[&stamp]);
+        self.lines = stamp;
+        kept
     }
 
     /// Forced exit: unanswered calls get CANCEL and 503, answered ones are left up.
@@ -260,46 +272,51 @@ impl Endpoint {
     }
 
     /// The stamp of the outcome that the call has if it ends now by `cause`, and the outcome as a reason
-    /// phrase where the policy wants it there.
-    fn stamp_of(&self, handle: Handle, cause: EndCause) -> (Bytes, Option<&'static str>) {
-        let Some(call) = self.calls.get(handle) else { return (Bytes::new(), None) };
+    /// phrase where the policy wants it there. The buffer belongs back into `lines`.
+    fn stamp_of(&mut self, handle: Handle, cause: EndCause) -> (Vec<u8>, Option<&'static str>) {
+        let mut stamp = std::mem::take(&mut self.lines);
+        stamp.clear();
+        let Some(call) = self.calls.get(handle) else { return (stamp, None) };
         let decision = self.decide(call, cause, self.now.mono);
-        let text = final_stamp(&call.policy.stamp.headers, &decision, cause, &call.uid.to_string());
+        final_stamp(&call.policy.stamp.headers, &decision, cause, &call.uid.text(), &mut stamp);
         let phrase = call.policy.stamp.reason_phrase.then(|| decision.outcome.label());
-        (text.into(), phrase)
+        (stamp, phrase)
     }
 
     /// A BYE of ours to one party of a dialog.
     fn send_bye(&mut self, handle: Handle, dialog: u8, side: Side) {
-        let stamp = self.ending_stamp(handle, side).unwrap_or_default();
+        let kept = self.ending_stamp(handle, side);
         let Some(call) = self.calls.get(handle) else { return };
         let Some(ended) = call.dialog(dialog) else { return };
         let caller = call.caller_side();
         let (to, from) = (ended.party(side, caller), ended.party(side.opposite(), caller));
         let policy = call.policy.clone();
         // A party without a Contact is asked at the address that it speaks from.
-        let address = format!("sip:{}", to.hop.remote);
+        let address = format!("sip:{}", to.path.remote);
+        let (target, routes) = (call.target_of(ended, side), call.routes_to(ended, side));
         let party = make::Party {
-            target: if to.target.is_empty() { address.as_bytes() } else { &to.target },
-            routes: &to.routes,
-            from: &from.value,
-            to: &to.value,
-            call_id: &call.identity.call_id,
+            target: if target.is_empty() { address.as_bytes() } else { target },
+            routes,
+            from: call.value_of(ended, side.opposite()),
+            to: call.value_of(ended, side),
+            call_id: call.identity.call_id(),
             cseq: from.cseq.saturating_add(1),
         };
-        let hop = self.hop_of_party(to.routes.first(), &to.target, to.hop);
-        let own = self.keys.dialog(&ended.to_tag, side.label().as_bytes(), &call.identity.call_id);
+        let hop = self.hop_of_party(routes.first(), target, *to.path);
+        let own = self.keys.dialog(ended.to_tag(), side.label().as_bytes(), call.identity.call_id());
         let branch = self.keys.branch(own, u32::from(dialog), 0);
-        let via = route::via_line(&policy, side, &hop, &branch);
-        let stamp = String::from_utf8_lossy(&stamp);
-        let bytes = make::in_dialog(Method::Bye, party, &via, &stamp, &mut self.out);
+        let own_text = self.own.at(&policy, side, hop.transport, hop.local);
+        let via = self.own.get(own_text).map(|text| &*text.via).unwrap_or_default();
+        let stamp = String::from_utf8_lossy(&kept);
+        let bytes = make::in_dialog(Method::Bye, party, (via, branch), &stamp, &mut self.out);
+        self.store.release(kept);
         let bye = self.start_bye(branch, hop, side, bytes, User::Bye { call: handle });
         self.await_bye(handle, bye);
     }
 
     /// A BYE of ours, and the transaction that waits for its answer.
     pub(super) fn start_bye(&mut self, branch: Branch, hop: Hop, side: Side, bytes: Bytes, user: User) -> Handle {
-        let (method, method_text) = (Method::Bye, Bytes::from_static(b"BYE"));
+        let (method, method_text) = (Method::Bye, b"BYE");
         let request = Request { branch, method, method_text, hop, side, bytes, fallback: None, user };
         let policy = self.policy.clone();
         self.start_client(request, &policy.timeouts)

@@ -1,25 +1,23 @@
 //! Answers that nobody waits for any more: a 2xx after our own final response, or after another
 //! server's 2xx, is acknowledged and ended here (RFC 3261 §13.2.2.4, RFC 5407 §3).
 
-use bytes::Bytes;
-
 use crate::arena::Handle;
 use crate::endpoint::{Endpoint, Transmit};
 use crate::flow::{Hop, Side};
 use crate::outcome::Anomaly;
 use crate::proxy::make;
-use crate::proxy::route::{self, Host, RouteSet};
+use crate::proxy::route::{self, Host, Routes};
 use crate::sip::{Message, Method, Name};
 use crate::stats::{Race, Way};
 use crate::transaction::client;
 
 impl Endpoint {
     /// A response to an INVITE that was let go.
-    pub(super) fn on_abandoned_response(&mut self, tx: Handle, call: Handle, message: Message) {
+    pub(super) fn on_abandoned_response(&mut self, tx: Handle, call: Handle, message: &Message) {
         match message.code() {
             ..200 => {}
             200..300 => {
-                if !self.clear_2xx(tx, &message) {
+                if !self.clear_2xx(tx, message) {
                     return;
                 }
                 self.count_race(Race::Late2xx);
@@ -31,21 +29,27 @@ impl Endpoint {
 
     /// ACK and BYE for a 2xx that nobody wants; the ACK alone when the 2xx comes again. True the first time.
     pub(super) fn clear_2xx(&mut self, tx: Handle, answer: &Message) -> bool {
-        let tag = self.keys.name(answer.to_tag().unwrap_or_default()).0 as u64;
+        let tag = self.keys.name(answer.to_tag().unwrap_or_default());
         let Some(client) = self.client_txs.get(tx) else { return false };
-        let (side, hop) = (client.side, client.hop);
-        let known = client.answered.iter().find(|(known, ..)| *known == tag).cloned();
+        let (side, hop) = (client.side, *client.path);
+        let answered = client.rare.as_ref().map_or(&[][..], |rare| &rare.answered);
+        let known = answered.iter().find(|(known, ..)| *known == tag).cloned();
         if let Some((_, hop, ack)) = known {
             self.on_repeated_response(tx);
-            self.send_ack(side, hop, ack);
+            self.send_ack(side, hop, &ack);
             return false;
         }
-        let Some(invite) = Self::own_request(&client.bytes) else { return false };
+        let Some(invite) = self.sent_request(tx) else { return false };
         let policy = self.policy.clone();
-        let ourselves = self.ourselves(&policy, hop.local);
-        let is_ours = |value: &[u8]| ourselves.are_named_by(route::address(value));
-        let upstream = RouteSet::recorded(&invite).without(is_ours);
-        let (routes, _) = RouteSet::recorded(answer).split(&upstream, is_ours);
+        let local = hop.local;
+        let is_ours = |value: &[u8]| self.is_our_route(value, local);
+        let mut upstream = route::recorded(&invite);
+        upstream.retain(|value| !is_ours(value));
+        let mut routes = crate::text::Line::<64>::new();
+        for value in route::beyond_us(route::recorded(answer), &upstream, is_ours) {
+            Routes::put(&mut routes, value);
+        }
+        let routes = Routes(&routes);
         let target = answer.elements(Name::Contact).next().map(|element| route::address(answer.bytes(element.range)));
         let target = target.unwrap_or(invite.uri());
         let hop = self.hop_of_party(routes.first(), target, hop);
@@ -53,25 +57,22 @@ impl Endpoint {
         let number = invite.cseq().number;
         let party = |cseq| make::Party {
             target,
-            routes: &routes,
+            routes,
             from: invite.value(from),
             to: answer.value(to),
             call_id: invite.call_id(),
             cseq,
         };
         let own = self.keys.dialog(invite.call_id(), answer.to_tag().unwrap_or_default(), b"late");
-        let via = |keys: &crate::transaction::Keyring, attempt| {
-            let branch = keys.branch(own, attempt, 0);
-            (route::via_line(&policy, side, &hop, &branch), branch)
-        };
-        let (ack_via, _) = via(&self.keys, 0);
-        let ack = make::in_dialog(Method::Ack, party(number), &ack_via, "", &mut self.out);
-        let (bye_via, branch) = via(&self.keys, 1);
-        let bytes = make::in_dialog(Method::Bye, party(number.saturating_add(1)), &bye_via, "", &mut self.out);
+        let own_text = self.own.at(&policy, side, hop.transport, hop.local);
+        let via = self.own.get(own_text).map(|text| &*text.via).unwrap_or_default();
+        let (ack_branch, branch) = (self.keys.branch(own, 0, 0), self.keys.branch(own, 1, 0));
+        let ack = make::in_dialog(Method::Ack, party(number), (via, ack_branch), "", &mut self.out);
+        let bytes = make::in_dialog(Method::Bye, party(number.saturating_add(1)), (via, branch), "", &mut self.out);
         if let Some(client) = self.client_txs.get_mut(tx) {
-            client.answered.push((tag, hop, ack.clone()));
+            client.rare().answered.push((tag, hop, (&*ack).into()));
         }
-        self.send_ack(side, hop, ack);
+        self.send_ack(side, hop, &ack);
         self.start_bye(branch, hop, side, bytes, client::User::Nobody);
         true
     }
@@ -96,8 +97,10 @@ impl Endpoint {
         }
     }
 
-    fn send_ack(&mut self, side: Side, hop: Hop, bytes: Bytes) {
+    fn send_ack(&mut self, side: Side, hop: Hop, ack: &[u8]) {
         self.stats.on_request(Method::Ack, side, Way::Sent);
+        self.out.extend_from_slice(ack);
+        let bytes = self.out.split().freeze();
         self.transmit(Transmit { hop, bytes, side, owner: None, connect_timeout: None });
     }
 }

@@ -1,21 +1,24 @@
 //! The legs of a call that has no final response yet: forwarding its INVITE, and what comes back.
 
+use std::sync::Arc;
+
 use bytes::Bytes;
 
-use super::{Attempt, CallTimer, FinalResponse, Leg, Phase, Stopping};
+use super::{Attempt, CallTimer, FinalResponse, Leg, Legs, Moment, Phase, Reasons, Stopping};
 use crate::arena::Handle;
 use crate::endpoint::{Endpoint, Request, reason_fields, reason_lines};
 use crate::event::{CallState, EventKind};
 use crate::flow::{Flow, Hop, Side, Transport};
+use crate::kept::Store;
 use crate::outcome::{CodeSource, EndCause, q850};
 use crate::policy::{Policy, ServerId, Target};
 use crate::proxy::route::Ourselves;
-use crate::proxy::{forward, route};
-use crate::sip::{Message, Method, Name, Uri, seconds};
+use crate::proxy::{forward, make};
+use crate::sip::{Message, Method, Name, seconds};
 use crate::stats::{AttemptResult, Race};
-use crate::text::Line;
-use crate::transaction::Branch;
+use crate::text::{Line, Put};
 use crate::transaction::client::{self, Fallback};
+use crate::transaction::{Branch, Key};
 
 /// Reason lines of a CANCEL that we send because nobody answered.
 const NO_ANSWER_REASONS: &str =
@@ -25,13 +28,19 @@ pub(super) const ELSEWHERE_REASONS: &str = "Reason: SIP;cause=200;text=\"Call co
 
 impl Endpoint {
     /// Forwards the caller's INVITE to a server. False where there is no way to it.
-    pub(super) fn send_leg(&mut self, handle: Handle, server: ServerId) -> bool {
+    pub(super) fn send_leg(
+        &mut self,
+        handle: Handle,
+        server: ServerId,
+        invite: &Message,
+        own_routes: usize,
+        loop_hash: u64,
+    ) -> bool {
         let Some(call) = self.calls.get_mut(handle) else { return false };
         let policy = call.policy.clone();
         let (side, number) = (call.callee_side(), call.attempts.len());
-        let Some((target, name)) = target_of(&policy, server) else { return false };
-        let (target, name) = (target.clone(), name);
-        call.attempts.push(Attempt { server, name, started: self.now.mono, ended: None, code: None });
+        let Some(target) = target_of(&policy, server) else { return false };
+        call.attempts.push(Attempt { server, started: self.now.mono, ended: Moment::default(), code: None });
         if server != ServerId::DIALER {
             call.server = Some(server);
         }
@@ -39,19 +48,15 @@ impl Endpoint {
         let upstream = setup.upstream;
         let attempt = u8::try_from(number).unwrap_or(u8::MAX);
         let Some(tx) = self.server_txs.get(upstream) else { return false };
-        let (key, flow) = (tx.key, tx.flow);
-        let Some(invite) = tx.request.clone() else { return false };
-        let own_routes = self.ourselves(&policy, flow.local).own_routes(&invite);
-        let loop_hash = self.loop_hash_of(&invite, side.opposite(), own_routes);
-        let branch = self.keys.branch(key, u32::from(attempt), loop_hash);
-        let uri = rewritten_uri(&invite, self.ourselves(&policy, flow.local), &target);
-        let outgoing =
-            Outgoing { branch: &branch, uri: uri.as_deref(), own_routes, records: true, stamp: None, to: side };
-        let (hop, bytes, fallback) = self.outgoing(&invite, &flow, target.hop, &policy, outgoing);
+        let branch = self.keys.branch(tx.key, u32::from(attempt), loop_hash);
+        let path = tx.path.clone();
+        let uri = rewritten_uri(invite, self.ourselves(&policy, path.local), target);
+        let outgoing = Outgoing { branch, uri: uri.as_deref(), own_routes, records: true, stamp: None, to: side };
+        let (hop, bytes, fallback) = self.outgoing(invite, &path, target.hop, &policy, outgoing);
         let request = Request {
             branch,
             method: Method::Invite,
-            method_text: Bytes::from_static(b"INVITE"),
+            method_text: b"INVITE",
             hop,
             side,
             bytes,
@@ -65,8 +70,25 @@ impl Endpoint {
         true
     }
 
+    /// The INVITE of a leg as it was sent, made again from the caller's.
+    pub(crate) fn leg_again(&mut self, tx: Handle) -> Option<Bytes> {
+        let client = self.client_txs.get(tx)?;
+        let client::User::Leg { call, upstream, attempt } = client.user else { return None };
+        let (branch, hop, to) = (client.branch(b"INVITE"), *client.path, client.side);
+        let call = self.calls.get(call)?;
+        let policy = call.policy.clone();
+        let server = call.attempts.get(usize::from(attempt))?.server;
+        let path = self.server_txs.get(upstream)?.path.clone();
+        let invite = self.request_of(upstream)?;
+        let ourselves = self.ourselves(&policy, path.local);
+        let uri = rewritten_uri(&invite, ourselves, target_of(&policy, server)?);
+        let own_routes = self.own_routes(&invite, path.local);
+        let outgoing = Outgoing { branch, uri: uri.as_deref(), own_routes, records: true, stamp: None, to };
+        Some(self.write_request(&invite, &path, hop, &policy, outgoing))
+    }
+
     /// A response to the INVITE of a leg.
-    pub(crate) fn on_leg_response(&mut self, tx: Handle, upstream: Handle, flow: &Flow, message: Message) {
+    pub(crate) fn on_leg_response(&mut self, tx: Handle, upstream: Handle, flow: &Flow, message: &Message) {
         let Some(client) = self.client_txs.get(tx) else { return };
         let client::User::Leg { call: handle, attempt, .. } = client.user else { return };
         if client.is_abandoned {
@@ -82,7 +104,7 @@ impl Endpoint {
         }
         match message.code() {
             100 => self.extend_grace(handle),
-            101..200 => self.on_provisional(handle, tx, upstream, flow, &message),
+            101..200 => self.on_provisional(handle, tx, upstream, flow, message),
             200..300 => self.on_answer(handle, tx, upstream, flow, message),
             _ => self.on_leg_failure(handle, tx, message),
         }
@@ -133,7 +155,7 @@ impl Endpoint {
                 leg.is_given_up = true;
                 *leg
             })
-            .collect::<smallvec::SmallVec<[Leg; 2]>>();
+            .collect::<Legs>();
         for leg in legs {
             self.note_attempt(handle, leg.attempt, None, AttemptResult::Timeout);
             self.cancel_client(leg.client, NO_ANSWER_REASONS);
@@ -147,7 +169,7 @@ impl Endpoint {
         self.stop(handle, EndCause::NoAnswerTimer, Vec::new(), NO_ANSWER_REASONS);
     }
 
-    pub(crate) fn on_caller_cancel(&mut self, handle: Handle, reasons: Vec<Box<str>>) {
+    pub(crate) fn on_caller_cancel(&mut self, handle: Handle, reasons: Reasons) {
         let Some(call) = self.calls.get(handle) else { return };
         let by_reason = crate::outcome::ring_timeout_or_elsewhere(&reasons);
         let waited = self.now.mono.since(call.started.mono);
@@ -160,7 +182,7 @@ impl Endpoint {
 
     /// Stops a call that has no final response: its legs are cancelled and may still answer within
     /// the grace. The first cause decides.
-    pub(crate) fn stop(&mut self, handle: Handle, cause: EndCause, reasons: Vec<Box<str>>, lines: &str) {
+    pub(crate) fn stop(&mut self, handle: Handle, cause: EndCause, reasons: Reasons, lines: &str) {
         let now = self.now.mono;
         let Some(call) = self.calls.get_mut(handle) else { return };
         let grace = call.timeouts().cancel_grace;
@@ -193,11 +215,11 @@ impl Endpoint {
         }
         let mut is_first_ringing = false;
         if (180..190).contains(&code) {
-            call.progress_at.get_or_insert(now);
+            call.progress_at.note(now);
             call.early_media |= !message.body().is_empty();
             call.progress_q850 = q850(&reason_fields(message)).or(call.progress_q850);
-            if code == 180 && call.ringing_at.is_none() {
-                call.ringing_at = Some(now);
+            if code == 180 && !call.ringing_at.is_set() {
+                call.ringing_at.note(now);
                 is_first_ringing = true;
             }
         }
@@ -222,7 +244,7 @@ impl Endpoint {
         self.set_call_timer(handle, CallTimer::CancelGrace, grace);
     }
 
-    fn on_leg_failure(&mut self, handle: Handle, tx: Handle, message: Message) {
+    fn on_leg_failure(&mut self, handle: Handle, tx: Handle, message: &Message) {
         let code = message.code();
         let is_given_up = self.is_given_up(handle, tx);
         if !is_given_up {
@@ -239,7 +261,7 @@ impl Endpoint {
             return;
         }
         if self.is_stopping(handle) {
-            return self.conclude_stop_with(handle, &message);
+            return self.conclude_stop_with(handle, message);
         }
         let Some(call) = self.calls.get(handle) else { return };
         let may_fail_over = matches!(code, 500 | 502 | 503 | 504) && !call.early_media;
@@ -247,9 +269,9 @@ impl Endpoint {
             return;
         }
         match code {
-            401 | 407 | 422 => self.on_challenge(handle, &message),
-            300..=399 => self.fail_with(handle, EndCause::Redirected, &message),
-            _ => self.fail_with(handle, EndCause::PeerFinal, &message),
+            401 | 407 | 422 => self.on_challenge(handle, message),
+            300..=399 => self.fail_with(handle, EndCause::Redirected, message),
+            _ => self.fail_with(handle, EndCause::PeerFinal, message),
         }
     }
 
@@ -260,14 +282,16 @@ impl Endpoint {
         let (upstream, cseq) = (setup.upstream, setup.cseq);
         let window = call.timeouts().auth_retry_window;
         let server = call.attempts.last().map(|attempt| attempt.server);
-        call.response = Some(peer_response(message));
+        call.response = Some(peer_response(message, &mut self.store));
         call.reasons = reason_fields(message);
         self.clear_call_timer(handle, CallTimer::NoAnswer);
         self.clear_call_timer(handle, CallTimer::Progress);
         self.abandon_legs(handle, None, ELSEWHERE_REASONS);
         let at = self.now.mono;
         if let Some(call) = self.calls.get_mut(handle) {
-            call.phase = Phase::Challenged(super::Challenged { at, cseq, server });
+            let challenged = Phase::Challenged(super::Challenged { at, cseq, server });
+            let setup = std::mem::replace(&mut call.phase, challenged);
+            self.places.release(setup);
         }
         self.set_call_timer(handle, CallTimer::AuthWindow, window);
         self.set_call_state(handle, CallState::Setup);
@@ -288,8 +312,7 @@ impl Endpoint {
             None => self.policy.clone(),
         };
         let Some(server) = self.server_txs.get(upstream) else { return };
-        let strip = policy.stamp.headers.iter().map(|name| &**name).collect::<smallvec::SmallVec<[&str; 2]>>();
-        let change = forward::ResponseChange { strip: &strip, stamp, phrase, transport: server.reply.transport };
+        let change = forward::ResponseChange { policy: &policy, stamp, phrase, transport: server.reply.transport };
         let bytes = forward::response(message, &change, &mut self.edits, &mut self.out);
         self.respond(upstream, message.code(), bytes);
     }
@@ -309,11 +332,11 @@ impl Endpoint {
     pub(super) fn note_attempt(&mut self, handle: Handle, attempt: u8, code: Option<u16>, result: AttemptResult) {
         let now = self.now.mono;
         let Some(call) = self.calls.get_mut(handle) else { return };
-        let Some(attempt) = call.attempts.get_mut(usize::from(attempt)).filter(|attempt| attempt.ended.is_none())
+        let Some(attempt) = call.attempts.get_mut(usize::from(attempt)).filter(|attempt| !attempt.ended.is_set())
         else {
             return;
         };
-        attempt.ended = Some(now);
+        attempt.ended.note(now);
         attempt.code = code;
         let server = attempt.server;
         self.stats.on_attempt(server, result);
@@ -368,7 +391,7 @@ impl Endpoint {
 /// How a request leaves, as far as its sender decides.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Outgoing<'a> {
-    pub branch: &'a Branch,
+    pub branch: Branch,
     pub uri: Option<&'a [u8]>,
     pub own_routes: usize,
     /// Whether it begins a dialog.
@@ -384,88 +407,108 @@ impl Endpoint {
     pub(crate) fn outgoing(
         &mut self,
         message: &Message,
-        flow: &Flow,
+        from: &Hop,
         hop: Hop,
-        policy: &Policy,
+        policy: &Arc<Policy>,
         how: Outgoing<'_>,
     ) -> (Hop, Bytes, Option<Box<Fallback>>) {
-        let bytes = self.write_request(message, flow, hop, policy, how);
+        let bytes = self.write_request(message, from, hop, policy, how);
         if self.transport_for(&hop, bytes.len()) == hop.transport {
             return (hop, bytes, None);
         }
         let listener = self.policy.listener(Transport::Tcp, hop.remote.ip()).map(|listener| listener.bound.port());
         let mut over_tcp = Hop { transport: Transport::Tcp, ..hop };
         over_tcp.local.set_port(listener.unwrap_or(hop.local.port()));
-        let large = self.write_request(message, flow, over_tcp, policy, how);
+        let large = self.write_request(message, from, over_tcp, policy, how);
         (over_tcp, large, Some(Box::new(Fallback { hop, bytes })))
     }
 
-    fn write_request(&mut self, message: &Message, flow: &Flow, hop: Hop, policy: &Policy, how: Outgoing<'_>) -> Bytes {
-        let via = route::via_line(policy, how.to, &hop, how.branch);
-        let seen_from = (how.to.opposite(), flow.transport, flow.local);
-        let record_route = match how.records {
-            true => route::record_route_lines(policy, seen_from, (how.to, hop.transport, hop.local)),
-            false => Line::new(),
+    fn write_request(
+        &mut self,
+        message: &Message,
+        from: &Hop,
+        hop: Hop,
+        policy: &Arc<Policy>,
+        how: Outgoing<'_>,
+    ) -> Bytes {
+        let towards = self.own.at(policy, how.to, hop.transport, hop.local);
+        let back = self.own.at(policy, how.to.opposite(), from.transport, from.local);
+        let (Some(towards), Some(back)) = (self.own.get(towards), self.own.get(back)) else { return Bytes::new() };
+        // Two lines where the sides see us differently (RFC 5658 §4.1).
+        let record_route: [&[u8]; 2] = match how.records {
+            true if towards.record_route == back.record_route => [&towards.record_route, b""],
+            true => [&towards.record_route, &back.record_route],
+            false => [b"", b""],
         };
-        let mut strip = policy.stamp.headers.iter().map(|name| &**name).collect::<smallvec::SmallVec<[&str; 4]>>();
-        if how.to == Side::Telephony {
-            strip.extend(policy.timeouts.no_answer_header.as_deref());
-            strip.push(&policy.voicemail_drop.header);
-        }
         let change = forward::RequestChange {
-            flow,
-            via: &via,
-            record_route: &record_route,
+            source: from.remote,
+            via: &towards.via,
+            branch: how.branch,
+            record_route,
             uri: how.uri,
             own_routes: how.own_routes,
-            strip: &strip,
+            policy,
+            to: how.to,
             stamp: how.stamp,
             transport: hop.transport,
         };
         forward::request(message, &change, &mut self.edits, &mut self.out)
     }
 
-    pub(crate) fn loop_hash_of(&self, message: &Message, side: Side, own_routes: usize) -> u64 {
+    pub(crate) fn loop_hash_of(&self, message: &Message, dialog: Key, side: Side, own_routes: usize) -> u64 {
         let routed = crate::endpoint::routes_behind(message, own_routes);
-        self.keys.loop_hash(message, side, &routed)
+        self.keys.loop_hash(message, dialog, side, &routed)
+    }
+}
+
+impl FinalResponse {
+    /// Gives back what it kept.
+    pub(super) fn release(self, store: &mut Store) {
+        for kept in [self.phrase, self.to_tag].into_iter().flatten() {
+            store.release(kept);
+        }
     }
 }
 
 /// The final response of the far side, as the record keeps it.
-pub(super) fn peer_response(message: &Message) -> FinalResponse {
-    let phrase = String::from_utf8_lossy(message.phrase()).into_owned();
-    FinalResponse { code: Some(message.code()), source: CodeSource::Peer, phrase: Some(phrase.into()) }
+pub(super) fn peer_response(message: &Message, store: &mut Store) -> FinalResponse {
+    let (code, phrase) = (message.code(), message.phrase());
+    let is_usual = phrase == make::phrase(code).as_bytes();
+    FinalResponse {
+        code: Some(code),
+        source: CodeSource::Peer,
+        phrase: (!is_usual).then(|| store.keep(&[phrase])),
+        to_tag: message.to_tag().map(|tag| store.keep(&[tag])),
+        dialog: None,
+    }
 }
 
-/// Where a server's INVITE goes, and the name under which that is recorded.
-fn target_of(own: &Policy, server: ServerId) -> Option<(&Target, std::sync::Arc<str>)> {
+/// Where a server's INVITE goes.
+fn target_of(policy: &Policy, server: ServerId) -> Option<&Target> {
     if server == ServerId::DIALER {
-        return own.dialer.target.as_ref().map(|target| (target, "dialer".into()));
+        return policy.dialer.target.as_ref();
     }
-    own.server(server).map(|server| (&server.target, server.name.clone()))
+    policy.server(server).map(|server| &server.target)
 }
 
 /// The Request-URI that a server gets where the caller's named us: host and port become the server's,
 /// a `transport` parameter follows the hop, everything else stays.
-pub(crate) fn rewritten_uri(message: &Message, ourselves: Ourselves<'_>, target: &Target) -> Option<Vec<u8>> {
-    if !ourselves.are_named_by(message.uri()) {
-        return None;
-    }
-    let uri = Uri::parse(message.uri())?;
+pub(crate) fn rewritten_uri(message: &Message, ourselves: Ourselves<'_>, target: &Target) -> Option<Line<128>> {
+    let uri = message.sip_uri().filter(|uri| ourselves.are_in(uri))?;
     let text = message.uri();
-    let mut out = text.get(..uri.host_port.start)?.to_vec();
-    out.extend_from_slice(target.host_port.as_bytes());
-    out.extend(text.get(uri.host_port.end..uri.params.start)?);
+    let mut out = Line::from_slice(text.get(..uri.host_port.start)?);
+    out.put(target.host_port.as_bytes());
+    out.put(text.get(uri.host_port.end..uri.params.start)?);
     for (name, value) in uri.params().iter() {
         let value =
             if name.eq_ignore_ascii_case(b"transport") { Some(target.hop.transport.label().as_bytes()) } else { value };
-        out.push(b';');
-        out.extend_from_slice(name);
+        out.put(b";");
+        out.put(name);
         if let Some(value) = value {
-            out.push(b'=');
-            out.extend_from_slice(value);
+            out.put(b"=");
+            out.put(value);
         }
     }
-    out.extend(text.get(uri.params.end..)?);
+    out.put(text.get(uri.params.end..)?);
     Some(out)
 }

@@ -11,6 +11,7 @@
 mod answered;
 mod dialog;
 mod end;
+mod identity;
 mod late;
 mod legs;
 mod record;
@@ -18,20 +19,26 @@ mod setup;
 mod table;
 mod voicemail;
 
+use std::net::IpAddr;
+use std::num::NonZeroU64;
 use std::sync::Arc;
 
 use smallvec::SmallVec;
 
-pub use dialog::{Dialog, DialogState, Party};
+pub use dialog::{Dialog, DialogState};
 pub(crate) use end::q850_of;
+pub use identity::Identity;
 pub(crate) use legs::{Outgoing, rewritten_uri};
 pub use table::{CallTable, Redirects};
 
 use crate::arena::Handle;
 use crate::event::CallState;
-use crate::flow::{Direction, Flow, Side};
+use crate::flow::{Direction, Side};
+use crate::kept::{Boxes, Kept};
 use crate::outcome::{Anomaly, CodeSource, EndCause};
+use crate::path::Path;
 use crate::policy::{Policy, ServerId, Timeouts};
+use crate::proxy::route::{self, Host, Routes};
 use crate::time::{Mono, Now};
 use crate::transaction::Key;
 use crate::wheel::TimerKey;
@@ -42,55 +49,44 @@ pub struct Call {
     pub uid: Uid,
     /// Call-ID, From tag and side: what retries and merged requests have in common with it.
     pub key: Key,
-    pub direction: Direction,
     /// The policy that it began with.
     pub policy: Arc<Policy>,
-    pub identity: Box<Identity>,
+    pub identity: Identity,
     pub phase: Phase,
-    /// As the gauges count it.
-    pub state: CallState,
     pub started: Now,
-    /// The caller's last flow.
-    pub flow: Flow,
-    pub progress_at: Option<Mono>,
-    pub ringing_at: Option<Mono>,
-    pub answered_at: Option<Mono>,
-    pub early_media: bool,
-    pub progress_q850: Option<u16>,
+    /// The way of the caller's last message.
+    pub path: Path,
+    pub progress_at: Moment,
+    pub ringing_at: Moment,
+    pub answered_at: Moment,
     pub attempts: SmallVec<[Attempt; 1]>,
-    /// The server tried last; of an inbound call, the one it came from.
-    pub server: Option<ServerId>,
     pub response: Option<FinalResponse>,
     /// Reason fields of the message that ended the call.
-    pub reasons: Vec<Box<str>>,
+    pub reasons: Reasons,
+    pub dialogs: SmallVec<[Box<Dialog>; 1]>,
+    pub timers: SmallVec<[(CallTimer, TimerKey); 3]>,
+    /// The server tried last; of an inbound call, the one it came from.
+    pub server: Option<ServerId>,
     pub anomalies: Anomalies,
+    pub progress_q850: Option<u16>,
+    pub direction: Direction,
+    /// As the gauges count it.
+    pub state: CallState,
+    pub early_media: bool,
     pub is_progressive: bool,
     pub is_voicemail_drop: bool,
-    pub dialogs: SmallVec<[Dialog; 1]>,
-    pub timers: SmallVec<[(CallTimer, TimerKey); 3]>,
 }
 
 /// 128 bits that name a call for ever: 48 of time, 80 derived (a ULID).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Uid(pub u128);
 
-/// What the first INVITE said.
-#[derive(Debug)]
-pub struct Identity {
-    /// As it stood, byte for byte: messages that we make in the call's dialogs bear it.
-    pub call_id: Box<[u8]>,
-    pub from_tag: Option<Box<[u8]>>,
-    /// User parts of From, To and Request-URI.
-    pub from: Option<Box<str>>,
-    pub to: Option<Box<str>>,
-    pub request_user: Option<Box<str>>,
-    pub correlation: Option<Box<str>>,
-    pub dialing_mode: Option<Box<str>>,
-    pub parent: Option<Uid>,
-    /// Values of the captured labels that were there, by the label's index in the policy.
-    pub labels: SmallVec<[(usize, Box<str>); 2]>,
-    pub to_tag: Option<Box<str>>,
-}
+/// When something happened first, if it did.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Moment(Option<NonZeroU64>);
+
+/// Values of Reason fields as they stand; hardly any message bears one.
+pub type Reasons = Vec<Box<str>>;
 
 /// Where a call stands, with what that takes.
 #[derive(Debug)]
@@ -108,11 +104,22 @@ pub struct Setup {
     /// The caller's INVITE.
     pub upstream: Handle,
     pub cseq: u32,
-    pub legs: SmallVec<[Leg; 1]>,
+    pub legs: Legs,
     /// Servers not tried yet, the next one first.
     pub remaining: SmallVec<[ServerId; 4]>,
     pub stopping: Option<Stopping>,
 }
+
+/// Places for the parts of calls, that are used again.
+#[derive(Debug, Default)]
+pub struct Places {
+    pub setups: Boxes<Setup>,
+    pub endings: Boxes<Ending>,
+    pub dialogs: Boxes<Dialog>,
+}
+
+/// The servers whose answers are awaited.
+pub type Legs = SmallVec<[Leg; 1]>;
 
 /// One server that was asked.
 #[derive(Clone, Copy, Debug)]
@@ -154,19 +161,23 @@ pub struct Ending {
 #[derive(Clone, Debug)]
 pub struct Attempt {
     pub server: ServerId,
-    pub name: Arc<str>,
-    pub started: Mono,
-    pub ended: Option<Mono>,
     pub code: Option<u16>,
+    pub started: Mono,
+    pub ended: Moment,
 }
 
 /// The final response that the caller got.
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 pub struct FinalResponse {
     /// `None`: nobody sent one, ours is none.
     pub code: Option<u16>,
     pub source: CodeSource,
-    pub phrase: Option<Box<str>>,
+    /// Where it is not the usual one of its code.
+    pub phrase: Option<Kept>,
+    /// Where no dialog has it.
+    pub to_tag: Option<Kept>,
+    /// The dialog that it made, where it is a 2xx.
+    pub dialog: Option<u8>,
 }
 
 /// Each deadline of a call, with when it comes.
@@ -216,12 +227,15 @@ impl Call {
 
     /// The name of [`Call::server`].
     pub fn server_name(&self) -> Option<&str> {
-        let server = self.server?;
-        let tried = self.attempts.iter().rev().find(|attempt| attempt.server == server);
-        match tried {
-            Some(attempt) => Some(&attempt.name),
-            None => self.policy.server(server).map(|server| &*server.name),
+        self.name_of(self.server?)
+    }
+
+    /// The name under which a server is recorded.
+    pub fn name_of(&self, server: ServerId) -> Option<&str> {
+        if server == ServerId::DIALER {
+            return Some("dialer");
         }
+        self.policy.server(server).map(|server| &*server.name)
     }
 
     pub fn setup(&self) -> Option<&Setup> {
@@ -239,16 +253,60 @@ impl Call {
     }
 
     pub fn dialog_mut(&mut self, dialog: u8) -> Option<&mut Dialog> {
-        self.dialogs.get_mut(usize::from(dialog))
+        self.dialogs.get_mut(usize::from(dialog)).map(|dialog| &mut **dialog)
     }
 
     pub fn dialog(&self, dialog: u8) -> Option<&Dialog> {
-        self.dialogs.get(usize::from(dialog))
+        self.dialogs.get(usize::from(dialog)).map(|dialog| &**dialog)
+    }
+
+    /// Whole value of the From or To field that `side` has in a dialog, tag included.
+    pub fn value_of<'a>(&'a self, dialog: &'a Dialog, side: Side) -> &'a [u8] {
+        if side == self.caller_side() { self.identity.from() } else { dialog.to() }
+    }
+
+    /// URI of the Contact that `side` has in a dialog; empty where it has none.
+    pub fn target_of<'a>(&'a self, dialog: &'a Dialog, side: Side) -> &'a [u8] {
+        if side == self.caller_side() {
+            dialog.caller_target.as_deref().unwrap_or(self.identity.contact())
+        } else {
+            dialog.callee_target.as_deref().unwrap_or(dialog.contact())
+        }
+    }
+
+    /// What lies between us and `side` in a dialog.
+    pub fn routes_to<'a>(&'a self, dialog: &'a Dialog, side: Side) -> Routes<'a> {
+        if side == self.caller_side() { self.identity.routes() } else { dialog.routes() }
+    }
+
+    /// Whether the Contact, route set or last way of `side` in a dialog names an address.
+    pub fn names(&self, dialog: &Dialog, side: Side, address: IpAddr) -> bool {
+        let address = address.to_canonical();
+        let leads_there = |uri: &[u8]| {
+            route::destination(uri)
+                .is_some_and(|to| matches!(to.host, Host::Address(ip) if ip.to_canonical() == address))
+        };
+        let party = dialog.party(side, self.caller_side());
+        party.path.remote.ip().to_canonical() == address
+            || party.resolved.is_some_and(|resolved| resolved.to_canonical() == address)
+            || leads_there(self.target_of(dialog, side))
+            || self.routes_to(dialog, side).iter().any(|value| leads_there(route::address(value)))
     }
 
     /// Whether a voicemail drop can turn its outcome.
     pub fn awaits_voicemail_drop(&self) -> bool {
         self.direction == Direction::Outbound && self.is_progressive
+    }
+}
+
+impl Places {
+    /// A phase is over.
+    pub fn release(&mut self, phase: Phase) {
+        match phase {
+            Phase::Setup(setup) => self.setups.release(setup),
+            Phase::Ending(ending) => self.endings.release(ending),
+            Phase::Challenged(_) | Phase::Answered => {}
+        }
     }
 }
 
@@ -262,15 +320,58 @@ impl Anomalies {
     }
 }
 
-impl std::fmt::Display for Uid {
-    /// Crockford's base 32, 26 characters.
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+impl Moment {
+    pub fn at(moment: Mono) -> Moment {
+        // The first microsecond of the clock is no time at which anything happens to a call.
+        Moment(Some(NonZeroU64::new(moment.0).unwrap_or(NonZeroU64::MIN)))
+    }
+
+    pub fn get(self) -> Option<Mono> {
+        self.0.map(|micros| Mono(micros.get()))
+    }
+
+    pub fn is_set(self) -> bool {
+        self.0.is_some()
+    }
+
+    /// Notes the first time.
+    pub fn note(&mut self, now: Mono) {
+        if self.0.is_none() {
+            *self = Moment::at(now);
+        }
+    }
+}
+
+impl Uid {
+    /// The uid as text: Crockford's base 32, 26 characters.
+    pub fn text(self) -> UidText {
         const DIGITS: &[u8; 32] = b"0123456789ABCDEFGHJKMNPQRSTVWXYZ";
-        (0..26).rev().try_for_each(|place| {
-            let digit = (self.0 >> (place * 5)) & 31;
-            let character = DIGITS.get(digit as usize).copied().unwrap_or(b'0');
-            f.write_str(char::from(character).encode_utf8(&mut [0; 4]))
-        })
+        let mut text = [b'0'; 26];
+        let mut rest = self.0;
+        for digit in text.iter_mut().rev() {
+            *digit = DIGITS.get(rest as usize % 32).copied().unwrap_or(b'0');
+            rest >>= 5;
+        }
+        UidText(text)
+    }
+}
+
+/// A uid as text.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct UidText([u8; 26]);
+
+impl std::ops::Deref for UidText {
+    type Target = str;
+
+    fn deref(&self) -> &str {
+        // Digits are ASCII.
+        std::str::from_utf8(&self.0).unwrap_or_default()
+    }
+}
+
+impl std::fmt::Display for Uid {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(&self.text())
     }
 }
 

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use smallvec::SmallVec;
 
-use super::{Anomalies, Call, CallTimer, Identity, Phase, Setup, Uid};
+use super::{Anomalies, Call, CallTimer, Identity, Moment, Phase, Setup, Uid};
 use crate::arena::Handle;
 use crate::endpoint::{Arrival, Endpoint, RETRY_SOON, Reply};
 use crate::event::{CallState, EventKind};
@@ -12,10 +12,9 @@ use crate::flow::{Direction, Side};
 use crate::outcome::EndCause;
 use crate::policy::{Policy, ServerId};
 use crate::proxy::server_order;
-use crate::sip::{Message, Name, NameAddr, subscriber};
+use crate::sip::Message;
 use crate::stats::Refused;
-use crate::time::Mono;
-use crate::transaction::{Key, server};
+use crate::transaction::{Key, Keyring, server};
 
 /// Range of the per-call no-answer timeout, in seconds.
 const NO_ANSWER_RANGE: std::ops::RangeInclusive<u64> = 1..=180;
@@ -29,65 +28,79 @@ enum Initial {
 }
 
 impl Endpoint {
-    pub(crate) fn on_initial_invite(&mut self, at: Arrival, invite: Message) {
-        let key = self.keys.call(invite.call_id(), invite.from_tag().unwrap_or_default(), at.side);
-        match self.classify(key, &invite) {
+    pub(crate) fn on_initial_invite(&mut self, at: &Arrival<'_>) {
+        let key = Keyring::call(at.dialog, at.side);
+        match self.classify(key, at.message) {
             Initial::Merged => {
                 self.stats.on_rejected(Refused::Merged.label());
-                self.reply(at.tx, Reply { code: 482, ..Reply::default() });
+                self.reply_to(at.tx, at.message, Reply { code: 482, ..Reply::default() });
             }
-            Initial::Retry(call) => self.on_retry(call, at, &invite),
-            Initial::New => self.start_call(key, at, &invite),
+            Initial::Retry(call) => self.on_retry(call, at),
+            Initial::New => self.start_call(key, at),
         }
     }
 
     /// Sends the INVITE to the next server; without one the call ends as `cause`, if it is not ended by a response.
     pub(crate) fn try_next(&mut self, handle: Handle) -> bool {
-        let Some(call) = self.calls.get_mut(handle) else { return false };
-        let Some(setup) = call.setup_mut().filter(|setup| setup.stopping.is_none()) else { return false };
-        if setup.remaining.is_empty() {
+        let Some(setup) = self.calls.get(handle).and_then(|call| call.setup()) else { return false };
+        if setup.remaining.is_empty() || setup.stopping.is_some() {
             return false;
         }
-        let server = setup.remaining.remove(0);
-        let has_more = !setup.remaining.is_empty();
-        if !self.send_leg(handle, server) {
-            return self.try_next(handle);
-        }
-        let progress = self.calls.get(handle).map(|call| call.timeouts().progress).unwrap_or_default();
-        if has_more {
-            self.set_call_timer(handle, CallTimer::Progress, progress);
-        } else {
-            self.clear_call_timer(handle, CallTimer::Progress);
-        }
-        true
+        let upstream = setup.upstream;
+        let Some(invite) = self.request_of(upstream) else { return false };
+        let Some((local, side)) = self.server_txs.get(upstream).map(|server| (server.path.local, server.side)) else {
+            return false;
+        };
+        let own_routes = self.own_routes(&invite, local);
+        let loop_hash = self.loop_hash_of(&invite, self.keys.dialog_of(&invite), side, own_routes);
+        self.try_servers(handle, &invite, own_routes, loop_hash)
     }
 
-    fn classify(&self, key: Key, invite: &Message) -> Initial {
-        let open = || self.calls.by_key(key).iter().filter_map(|handle| Some((*handle, self.calls.get(*handle)?)));
+    /// The same with the INVITE at hand.
+    fn try_servers(&mut self, handle: Handle, invite: &Message, own_routes: usize, loop_hash: u64) -> bool {
+        loop {
+            let Some(call) = self.calls.get_mut(handle) else { return false };
+            let progress = call.timeouts().progress;
+            let Some(setup) = call.setup_mut().filter(|setup| setup.stopping.is_none()) else { return false };
+            if setup.remaining.is_empty() {
+                return false;
+            }
+            let server = setup.remaining.remove(0);
+            let has_more = !setup.remaining.is_empty();
+            if self.send_leg(handle, server, invite, own_routes, loop_hash) {
+                if has_more {
+                    self.set_call_timer(handle, CallTimer::Progress, progress);
+                } else {
+                    self.clear_call_timer(handle, CallTimer::Progress);
+                }
+                return true;
+            }
+        }
+    }
+
+    fn classify(&mut self, key: Key, invite: &Message) -> Initial {
         let cseq = invite.cseq().number;
-        let retry = open().find(|(_, call)| matches!(&call.phase, Phase::Challenged(last) if cseq >= last.cseq));
-        if let Some((call, _)) = retry {
+        let is_retry = |call: &Call| matches!(&call.phase, Phase::Challenged(last) if cseq >= last.cseq);
+        let retry = self.calls.by_key(key).find(|(_, call)| is_retry(call)).map(|(handle, _)| handle);
+        if let Some(call) = retry {
             return Initial::Retry(call);
         }
-        let is_merged = open().any(|(_, call)| {
-            call.setup().is_some_and(|setup| {
-                let same_uri = || {
-                    let first = self.server_txs.get(setup.upstream).and_then(|server| server.request.as_ref());
-                    first.is_some_and(|first| first.uri() == invite.uri())
-                };
-                setup.cseq == cseq && same_uri()
-            })
-        });
+        let same_cseq = |setup: &&Setup| setup.cseq == cseq;
+        let setups = self.calls.by_key(key).filter_map(|(_, call)| call.setup().filter(same_cseq));
+        let earlier = setups.map(|setup| setup.upstream).collect::<SmallVec<[Handle; 1]>>();
+        let is_merged =
+            earlier.into_iter().any(|first| self.request_of(first).is_some_and(|first| first.uri() == invite.uri()));
         if is_merged { Initial::Merged } else { Initial::New }
     }
 
-    fn start_call(&mut self, key: Key, at: Arrival, invite: &Message) {
+    fn start_call(&mut self, key: Key, at: &Arrival<'_>) {
+        let invite = at.message;
         let policy = self.policy.clone();
         let direction = Direction::from_caller(at.side);
-        let call = self.new_call(key, at, invite, policy);
+        let call = self.new_call(key, at, policy);
         let names = self.names_of(&call.identity);
         self.stats.on_call_started(direction);
-        let call = self.calls.insert(Box::new(call), &names);
+        let call = self.calls.insert(call, &names);
         self.own_server_tx(at.tx, call);
         self.tell(call, EventKind::Started);
         if let Err((code, extra)) = self.validate(invite) {
@@ -108,34 +121,37 @@ impl Endpoint {
                 server_order(&self.policy, &self.keys, invite.call_id(), |id| self.health_of(id), self.now.mono)
             }
         };
-        self.forward_call(call, order, invite, at.side);
+        self.forward_call(call, order, at);
     }
 
     /// A retry after a challenge is the same call: it goes to the server that challenged.
-    fn on_retry(&mut self, handle: Handle, at: Arrival, invite: &Message) {
+    fn on_retry(&mut self, handle: Handle, at: &Arrival<'_>) {
         self.clear_call_timer(handle, CallTimer::AuthWindow);
+        let path = self.paths.of(at.flow.reply());
         let Some(call) = self.calls.get_mut(handle) else { return };
         let Phase::Challenged(challenged) = &call.phase else { return };
         let server = challenged.server.unwrap_or(ServerId::DIALER);
-        call.phase = new_setup(at.tx, invite);
-        call.flow = at.flow;
-        call.response = None;
+        call.phase = Phase::Setup(self.places.setups.put(new_setup(at)));
+        call.path = path;
         call.reasons.clear();
+        if let Some(challenge) = call.response.take() {
+            challenge.release(&mut self.store);
+        }
         self.own_server_tx(at.tx, handle);
-        if let Err((code, extra)) = self.validate(invite) {
+        if let Err((code, extra)) = self.validate(at.message) {
             return self.fail_here(handle, EndCause::LocalReject, code, &extra);
         }
-        self.forward_call(handle, SmallVec::from_slice(&[server]), invite, at.side);
+        self.forward_call(handle, SmallVec::from_slice(&[server]), at);
     }
 
-    fn forward_call(&mut self, handle: Handle, order: SmallVec<[ServerId; 4]>, invite: &Message, side: Side) {
+    fn forward_call(&mut self, handle: Handle, order: SmallVec<[ServerId; 4]>, at: &Arrival<'_>) {
         let Some(call) = self.calls.get_mut(handle) else { return };
-        let no_answer = no_answer_of(invite, &call.policy, side);
+        let no_answer = no_answer_of(at.message, &call.policy, at.side);
         if let Some(setup) = call.setup_mut() {
             setup.remaining = order;
         }
         self.set_call_timer(handle, CallTimer::NoAnswer, no_answer);
-        if !self.try_next(handle) {
+        if !self.try_servers(handle, at.message, at.own_routes, at.loop_hash) {
             self.fail_unreachable(handle);
         }
     }
@@ -166,36 +182,37 @@ impl Endpoint {
         true
     }
 
-    /// The keys of the names by which the API finds a call.
-    pub(crate) fn names_of(&self, identity: &Identity) -> SmallVec<[Key; 2]> {
-        let call_id = String::from_utf8_lossy(&identity.call_id);
-        let names = [Some(call_id.as_ref()), identity.correlation.as_deref()];
-        names.into_iter().flatten().map(|name| self.keys.name(name.as_bytes())).collect()
+    /// The names by which the API finds a call, hashed.
+    pub(crate) fn names_of(&self, identity: &Identity) -> SmallVec<[u64; 2]> {
+        let names = [Some(identity.call_id()), identity.correlation()];
+        names.into_iter().flatten().map(|name| self.keys.name(String::from_utf8_lossy(name).as_bytes())).collect()
     }
 
-    fn new_call(&mut self, key: Key, at: Arrival, invite: &Message, policy: std::sync::Arc<Policy>) -> Call {
+    fn new_call(&mut self, key: Key, at: &Arrival<'_>, policy: std::sync::Arc<Policy>) -> Call {
         self.serial += 1;
-        let uid = self.uid(key);
-        let identity = self.identify(key, invite, &policy);
+        let parent = self.redirects.parent(self.now.mono, key);
+        let identity = Identity::of(at.message, &policy, parent, &mut self.store);
         let direction = Direction::from_caller(at.side);
-        let mode = identity.dialing_mode.as_deref();
+        let mode = identity.dialing_mode();
         let is_progressive = policy.voicemail_drop.always
-            || mode.is_some_and(|mode| mode.eq_ignore_ascii_case(&policy.voicemail_drop.progressive_value));
-        let source = policy.source(at.flow.remote).and_then(|source| source.server);
-        let server = if direction == Direction::Inbound { source } else { None };
+            || mode.is_some_and(|mode| mode.eq_ignore_ascii_case(policy.voicemail_drop.progressive_value.as_bytes()));
+        let server = match direction {
+            Direction::Inbound => policy.source(at.flow.remote).and_then(|source| source.server),
+            Direction::Outbound => None,
+        };
         Call {
-            uid,
+            uid: self.uid(key),
             key,
             direction,
             policy,
-            identity: Box::new(identity),
-            phase: new_setup(at.tx, invite),
+            identity,
+            phase: Phase::Setup(self.places.setups.put(new_setup(at))),
             state: CallState::Setup,
             started: self.now,
-            flow: at.flow,
-            progress_at: None,
-            ringing_at: None,
-            answered_at: None,
+            path: self.paths.of(at.flow.reply()),
+            progress_at: Moment::default(),
+            ringing_at: Moment::default(),
+            answered_at: Moment::default(),
             early_media: false,
             progress_q850: None,
             attempts: SmallVec::new(),
@@ -214,65 +231,25 @@ impl Endpoint {
         let milliseconds = u128::try_from(self.now.wall.0.div_euclid(1_000)).unwrap_or(0) & ((1 << 48) - 1);
         Uid((milliseconds << 80) | self.keys.uid(key, self.serial))
     }
-
-    fn identify(&self, key: Key, invite: &Message, policy: &Policy) -> Identity {
-        let user_in = |name| {
-            let field = invite.first(name)?;
-            user_of(NameAddr::parse(invite.value(field))?.uri)
-        };
-        let labels = policy.capture.labels.iter().enumerate();
-        Identity {
-            call_id: invite.call_id().into(),
-            from_tag: invite.from_tag().map(Into::into),
-            from: user_in(Name::From),
-            to: user_in(Name::To),
-            request_user: user_of(invite.uri()),
-            correlation: policy.capture.correlation.as_deref().and_then(|header| text_of(invite, header)),
-            dialing_mode: text_of(invite, &policy.voicemail_drop.progressive_header),
-            parent: self.redirects.parent(self.now.mono, key),
-            labels: labels.filter_map(|(at, label)| Some((at, text_of(invite, &label.header)?))).collect(),
-            to_tag: None,
-        }
-    }
 }
 
-/// Values of headers that ride along are cut at this many bytes.
-const LONGEST_VALUE: usize = 1024;
-
-fn new_setup(upstream: Handle, invite: &Message) -> Phase {
-    Phase::Setup(Box::new(Setup {
-        upstream,
-        cseq: invite.cseq().number,
+fn new_setup(at: &Arrival<'_>) -> Setup {
+    Setup {
+        upstream: at.tx,
+        cseq: at.message.cseq().number,
         legs: SmallVec::new(),
         remaining: SmallVec::new(),
         stopping: None,
-    }))
+    }
 }
 
 /// The no-answer timeout: the dialer's own where it may set one and it lies in range.
 fn no_answer_of(invite: &Message, policy: &Policy, side: Side) -> Duration {
     let asked = || {
-        let header = policy.timeouts.no_answer_header.as_deref()?;
-        let seconds = text_of(invite, header)?.parse::<u64>().ok()?;
+        let field = invite.named(policy.timeouts.no_answer_header.as_ref()?).next()?;
+        let seconds = std::str::from_utf8(invite.value(field)).ok()?.parse::<u64>().ok()?;
         NO_ANSWER_RANGE.contains(&seconds).then(|| Duration::from_secs(seconds))
     };
     let is_trusted = side == Side::Dialer && policy.dialer.trust_headers;
     is_trusted.then(asked).flatten().unwrap_or(policy.timeouts.no_answer)
-}
-
-fn text_of(message: &Message, header: &str) -> Option<Box<str>> {
-    message.named(header).next().map(|field| text(message.value(field)))
-}
-
-fn user_of(uri: &[u8]) -> Option<Box<str>> {
-    subscriber(uri).map(text)
-}
-
-pub(super) fn text(bytes: &[u8]) -> Box<str> {
-    String::from_utf8_lossy(bytes.get(..LONGEST_VALUE).unwrap_or(bytes)).into()
-}
-
-/// How long ago something was, in whole milliseconds.
-pub(super) fn milliseconds(later: Mono, earlier: Mono) -> u64 {
-    u64::try_from(later.since(earlier).as_millis()).unwrap_or(u64::MAX)
 }

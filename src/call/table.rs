@@ -3,25 +3,27 @@
 use std::time::Duration;
 
 use foldhash::fast::FixedState;
-use hashbrown::HashMap;
+use hashbrown::{HashMap, HashTable};
 use smallvec::SmallVec;
 
-use super::{Call, Uid};
-use crate::arena::{Arena, Handle};
+use super::{Call, Dialog, Uid};
+use crate::arena::Handle;
+use crate::table::{Keyed, Table};
 use crate::time::Mono;
 use crate::transaction::Key;
 
 /// Keys are keyed hashes already: nobody outside can aim at a bucket.
 type Map<T> = HashMap<Key, T, FixedState>;
-type Handles = SmallVec<[Handle; 1]>;
 
 /// Every open call.
 #[derive(Debug, Default)]
 pub struct CallTable {
-    calls: Arena<Box<Call>>,
-    by_key: Map<Handles>,
-    by_dialog: Map<(Handle, u8)>,
-    by_name: Map<Handles>,
+    calls: Table<Call>,
+    /// Dialogs by their keys, and how many of them have no tag of the callee's.
+    dialogs: HashTable<(Handle, u8)>,
+    untagged: usize,
+    /// Hashes of Call-IDs and correlations, by which the API finds calls.
+    names: HashTable<(u64, Handle)>,
 }
 
 /// For how long a call that follows a redirect is recognised as its child.
@@ -34,61 +36,86 @@ pub struct Redirects {
     order: std::collections::VecDeque<(Mono, Key)>,
 }
 
+/// An index with fewer places than this is not worth making smaller.
+const LEAST_INDEX: usize = 4096;
+
 impl CallTable {
     /// Adds a call under its key and its names (Call-ID, correlation).
-    pub fn insert(&mut self, call: Box<Call>, names: &[Key]) -> Handle {
-        let key = call.key;
+    pub fn insert(&mut self, call: Call, names: &[u64]) -> Handle {
         let handle = self.calls.insert(call);
-        self.by_key.entry(key).or_default().push(handle);
         for name in names {
-            self.by_name.entry(*name).or_default().push(handle);
+            self.names.insert_unique(*name, (*name, handle), |(name, _)| *name);
         }
         handle
     }
 
     pub fn get(&self, handle: Handle) -> Option<&Call> {
-        self.calls.get(handle).map(|call| &**call)
+        self.calls.get(handle)
     }
 
     pub fn get_mut(&mut self, handle: Handle) -> Option<&mut Call> {
-        self.calls.get_mut(handle).map(|call| &mut **call)
+        self.calls.get_mut(handle)
     }
 
-    /// Takes a call and all its names out.
-    pub fn remove(&mut self, handle: Handle, names: &[Key], dialogs: &[Key]) -> Option<Box<Call>> {
-        let call = self.calls.remove(handle)?;
-        forget(&mut self.by_key, call.key, handle);
+    /// Takes a call with all its names and dialogs out.
+    pub fn remove(&mut self, handle: Handle, names: &[u64]) -> Option<Call> {
         for name in names {
-            forget(&mut self.by_name, *name, handle);
-        }
-        for dialog in dialogs {
-            if self.by_dialog.get(dialog).is_some_and(|(owner, _)| *owner == handle) {
-                self.by_dialog.remove(dialog);
+            if let Ok(found) = self.names.find_entry(*name, |(_, known)| *known == handle) {
+                found.remove();
             }
+        }
+        let call = self.calls.remove(handle)?;
+        for dialog in &call.dialogs {
+            self.untagged -= usize::from(dialog.to_tag().is_empty());
+            if let Ok(found) = self.dialogs.find_entry(hash(dialog.key), |(known, _)| *known == handle) {
+                found.remove();
+            }
+        }
+        if self.names.capacity() > LEAST_INDEX && self.names.len() < self.names.capacity() / 8 {
+            self.names.shrink_to(self.names.len() * 2, |(name, _)| *name);
+            let calls = &self.calls;
+            self.dialogs.shrink_to(self.dialogs.len() * 2, |at| hash_at(calls, *at));
         }
         Some(call)
     }
 
-    pub fn add_dialog(&mut self, key: Key, call: Handle, dialog: u8) {
-        self.by_dialog.insert(key, (call, dialog));
+    /// Adds a dialog to a call and says which of the call's it is.
+    pub fn add_dialog(&mut self, call: Handle, dialog: Box<Dialog>) -> Option<u8> {
+        let key = dialog.key;
+        let is_untagged = dialog.to_tag().is_empty();
+        let dialogs = &mut self.calls.get_mut(call)?.dialogs;
+        let at = u8::try_from(dialogs.len()).ok()?;
+        dialogs.push(dialog);
+        self.untagged += usize::from(is_untagged);
+        let calls = &self.calls;
+        self.dialogs.insert_unique(hash(key), (call, at), |at| hash_at(calls, *at));
+        Some(at)
     }
 
     pub fn by_dialog(&self, key: Key) -> Option<(Handle, u8)> {
-        self.by_dialog.get(&key).copied()
+        let is_it = |(call, at): &(Handle, u8)| {
+            self.calls.get(*call).and_then(|call| call.dialog(*at)).is_some_and(|dialog| dialog.key == key)
+        };
+        self.dialogs.find(hash(key), is_it).copied()
+    }
+
+    /// Whether any callee answered without a tag, so that a request without To tag may be inside a dialog.
+    pub fn has_untagged(&self) -> bool {
+        self.untagged > 0
     }
 
     /// Open calls with this Call-ID, From tag and side.
-    pub fn by_key(&self, key: Key) -> &[Handle] {
-        self.by_key.get(&key).map_or(&[], SmallVec::as_slice)
+    pub fn by_key(&self, key: Key) -> impl Iterator<Item = (Handle, &Call)> {
+        self.calls.all_by_key(key)
     }
 
-    /// Open calls with this Call-ID or correlation.
-    pub fn by_name(&self, key: Key) -> &[Handle] {
-        self.by_name.get(&key).map_or(&[], SmallVec::as_slice)
+    /// Open calls with this name.
+    pub fn by_name(&self, name: u64) -> SmallVec<[Handle; 2]> {
+        self.names.iter_hash(name).filter(|(known, _)| *known == name).map(|(_, handle)| *handle).collect()
     }
 
     pub fn iter(&self) -> impl Iterator<Item = (Handle, &Call)> {
-        self.calls.iter().map(|(handle, call)| (handle, &**call))
+        self.calls.iter()
     }
 
     pub fn len(&self) -> usize {
@@ -98,6 +125,20 @@ impl CallTable {
     pub fn is_empty(&self) -> bool {
         self.calls.is_empty()
     }
+}
+
+impl Keyed for Call {
+    fn key(&self) -> Key {
+        self.key
+    }
+}
+
+fn hash(key: Key) -> u64 {
+    key.0 as u64
+}
+
+fn hash_at(calls: &Table<Call>, (call, at): (Handle, u8)) -> u64 {
+    calls.get(call).and_then(|call| call.dialog(at)).map_or(0, |dialog| hash(dialog.key))
 }
 
 impl Redirects {
@@ -116,14 +157,5 @@ impl Redirects {
     /// The call whose redirect an INVITE with this key follows.
     pub fn parent(&self, now: Mono, key: Key) -> Option<Uid> {
         self.by_key.get(&key).filter(|(_, until)| now < *until).map(|(call, _)| *call)
-    }
-}
-
-fn forget(map: &mut Map<Handles>, key: Key, handle: Handle) {
-    if let Some(handles) = map.get_mut(&key) {
-        handles.retain(|one| *one != handle);
-        if handles.is_empty() {
-            map.remove(&key);
-        }
     }
 }

@@ -30,8 +30,7 @@ pub use environment::Environment;
 pub use report::{Mistakes, Report};
 pub use restart::restart_needed;
 pub use settings::{
-    Admin, Events, ListenAddress, ListenKey, Locate, LogFormat, Logging, MaskNumbers, ServerNames, Settings,
-    SocketLimits,
+    Admin, Events, ListenAddress, ListenKey, Locate, LogFormat, Logging, ServerNames, Settings, SocketLimits,
 };
 pub use units::{Written, duration};
 

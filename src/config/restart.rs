@@ -19,7 +19,7 @@ pub fn restart_needed(old: &Settings, new: &Settings) -> Vec<String> {
         ("workers", old.workers != new.workers),
         ("admin.listen", admin(old) != admin(new)),
         ("metrics.listen", old.metrics_listen != new.metrics_listen),
-        ("events.source", old.events.source != new.events.source),
+        ("events.source", old.template.source != new.template.source),
         ("events.file", old.events.file != new.events.file),
         ("events.stdout", old.events.stdout != new.events.stdout),
         ("capture.labels", labels(old) != labels(new)),

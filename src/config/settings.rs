@@ -57,22 +57,10 @@ pub struct Admin {
 /// What becomes of events.
 #[derive(Clone, Debug)]
 pub struct Events {
-    pub source: String,
     pub file: Option<PathBuf>,
     pub stdout: bool,
     /// Bytes of events that may wait for a sink.
     pub memory_limit: usize,
-    pub mask: MaskNumbers,
-}
-
-/// What is shown of numbers.
-#[derive(Clone, Debug)]
-pub enum MaskNumbers {
-    None,
-    /// All but the last two digits are hidden.
-    Partial,
-    /// HMAC-SHA256 with this key, in hexadecimal.
-    Hash(Arc<[u8]>),
 }
 
 /// Limits that belong to sockets.

@@ -25,8 +25,9 @@ use self::agent::Agent;
 use self::scenario::{FIRST, MIX, Scenario};
 use self::table::Table;
 use crate::config::{self, Overrides};
-use crate::event::{Event, EventKind};
+use crate::event::EventKind;
 use crate::outcome::Outcome;
+use crate::recent::Told;
 use crate::runtime::{self, Bind, Running};
 
 const SIDECAR: IpAddr = IpAddr::V4(Ipv4Addr::new(127, 0, 0, 1));
@@ -168,7 +169,7 @@ async fn place_calls<W: Write>(
             }
             told = events.recv() => match told {
                 Ok(told) => {
-                    show(&told.event, table, books)?;
+                    show(&told, table, books)?;
                     last_change = Instant::now();
                     if !told_where && books.events.len() >= FIRST.len() && scenarios.peek().is_some() {
                         told_where = true;
@@ -193,10 +194,11 @@ async fn place(scenario: Scenario, call: agent::Call) -> (String, Option<String>
     (call_id, scenario.place(call).await)
 }
 
-fn show<W: Write>(event: &Event, table: &mut Table<W>, books: &mut Books) -> Result<(), Failure> {
-    if let (EventKind::Ended, Some(outcome)) = (event.kind, event.data.outcome) {
-        books.events.insert(event.data.call_id.clone(), outcome);
-        table.row(&event.data)?;
+fn show<W: Write>(told: &Told, table: &mut Table<W>, books: &mut Books) -> Result<(), Failure> {
+    let Some(data) = told.data().filter(|_| told.kind == EventKind::Ended) else { return Ok(()) };
+    if let Some(outcome) = data.outcome {
+        books.events.insert(data.call_id.clone(), outcome);
+        table.row(&data)?;
     }
     Ok(())
 }

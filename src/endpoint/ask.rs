@@ -16,10 +16,10 @@ impl Endpoint {
     pub fn hang_up(&mut self, now: Now, id: &str) -> Result<CallView, Refusal> {
         self.advance(now);
         let handle = self.find(id)?;
-        let view = self.calls.get(handle).map(|call| self.view(call)).ok_or(Refusal::NotFound)?;
+        let view = self.calls.get(handle).and_then(|call| self.view(call)).ok_or(Refusal::NotFound)?;
         self.hang_up_call(handle)?;
         // What has ended by this is shown as it was.
-        Ok(self.calls.get(handle).map_or(view, |call| self.view(call)))
+        Ok(self.calls.get(handle).and_then(|call| self.view(call)).unwrap_or(view))
     }
 
     /// Marks a call as a voicemail drop. Idempotent.
@@ -34,13 +34,13 @@ impl Endpoint {
             DropResult::UnknownCall => Refusal::NotFound,
             refused => Refusal::Conflict(refused.explanation()),
         })?;
-        self.calls.get(handle).map(|call| self.view(call)).ok_or(Refusal::NotFound)
+        self.calls.get(handle).and_then(|call| self.view(call)).ok_or(Refusal::NotFound)
     }
 
     /// An open call by call_uid, else by Call-ID or correlation.
     pub fn call(&self, id: &str) -> Result<CallView, Refusal> {
         let handle = self.find(id)?;
-        self.calls.get(handle).map(|call| self.view(call)).ok_or(Refusal::NotFound)
+        self.calls.get(handle).and_then(|call| self.view(call)).ok_or(Refusal::NotFound)
     }
 
     /// Open calls in the order of their call_uid, from behind `after` on.
@@ -51,8 +51,8 @@ impl Endpoint {
         };
         let mut found = self.calls.iter().map(|(_, call)| call).filter(passes).collect::<Vec<_>>();
         found.sort_by_key(|call| call.uid);
-        let is_behind = |call: &&&Call| after.is_none_or(|after| call.uid.to_string().as_str() > after);
-        found.iter().filter(is_behind).take(limit).map(|call| self.view(call)).collect()
+        let is_behind = |call: &&&Call| after.is_none_or(|after| &*call.uid.text() > after);
+        found.iter().filter(is_behind).take(limit).filter_map(|call| self.view(call)).collect()
     }
 
     /// How many calls are open.
@@ -103,12 +103,20 @@ impl Endpoint {
     fn find(&self, id: &str) -> Result<Handle, Refusal> {
         // A call_uid is 26 characters long and nothing else looks like one to us.
         if id.len() == 26 {
-            let by_uid = self.calls.iter().find(|(_, call)| call.uid.to_string() == id).map(|(handle, _)| handle);
+            let by_uid = self.calls.iter().find(|(_, call)| &*call.uid.text() == id).map(|(handle, _)| handle);
             if let Some(handle) = by_uid {
                 return Ok(handle);
             }
         }
-        match self.calls.by_name(self.keys.name(id.as_bytes())) {
+        let named = |handle: &Handle| {
+            let is_it = |name: Option<&[u8]>| name.is_some_and(|name| String::from_utf8_lossy(name) == id);
+            let identity = self.calls.get(*handle).map(|call| &call.identity);
+            identity.is_some_and(|identity| is_it(Some(identity.call_id())) || is_it(identity.correlation()))
+        };
+        let mut found = self.calls.by_name(self.keys.name(id.as_bytes()));
+        found.dedup();
+        found.retain(|handle| named(handle));
+        match found.as_slice() {
             [] => Err(Refusal::NotFound),
             [one] => Ok(*one),
             several => Err(Refusal::Ambiguous(several.len())),

@@ -9,28 +9,34 @@ use crate::policy::{Strangers, Target};
 use crate::proxy::{forward, make, route};
 use crate::sip::{Message, Method, Name, Rejected, Start, scheme};
 use crate::stats::{Refused, Way};
-use crate::transaction::{Key, Keyring, server};
+use crate::text::{Line, Put};
+use crate::transaction::{Branch, Key, server};
 
 /// A new request, past the door.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Arrival {
+pub(crate) struct Arrival<'a> {
     pub tx: Handle,
     pub key: Key,
-    pub flow: Flow,
+    pub flow: &'a Flow,
     pub side: Side,
+    pub message: &'a Message,
+    /// Of Call-ID and tags.
+    pub dialog: Key,
+    /// Route values at the top that are ours.
+    pub own_routes: usize,
     /// Of the Via, for loops and for our branch.
     pub loop_hash: u64,
 }
 
 impl Endpoint {
-    pub(super) fn on_request(&mut self, flow: Flow, message: Message) {
+    pub(super) fn on_request(&mut self, flow: &Flow, message: &Message) {
         let method = message.method();
-        let Some(side) = self.side_of(&flow).or_else(|| self.side_of_dialog(&flow, &message)) else {
-            return self.on_stranger(&flow, &message);
+        let Some(side) = self.side_of(flow).or_else(|| self.side_of_dialog(flow, message)) else {
+            return self.on_stranger(flow, message);
         };
         self.stats.on_request(method, side, Way::Received);
-        let key = self.keys.server(&message, false);
-        let known = self.server_index.get(&key).copied();
+        let key = self.keys.server(message, false);
+        let known = self.server_txs.by_key(key);
         match (method, known) {
             (Method::Ack, Some(tx)) if !self.on_ack_of(tx) => {}
             (Method::Ack, _) => self.forward_ack(flow, side, key, message),
@@ -49,9 +55,9 @@ impl Endpoint {
             detail: rejected.detail,
         }));
         let Some(answerable) = rejected.answerable.as_ref().filter(|_| is_known) else { return };
-        let tag = self.keys.name(&answerable.raw).0 as u64;
+        let tag = self.keys.name(&answerable.raw);
         let made = make::Response { code: rejected.code, phrase: None, tag, extra: "" };
-        let bytes = make::response_to_broken(answerable, &flow, made, &mut self.out);
+        let bytes = make::response_to_broken(answerable, flow.remote, made, &mut self.out);
         let mut hop = flow.reply();
         if flow.connection.is_none() && answerable.via.rport.is_none() {
             hop.remote.set_port(answerable.via.port.unwrap_or(route::DEFAULT_PORT));
@@ -80,13 +86,18 @@ impl Endpoint {
 
     /// What a new request must pass (RFC 3261 §16.3); else the code that it gets, and header lines.
     pub(crate) fn validate(&self, message: &Message) -> Result<(), (u16, String)> {
-        let is_known_scheme = scheme(message.uri())
-            .is_some_and(|scheme| scheme.eq_ignore_ascii_case(b"sip") || scheme.eq_ignore_ascii_case(b"tel"));
+        let is_known_scheme = match message.sip_uri() {
+            Some(uri) => !uri.secure,
+            None => scheme(message.uri()).is_some_and(|scheme| scheme.eq_ignore_ascii_case(b"tel")),
+        };
         if !is_known_scheme {
             return Err((416, String::new()));
         }
         if forward::max_forwards(message) == Some(0) {
             return Err((483, String::new()));
+        }
+        if message.first(Name::ProxyRequire).is_none() {
+            return Ok(());
         }
         let unsupported = message
             .elements(Name::ProxyRequire)
@@ -102,49 +113,56 @@ impl Endpoint {
         self.policy.dialer.target.as_ref()
     }
 
-    fn on_new_request(&mut self, flow: Flow, side: Side, key: Key, message: Message) {
-        let message = self.unroute_strictly(message, flow.local);
-        let own_routes = self.ourselves(&self.policy, flow.local).own_routes(&message);
-        let routed = routes_behind(&message, own_routes);
-        let loop_hash = self.keys.loop_hash(&message, side, &routed);
-        // Inside a dialog whose callee gave no tag there is none either.
-        let is_initial = message.to_tag().is_none() && self.dialog_of(&message).is_none();
-        let tx = self.add_server(key, flow, side, message.clone(), server::User::Local);
-        let at = Arrival { tx, key, flow, side, loop_hash };
+    fn on_new_request(&mut self, flow: &Flow, side: Side, key: Key, message: &Message) {
+        let unrouted = self.unroute_strictly(message, flow.local);
+        let message = unrouted.as_ref().unwrap_or(message);
+        let own_routes = self.own_routes(message, flow.local);
+        let dialog = self.keys.dialog_of(message);
+        let loop_hash = self.loop_hash_of(message, dialog, side, own_routes);
+        let tx = self.add_server(key, flow, side, message, server::User::Local);
+        let at = Arrival { tx, key, flow, side, message, dialog, own_routes, loop_hash };
         if message.method() == Method::Invite {
-            self.reply(tx, Reply { code: 100, ..Reply::default() });
+            self.reply_to(tx, message, Reply { code: 100, ..Reply::default() });
         }
-        if message.first(Name::MaxForwards).is_some() && forward::max_forwards(&message).is_none_or(|hops| hops > 255) {
+        let hops = forward::max_forwards(message);
+        if message.first(Name::MaxForwards).is_some() && hops.is_none_or(|hops| hops > 255) {
             self.stats.on_rejected(Refused::BadMaxForwards.label());
-            return self.reply(tx, Reply { code: 400, phrase: Some("Bad Max-Forwards"), ..Reply::default() });
+            return self.reply_to(
+                tx,
+                message,
+                Reply { code: 400, phrase: Some("Bad Max-Forwards"), ..Reply::default() },
+            );
         }
-        if is_looping(&message, loop_hash) {
+        if is_looping(message, loop_hash) {
             self.stats.on_rejected(Refused::Loop.label());
-            return self.reply(tx, Reply { code: 482, ..Reply::default() });
+            return self.reply_to(tx, message, Reply { code: 482, ..Reply::default() });
         }
+        // Inside a dialog whose callee gave no tag there is none either.
+        let is_untagged = message.to_tag().is_none();
+        let is_initial = is_untagged && !(self.calls.has_untagged() && self.calls.by_dialog(dialog).is_some());
         match message.method() {
-            Method::Invite if is_initial => self.on_initial_invite(at, message),
-            Method::Options if self.is_for_us(&message, flow.local) => self.answer_options(tx),
-            _ => match self.validate(&message) {
-                Err((code, extra)) => self.reply(tx, Reply { code, phrase: None, extra: &extra }),
-                Ok(()) if is_initial => self.relay_out_of_dialog(at, message, own_routes),
-                Ok(()) => self.relay_in_dialog(at, message, own_routes),
+            Method::Invite if is_initial => self.on_initial_invite(&at),
+            Method::Options if self.is_for_us(message, flow.local) => self.answer_options(&at),
+            _ => match self.validate(message) {
+                Err((code, extra)) => self.reply_to(tx, message, Reply { code, phrase: None, extra: &extra }),
+                Ok(()) if is_initial => self.relay_out_of_dialog(&at),
+                Ok(()) => self.relay_in_dialog(&at),
             },
         }
     }
 
     /// A CANCEL is answered here, whatever it meets (RFC 3261 §16.10).
-    fn on_cancel(&mut self, flow: Flow, side: Side, key: Key, message: Message) {
-        let invite = self.server_index.get(&self.keys.server(&message, true)).copied();
-        let reasons = reason_fields(&message);
+    fn on_cancel(&mut self, flow: &Flow, side: Side, key: Key, message: &Message) {
+        let invite = self.server_txs.by_key(self.keys.server(message, true));
+        let reasons = reason_fields(message);
         let tx = self.add_server(key, flow, side, message, server::User::Local);
         let found = invite
             .and_then(|invite| self.server_txs.get(invite).map(|server| (invite, server.user, server.is_final())));
         let Some((invite, user, is_final)) = found else {
             self.stats.on_rejected(Refused::UnmatchedCancel.label());
-            return self.reply(tx, Reply { code: 481, ..Reply::default() });
+            return self.reply_to(tx, message, Reply { code: 481, ..Reply::default() });
         };
-        self.reply(tx, Reply { code: 200, ..Reply::default() });
+        self.reply_to(tx, message, Reply { code: 200, ..Reply::default() });
         if is_final {
             return;
         }
@@ -161,7 +179,7 @@ impl Endpoint {
         if self.policy.strangers == Strangers::Forbid && message.method() != Method::Ack {
             let tag = self.keys.tag(self.keys.server(message, false));
             let made = make::Response { code: 403, phrase: None, tag, extra: "" };
-            let bytes = make::response(message, flow, made, &mut self.out);
+            let bytes = make::response(message, flow.remote, made, &mut self.out);
             let hop = super::wire::reply_hop(message, flow);
             self.transmit(Transmit { hop, bytes, side: Side::Dialer, owner: None, connect_timeout: None });
         }
@@ -169,43 +187,41 @@ impl Endpoint {
 
     /// A request inside a dialog may come from an address that its side named there.
     fn side_of_dialog(&self, flow: &Flow, message: &Message) -> Option<Side> {
-        let (call, dialog) = self.dialog_of(message)?;
+        let (call, dialog) = self.calls.by_dialog(self.keys.dialog_of(message))?;
         let call = self.calls.get(call)?;
         let dialog = call.dialog(dialog)?;
-        [call.caller_side(), call.callee_side()]
-            .into_iter()
-            .find(|side| dialog.party(*side, call.caller_side()).names(flow.remote.ip()))
+        [call.caller_side(), call.callee_side()].into_iter().find(|side| call.names(dialog, *side, flow.remote.ip()))
     }
 
-    /// Undoes what a strict router did (RFC 3261 §16.4): the last Route becomes the Request-URI.
-    fn unroute_strictly(&mut self, message: Message, local: SocketAddr) -> Message {
-        if !self.ourselves(&self.policy, local).are_strictly_routed(&message) {
-            return message;
+    /// Undoes what a strict router did (RFC 3261 §16.4): the last Route becomes the Request-URI. `None` where none did.
+    fn unroute_strictly(&mut self, message: &Message, local: SocketAddr) -> Option<Message> {
+        if !self.ourselves(&self.policy, local).are_strictly_routed(message) {
+            return None;
         }
         let (Some(last), Start::Request { uri, .. }) = (message.elements(Name::Route).last(), message.start()) else {
-            return message;
+            return None;
         };
         let target = route::address(message.bytes(last.range.clone()));
         self.edits.clear();
         self.edits.replace(uri.clone(), target);
-        self.edits.remove_element(&message, &last);
-        let bytes = self.edits.apply(&message, &mut self.out);
-        Self::own_request(&bytes).unwrap_or(message)
+        self.edits.remove_element(message, &last);
+        let bytes = self.edits.apply(message, &mut self.out);
+        Self::own_request(&bytes)
     }
 
     fn is_for_us(&self, message: &Message, local: SocketAddr) -> bool {
-        let names_nobody = crate::sip::Uri::parse(message.uri()).is_some_and(|uri| uri.user.is_none());
-        let is_for_us = names_nobody && self.ourselves(&self.policy, local).are_named_by(message.uri());
+        let ourselves = self.ourselves(&self.policy, local);
+        let is_for_us = message.sip_uri().is_some_and(|uri| uri.user.is_none() && ourselves.are_in(&uri));
         is_for_us || forward::max_forwards(message) == Some(0)
     }
 
-    fn answer_options(&mut self, tx: Handle) {
+    fn answer_options(&mut self, at: &Arrival<'_>) {
         let any_server_is_up = self.policy.servers.iter().any(|server| !self.health_of(server.id).is_down);
         if self.is_draining || !any_server_is_up {
-            return self.reply(tx, Reply { code: 503, phrase: None, extra: RETRY_SOON });
+            return self.reply_to(at.tx, at.message, Reply { code: 503, phrase: None, extra: RETRY_SOON });
         }
         let extra = "Allow: INVITE, ACK, CANCEL, BYE, OPTIONS, PRACK, UPDATE, INFO, REFER, SUBSCRIBE, NOTIFY, MESSAGE, REGISTER, PUBLISH\r\nAccept: application/sdp\r\n";
-        self.reply(tx, Reply { code: 200, phrase: None, extra });
+        self.reply_to(at.tx, at.message, Reply { code: 200, phrase: None, extra });
     }
 }
 
@@ -224,18 +240,23 @@ pub(crate) fn reason_lines(reasons: &[Box<str>]) -> String {
 }
 
 fn is_looping(message: &Message, loop_hash: u64) -> bool {
-    message.elements(Name::Via).skip(1).any(|element| {
-        crate::sip::Via::parse_at(message.raw(), element)
-            .and_then(|via| via.branch)
-            .is_some_and(|branch| Keyring::is_loop(message.bytes(branch), loop_hash))
-    })
+    // All but the topmost: that is the sender's.
+    message.has_more_than_one_via()
+        && message.elements(Name::Via).skip(1).any(|element| {
+            crate::sip::Via::parse_at(message.raw(), element)
+                .and_then(|via| Branch::read(message.bytes(via.branch?)))
+                .is_some_and(|branch| branch.loop_hash() == loop_hash)
+        })
 }
 
 /// The Route values behind our own.
-pub(crate) fn routes_behind(message: &Message, own: usize) -> Vec<u8> {
-    message.elements(Name::Route).skip(own).fold(Vec::new(), |mut all, element| {
-        all.extend_from_slice(message.bytes(element.range));
-        all.push(b'\n');
-        all
-    })
+pub(crate) fn routes_behind(message: &Message, own: usize) -> Line<128> {
+    let mut all = Line::new();
+    if message.first(Name::Route).is_some() {
+        for element in message.elements(Name::Route).skip(own) {
+            all.put(message.bytes(element.range));
+            all.put(b"\n");
+        }
+    }
+    all
 }

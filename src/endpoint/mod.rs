@@ -24,18 +24,21 @@ use hashbrown::HashMap;
 use smallvec::SmallVec;
 
 use crate::arena::{Arena, Handle};
-use crate::call::{CallTable, CallTimer, Redirects};
+use crate::call::{CallTable, CallTimer, Places, Redirects};
 use crate::event::{CallState, Event};
 use crate::flow::{Direction, Flow, Hop, Side};
+use crate::kept::Store;
+use crate::path::Paths;
 use crate::policy::{Policy, ServerId};
 use crate::proxy::route::Ourselves;
-use crate::proxy::{Pending, ServerHealth};
-use crate::sip::{Edits, Message, Rejected};
+use crate::proxy::{OwnTexts, Pending, ServerHealth, route};
+use crate::sip::{Edits, Message, Name, Rejected};
 use crate::stats::Stats;
+use crate::table::Table;
 use crate::time::{Mono, Now};
+use crate::transaction::Keyring;
 use crate::transaction::client::{ClientTx, Fallback};
 use crate::transaction::server::ServerTx;
-use crate::transaction::{Key, Keyring};
 use crate::wheel::Wheel;
 
 pub(crate) use incoming::{Arrival, RETRY_SOON, reason_fields, reason_lines, routes_behind};
@@ -87,7 +90,7 @@ pub enum Output {
         query: QueryId,
         name: Box<str>,
     },
-    Event(Box<Event>),
+    Event(Event),
     /// Something that an operator may want to read, at most once per source and second.
     Notice(Notice),
     /// Nothing until then; `None`: nothing at all.
@@ -157,10 +160,14 @@ pub struct Endpoint {
     pub(crate) policy: Arc<Policy>,
     pub(crate) keys: Keyring,
     pub(crate) wheel: Wheel<Deadline>,
-    pub(crate) server_txs: Arena<ServerTx>,
-    pub(crate) server_index: HashMap<Key, Handle, FixedState>,
-    pub(crate) client_txs: Arena<ClientTx>,
-    pub(crate) client_index: HashMap<Key, Handle, FixedState>,
+    pub(crate) server_txs: Table<ServerTx>,
+    pub(crate) client_txs: Table<ClientTx>,
+    /// What transactions and calls hold on to of messages, and the ways that their messages go.
+    pub(crate) store: Store,
+    pub(crate) paths: Paths,
+    pub(crate) places: Places,
+    /// What we write of ourselves.
+    pub(crate) own: OwnTexts,
     pub(crate) calls: CallTable,
     pub(crate) redirects: Redirects,
     /// Requests that wait for a name to be resolved.
@@ -181,6 +188,10 @@ pub struct Endpoint {
     /// Messages that leave are written here and split off.
     pub(crate) out: BytesMut,
     pub(crate) edits: Edits,
+    /// Header lines that are put together.
+    pub(crate) lines: Vec<u8>,
+    /// Lines of events are written here and split off.
+    pub(crate) told: BytesMut,
     outputs: VecDeque<Output>,
 }
 
@@ -213,10 +224,12 @@ impl Endpoint {
             now,
             keys: Keyring::new(&seed.key),
             wheel: Wheel::new(now.mono),
-            server_txs: Arena::default(),
-            server_index: HashMap::default(),
-            client_txs: Arena::default(),
-            client_index: HashMap::default(),
+            server_txs: Table::default(),
+            client_txs: Table::default(),
+            store: Store::default(),
+            paths: Paths::default(),
+            places: Places::default(),
+            own: OwnTexts::default(),
             calls: CallTable::default(),
             redirects: Redirects::default(),
             pending: Arena::default(),
@@ -230,6 +243,8 @@ impl Endpoint {
             next_call_at: now.mono,
             out: BytesMut::new(),
             edits: Edits::default(),
+            lines: Vec::new(),
+            told: BytesMut::new(),
             outputs: VecDeque::new(),
             policy,
         };
@@ -244,8 +259,8 @@ impl Endpoint {
             self.see(flow.local.ip().to_canonical());
         }
         match input {
-            Input::Message { flow, message } if message.is_request() => self.on_request(flow, message),
-            Input::Message { flow, message } => self.on_response(flow, message),
+            Input::Message { flow, message } if message.is_request() => self.on_request(&flow, &message),
+            Input::Message { flow, message } => self.on_response(&flow, &message),
             Input::Broken { flow, rejected } => self.on_broken(flow, &rejected),
             Input::TransportFailed { owner } => self.on_transport_failed(owner),
             Input::Unreachable { remote, quoted } => self.on_unreachable(remote, &quoted),
@@ -275,6 +290,20 @@ impl Endpoint {
     /// The sidecar as a message at `local` may name it.
     pub(crate) fn ourselves<'a>(&'a self, policy: &'a Policy, local: SocketAddr) -> Ourselves<'a> {
         Ourselves { policy, local, seen: &self.seen }
+    }
+
+    /// Whether a Route or Record-Route value names us, in a message that came to or leaves from `local`.
+    pub(crate) fn is_our_route(&self, value: &[u8], local: SocketAddr) -> bool {
+        self.own.is_ours(value) || self.ourselves(&self.policy, local).are_named_by(route::address(value))
+    }
+
+    /// How many Route values at the top are ours.
+    pub(crate) fn own_routes(&self, message: &Message, local: SocketAddr) -> usize {
+        if message.first(Name::Route).is_none() {
+            return 0;
+        }
+        let values = message.elements(Name::Route);
+        values.take_while(|element| self.is_our_route(message.bytes(element.range.clone()), local)).count()
     }
 
     fn see(&mut self, address: IpAddr) {

@@ -3,18 +3,19 @@
 use std::time::Duration;
 
 use bytes::Bytes;
-use smallvec::SmallVec;
 
 use super::{Deadline, Endpoint, Output, Owner, Transmit};
 use crate::arena::Handle;
 use crate::flow::{Flow, Hop, Side, Transport};
+use crate::kept::Kept;
 use crate::policy::Timeouts;
 use crate::proxy::make;
 use crate::sip::{Limits, Message, Method};
 use crate::stats::{RetransmitKind, Way};
-use crate::transaction::client::{self, Cancel, ClientTx, Fallback, OnResponse};
+use crate::transaction::client::{self, Cancel, ClientTx, Fallback, Note, OnResponse};
 use crate::transaction::server::{self, OnAck, OnRepeat, ServerTx};
-use crate::transaction::{Branch, Key, MAGIC_COOKIE};
+use crate::transaction::{Branch, Estimates, Key};
+use crate::wheel::TimerKey;
 
 /// Above this a request goes by TCP where the next hop takes it (RFC 3261 §18.1.1).
 pub const LARGE_REQUEST: usize = 1300;
@@ -38,11 +39,11 @@ pub(crate) struct Reply<'a> {
 
 /// A request to start a client transaction with.
 #[derive(Debug)]
-pub(crate) struct Request {
+pub(crate) struct Request<'a> {
     pub branch: Branch,
     pub method: Method,
     /// The method as it stands on the wire.
-    pub method_text: Bytes,
+    pub method_text: &'a [u8],
     pub hop: Hop,
     pub side: Side,
     pub bytes: Bytes,
@@ -56,35 +57,34 @@ impl Endpoint {
     pub(crate) fn add_server(
         &mut self,
         key: Key,
-        flow: Flow,
+        flow: &Flow,
         side: Side,
-        request: Message,
+        request: &Message,
         user: server::User,
     ) -> Handle {
         let is_invite = request.method() == Method::Invite;
-        let timeouts = ServerTx::timeouts_of(&self.policy.timeouts);
+        let estimates = Estimates::of(&self.policy.timeouts);
         let tx = self.server_txs.insert(ServerTx {
             key,
             is_invite,
             state: if is_invite { server::State::Proceeding } else { server::State::Trying },
-            reply: reply_hop(&request, &flow),
-            flow,
             side,
+            path: self.paths.of(flow.reply()),
+            reply: self.paths.of(reply_hop(request, flow)),
             user,
-            request: Some(request),
-            last: None,
-            stamp: None,
+            request: self.store.keep(&[request.raw()]),
+            last: Kept::default(),
+            stamp: Kept::default(),
             repeats: 0,
-            interval: Duration::ZERO,
+            interval: 0,
             retransmit: None,
             end: None,
-            timeouts,
+            estimates,
         });
-        self.server_index.insert(key, tx);
         if !is_invite {
             // Until Timer E of the client reaches T2: the sum of T1, 2·T1, … below T2 is T2 − T1.
-            let [t1, t2, _] = timeouts;
-            let timer = self.wheel.insert(self.now.mono + t2.saturating_sub(t1), Deadline::ServerTrying(tx));
+            let wait = estimates.t2().saturating_sub(estimates.t1());
+            let timer = self.wheel.insert(self.now.mono + wait, Deadline::ServerTrying(tx));
             self.set_server_end(tx, Some(timer));
         }
         tx
@@ -94,20 +94,19 @@ impl Endpoint {
     pub(crate) fn respond(&mut self, tx: Handle, code: u16, bytes: Bytes) {
         let Some(server) = self.server_txs.get_mut(tx).filter(|server| server.takes(code)) else { return };
         let finished = server.on_response(code);
-        let (hop, side) = (server.reply, server.side);
-        // A 2xx to an INVITE is repeated by whoever sent it, not by us (RFC 6026 §7.1).
-        server.last = (!(server.is_invite && (200..300).contains(&code))).then(|| bytes.clone());
+        let (hop, side) = (*server.reply, server.side);
+        // A 2xx to an INVITE is repeated by whoever sent it, not by us (RFC 6026 §7.1); a 100 can be made again.
+        let is_kept = code > 100 && !(server.is_invite && (200..300).contains(&code));
+        let last = if is_kept { self.store.keep(&[&bytes]) } else { Kept::default() };
+        self.store.release(std::mem::replace(&mut server.last, last));
         if let Some(finished) = finished {
-            server.request = None;
+            self.store.release(std::mem::take(&mut server.request));
             let now = self.now.mono;
+            if let Some(interval) = finished.retransmit {
+                server.retransmit = Some(self.wheel.insert(now + interval, Deadline::ServerRetransmit(tx)));
+            }
             let end = self.wheel.insert(now + finished.end, Deadline::ServerEnd(tx));
             self.set_server_end(tx, Some(end));
-            if let Some(interval) = finished.retransmit {
-                let retransmit = self.wheel.insert(now + interval, Deadline::ServerRetransmit(tx));
-                if let Some(server) = self.server_txs.get_mut(tx) {
-                    server.retransmit = Some(retransmit);
-                }
-            }
         }
         self.stats.on_response(code, side, Way::Sent);
         self.transmit(Transmit { hop, bytes, side, owner: None, connect_timeout: None });
@@ -115,34 +114,49 @@ impl Endpoint {
 
     /// Makes a response and sends it.
     pub(crate) fn reply(&mut self, tx: Handle, reply: Reply<'_>) {
+        if let Some(request) = self.request_of(tx) {
+            self.reply_to(tx, &request, reply);
+        }
+    }
+
+    /// The same with the request at hand.
+    pub(crate) fn reply_to(&mut self, tx: Handle, request: &Message, reply: Reply<'_>) {
         let Some(server) = self.server_txs.get(tx) else { return };
-        let Some(request) = server.request.as_ref() else { return };
-        let made = make::Response {
-            code: reply.code,
-            phrase: reply.phrase,
-            tag: self.keys.tag(server.key),
-            extra: reply.extra,
-        };
-        let bytes = make::response(request, &server.flow, made, &mut self.out);
+        // A 100 makes no dialog: it needs no tag.
+        let tag = if reply.code > 100 { self.keys.tag(server.key) } else { 0 };
+        let made = make::Response { code: reply.code, phrase: reply.phrase, tag, extra: reply.extra };
+        let bytes = make::response(request, server.path.remote, made, &mut self.out);
         self.respond(tx, reply.code, bytes);
+    }
+
+    /// The request of a server transaction that has no final response yet, read again.
+    pub(crate) fn request_of(&mut self, tx: Handle) -> Option<Message> {
+        let request = &self.server_txs.get(tx)?.request;
+        if request.is_empty() {
+            return None;
+        }
+        self.out.extend_from_slice(request);
+        Self::own_request(&self.out.split().freeze())
     }
 
     /// A request that came again.
     pub(crate) fn on_repeated_request(&mut self, tx: Handle) {
         let Some(server) = self.server_txs.get_mut(tx) else { return };
-        let (hop, side) = (server.reply, server.side);
-        let answer = match server.on_repeat() {
-            OnRepeat::Answer => server.last.clone(),
-            OnRepeat::Absorb => None,
-        };
+        let (hop, side) = (*server.reply, server.side);
+        let is_answered = server.on_repeat() == OnRepeat::Answer;
         let (user, repeats) = (server.user, server.repeats);
+        let last = if is_answered { copy(&server.last, &mut self.out) } else { None };
+        let is_trying = is_answered && last.is_none();
         self.stats.on_retransmission(side, RetransmitKind::RequestReceived);
         if let (server::User::Call(call), true) = (user, repeats > MANY) {
             self.note_anomaly(call, crate::outcome::Anomaly::Retransmissions);
         }
-        if let Some(bytes) = answer {
+        if let Some(bytes) = last {
             self.stats.on_retransmission(side, RetransmitKind::ResponseSent);
             self.transmit(Transmit { hop, bytes, side, owner: None, connect_timeout: None });
+        } else if is_trying {
+            self.stats.on_retransmission(side, RetransmitKind::ResponseSent);
+            self.reply(tx, Reply { code: 100, ..Reply::default() });
         }
     }
 
@@ -167,9 +181,9 @@ impl Endpoint {
         let Some(server) = self.server_txs.get_mut(tx) else { return };
         server.retransmit = None;
         let Some(interval) = server.on_retransmit() else { return };
-        let (hop, side, last) = (server.reply, server.side, server.last.clone());
+        let (hop, side) = (*server.reply, server.side);
         server.retransmit = Some(self.wheel.insert(self.now.mono + interval, Deadline::ServerRetransmit(tx)));
-        if let Some(bytes) = last {
+        if let Some(bytes) = copy(&server.last, &mut self.out) {
             self.stats.on_retransmission(side, RetransmitKind::ResponseSent);
             self.transmit(Transmit { hop, bytes, side, owner: None, connect_timeout: None });
         }
@@ -186,15 +200,15 @@ impl Endpoint {
 
     pub(crate) fn remove_server(&mut self, tx: Handle) {
         let Some(server) = self.server_txs.remove(tx) else { return };
-        if self.server_index.get(&server.key) == Some(&tx) {
-            self.server_index.remove(&server.key);
+        for kept in [server.request, server.last, server.stamp] {
+            self.store.release(kept);
         }
         for timer in [server.retransmit, server.end].into_iter().flatten() {
             self.wheel.cancel(timer);
         }
     }
 
-    fn set_server_end(&mut self, tx: Handle, timer: Option<crate::wheel::TimerKey>) {
+    fn set_server_end(&mut self, tx: Handle, timer: Option<TimerKey>) {
         let Some(server) = self.server_txs.get_mut(tx) else { return };
         if let Some(old) = std::mem::replace(&mut server.end, timer) {
             self.wheel.cancel(old);
@@ -204,37 +218,35 @@ impl Endpoint {
     // -- client transactions --------------------------------------------------------------------
 
     /// Sends a request and waits for its response.
-    pub(crate) fn start_client(&mut self, request: Request, timeouts: &Timeouts) -> Handle {
-        let key = self.keys.client(request.branch.as_bytes(), &request.method_text);
+    pub(crate) fn start_client(&mut self, request: Request<'_>, timeouts: &Timeouts) -> Handle {
+        let Request { branch, method, method_text, hop, side, bytes, fallback, user } = request;
+        // The INVITE of a leg can be made again.
+        let is_leg = matches!(user, client::User::Leg { .. });
+        let connect_timeout = fallback.is_some().then_some(TCP_FOR_LARGE);
         let mut client = ClientTx {
-            key,
-            is_invite: request.method == Method::Invite,
+            key: branch.client(method_text),
+            loop_hash: branch.loop_hash(),
+            is_invite: method == Method::Invite,
             state: client::State::Calling,
-            user: request.user,
-            hop: request.hop,
-            side: request.side,
-            bytes: request.bytes,
+            user,
+            path: self.paths.of(hop),
+            side,
+            request: if is_leg { Kept::default() } else { self.store.keep(&[&bytes]) },
             cancel: Cancel::No,
             is_abandoned: false,
-            fallback: request.fallback,
-            answered: SmallVec::new(),
             repeats: 0,
-            interval: Duration::ZERO,
+            interval: 0,
             retransmit: None,
             end: None,
-            timeouts: ServerTx::timeouts_of(timeouts),
-            timer_c: timeouts.timer_c,
-            note: None,
+            estimates: Estimates::of(timeouts),
+            note: Note::default(),
+            rare: fallback.map(|fallback| Box::new(client::Rare { fallback: Some(fallback), ..Default::default() })),
         };
         let (retransmit, timeout) = client.on_start();
-        let (hop, bytes, side) = (client.hop, client.bytes.clone(), client.side);
-        let connect_timeout = client.fallback.is_some().then_some(TCP_FOR_LARGE);
         let tx = self.client_txs.insert(client);
-        self.client_index.insert(key, tx);
         self.set_client_timers(tx, retransmit, Some(timeout));
-        self.stats.on_request(request.method, side, Way::Sent);
-        let owner = Some(Owner(tx.to_bits()));
-        self.transmit(Transmit { hop, bytes, side, owner, connect_timeout });
+        self.stats.on_request(method, side, Way::Sent);
+        self.transmit(Transmit { hop, bytes, side, owner: Some(Owner(tx.to_bits())), connect_timeout });
         tx
     }
 
@@ -267,22 +279,23 @@ impl Endpoint {
         }
     }
 
-    pub(crate) fn on_response(&mut self, flow: Flow, message: Message) {
-        let via = message.via();
-        let branch = via.branch.clone().map(|range| message.bytes(range)).unwrap_or_default();
+    pub(crate) fn on_response(&mut self, flow: &Flow, message: &Message) {
+        let branch = message.via().branch.clone().and_then(|range| Branch::read(message.bytes(range)));
         let method_text = message.bytes(message.essentials().cseq_method.clone());
-        let found = self.client_index.get(&self.keys.client(branch, method_text)).copied();
-        let Some((tx, client)) = found.and_then(|tx| self.client_txs.get_mut(tx).map(|client| (tx, client))) else {
-            return self.refuse(&flow, crate::stats::Refused::UnmatchedResponse);
+        let found = branch.and_then(|branch| self.client_txs.by_key(branch.client(method_text)));
+        let Some((tx, client)) = found.and_then(|tx| self.client_txs.get(tx).map(|client| (tx, client))) else {
+            return self.refuse(flow, crate::stats::Refused::UnmatchedResponse);
         };
-        let is_from_there = flow.remote.ip() == client.hop.remote.ip()
-            || (flow.connection.is_some() && flow.connection == client.hop.connection);
+        let is_from_there = flow.remote.ip() == client.path.remote.ip()
+            || (flow.connection.is_some() && flow.connection == client.path.connection);
         let side = client.side;
-        if !is_from_there && self.side_of(&flow) != Some(side) {
-            return self.refuse(&flow, crate::stats::Refused::Stranger);
+        if !is_from_there && self.side_of(flow) != Some(side) {
+            return self.refuse(flow, crate::stats::Refused::Stranger);
         }
         let Some(client) = self.client_txs.get_mut(tx) else { return };
-        client.hop.connection = flow.connection.or(client.hop.connection);
+        if flow.connection.is_some() && flow.connection != client.path.connection {
+            client.path = self.paths.of(Hop { connection: flow.connection, ..*client.path });
+        }
         self.stats.on_response(message.code(), side, Way::Received);
         match client.on_response(message.code()) {
             OnResponse::Pass { end, first } => {
@@ -294,14 +307,14 @@ impl Endpoint {
                     self.release_cancel(tx);
                 }
                 if is_invite && message.code() >= 300 {
-                    self.ack_failure(tx, &message);
+                    self.ack_failure(tx, message);
                 }
-                self.on_client_response(tx, &flow, message);
+                self.on_client_response(tx, flow, message);
                 self.end_if_reliable(tx);
             }
             OnResponse::AckAgain => {
                 self.on_repeated_response(tx);
-                self.ack_failure(tx, &message);
+                self.ack_failure(tx, message);
             }
             OnResponse::Absorb => self.on_repeated_response(tx),
         }
@@ -322,7 +335,8 @@ impl Endpoint {
         client.retransmit = None;
         let Some(interval) = client.on_retransmit() else { return };
         client.retransmit = Some(self.wheel.insert(self.now.mono + interval, Deadline::ClientRetransmit(tx)));
-        let (hop, bytes, side) = (client.hop, client.bytes.clone(), client.side);
+        let (hop, side) = (*client.path, client.side);
+        let Some(bytes) = self.sent_again(tx) else { return };
         self.stats.on_retransmission(side, RetransmitKind::RequestSent);
         self.transmit(Transmit { hop, bytes, side, owner: Some(Owner(tx.to_bits())), connect_timeout: None });
     }
@@ -353,10 +367,16 @@ impl Endpoint {
         }
         let tx = Handle::from_bits(owner.0);
         let Some(client) = self.client_txs.get_mut(tx).filter(|client| client.is_silent()) else { return };
-        let Some(fallback) = client.fallback.take() else { return self.on_client_unreachable(tx) };
-        (client.hop, client.bytes) = (fallback.hop, fallback.bytes);
+        let fallback = client.rare.as_mut().and_then(|rare| rare.fallback.take());
+        let Some(fallback) = fallback else { return self.on_client_unreachable(tx) };
+        let Fallback { hop, bytes } = *fallback;
+        client.path = self.paths.of(hop);
+        if !client.request.is_empty() {
+            let request = self.store.keep(&[&bytes]);
+            self.store.release(std::mem::replace(&mut client.request, request));
+        }
         let (retransmit, timeout) = client.on_start();
-        let (hop, bytes, side) = (client.hop, client.bytes.clone(), client.side);
+        let side = client.side;
         self.remember_udp_only(hop);
         self.set_client_timers(tx, retransmit, Some(timeout));
         self.transmit(Transmit { hop, bytes, side, owner: Some(owner), connect_timeout: None });
@@ -371,9 +391,9 @@ impl Endpoint {
         let Some(at) = memchr::memmem::find(quoted, b";branch=z9hG4bK") else { return };
         let branch = quoted.get(at + b";branch=".len()..).unwrap_or_default();
         let end = branch.iter().position(|byte| !byte.is_ascii_alphanumeric()).unwrap_or(branch.len());
-        let branch = branch.get(..end).filter(|branch| branch.len() > MAGIC_COOKIE.len()).unwrap_or_default();
-        let Some(tx) = self.client_index.get(&self.keys.client(branch, method)).copied() else { return };
-        let is_it = |client: &&mut ClientTx| client.is_silent() && client.hop.remote == remote;
+        let Some(branch) = branch.get(..end).and_then(Branch::read) else { return };
+        let Some(tx) = self.client_txs.by_key(branch.client(method)) else { return };
+        let is_it = |client: &&mut ClientTx| client.is_silent() && client.path.remote == remote;
         if self.client_txs.get_mut(tx).as_ref().is_some_and(is_it) {
             self.on_client_unreachable(tx);
         }
@@ -381,9 +401,7 @@ impl Endpoint {
 
     pub(crate) fn remove_client(&mut self, tx: Handle) {
         let Some(client) = self.client_txs.remove(tx) else { return };
-        if self.client_index.get(&client.key) == Some(&tx) {
-            self.client_index.remove(&client.key);
-        }
+        self.store.release(client.request);
         for timer in [client.retransmit, client.end].into_iter().flatten() {
             self.wheel.cancel(timer);
         }
@@ -412,7 +430,8 @@ impl Endpoint {
         if client.is_final() || client.cancel != Cancel::No {
             return;
         }
-        client.cancel = Cancel::Held(Bytes::copy_from_slice(reasons.as_bytes()));
+        client.cancel = Cancel::Held;
+        client.rare().reasons = reasons.into();
         if !client.is_silent() {
             self.release_cancel(tx);
         }
@@ -427,21 +446,47 @@ impl Endpoint {
         Message::parse(bytes.clone(), &OWN).ok()
     }
 
-    fn release_cancel(&mut self, tx: Handle) {
+    /// Nobody wants the answer to a leg any more. Its INVITE is kept from here on: the caller's may go.
+    pub(crate) fn abandon_client(&mut self, tx: Handle) {
+        let is_made_again = self.client_txs.get(tx).is_some_and(|client| client.request.is_empty());
+        let bytes = if is_made_again { self.sent_again(tx) } else { None };
         let Some(client) = self.client_txs.get_mut(tx) else { return };
-        let Cancel::Held(reasons) = &client.cancel else { return };
-        let reasons = reasons.clone();
-        let Some(invite) = Self::own_request(&client.bytes) else { return };
+        client.is_abandoned = true;
+        if let Some(bytes) = bytes {
+            client.request = self.store.keep(&[&bytes]);
+        }
+    }
+
+    /// A request as it was sent, for another time; once an INVITE has failed, its ACK.
+    fn sent_again(&mut self, tx: Handle) -> Option<Bytes> {
+        let client = self.client_txs.get(tx)?;
+        match copy(&client.request, &mut self.out) {
+            None => self.leg_again(tx),
+            sent => sent,
+        }
+    }
+
+    /// The same, read back.
+    pub(crate) fn sent_request(&mut self, tx: Handle) -> Option<Message> {
+        self.sent_again(tx).and_then(|bytes| Self::own_request(&bytes))
+    }
+
+    fn release_cancel(&mut self, tx: Handle) {
+        if self.client_txs.get(tx).is_none_or(|client| client.cancel != Cancel::Held) {
+            return;
+        }
+        let Some(invite) = self.sent_request(tx) else { return };
+        let Some(client) = self.client_txs.get_mut(tx) else { return };
         client.cancel = Cancel::Sent { answered: false };
-        let (hop, side, wait) = (client.hop, client.side, client.timeouts[0] * 64);
-        let branch = invite.via().branch.clone().map(|range| invite.bytes(range)).unwrap_or_default();
+        let reasons = std::mem::take(&mut client.rare().reasons);
+        let (hop, side, wait) = (*client.path, client.side, client.estimates.t1() * 64);
         let request = Request {
-            branch: Branch::of(branch),
+            branch: client.branch(b"INVITE"),
             method: Method::Cancel,
-            method_text: Bytes::from_static(b"CANCEL"),
+            method_text: b"CANCEL",
             hop,
             side,
-            bytes: make::cancel(&invite, std::str::from_utf8(&reasons).unwrap_or_default(), &mut self.out),
+            bytes: make::cancel(&invite, &reasons, &mut self.out),
             fallback: None,
             user: client::User::Cancel { invite: tx },
         };
@@ -452,9 +497,16 @@ impl Endpoint {
 
     fn ack_failure(&mut self, tx: Handle, response: &Message) {
         let Some(client) = self.client_txs.get(tx) else { return };
-        let (hop, side) = (client.hop, client.side);
-        let Some(invite) = Self::own_request(&client.bytes) else { return };
-        let bytes = make::ack_of_failure(&invite, response, &mut self.out);
+        let (hop, side) = (*client.path, client.side);
+        let Some(request) = self.sent_request(tx) else { return };
+        let bytes = make::ack_of_failure(&request, response, &mut self.out);
+        if request.method() == Method::Invite {
+            // For another time the ACK does as well: it has all that an ACK is made of.
+            let kept = self.store.keep(&[&bytes]);
+            if let Some(client) = self.client_txs.get_mut(tx) {
+                self.store.release(std::mem::replace(&mut client.request, kept));
+            }
+        }
         self.stats.on_request(Method::Ack, side, Way::Sent);
         self.transmit(Transmit { hop, bytes, side, owner: None, connect_timeout: None });
     }
@@ -462,7 +514,7 @@ impl Endpoint {
     /// Timer D, K and the like are zero on a stream.
     fn end_if_reliable(&mut self, tx: Handle) {
         let is_over =
-            |client: &ClientTx| client.state == client::State::Completed && client.hop.transport.is_reliable();
+            |client: &ClientTx| client.state == client::State::Completed && client.path.transport.is_reliable();
         if self.client_txs.get(tx).is_some_and(is_over) {
             self.remove_client(tx);
         }
@@ -476,7 +528,16 @@ impl Endpoint {
 }
 
 /// More repetitions of one message than this are an anomaly.
-const MANY: u16 = 3;
+const MANY: u8 = 3;
+
+/// A kept text as bytes to send; `None` where it is empty.
+fn copy(kept: &Kept, out: &mut bytes::BytesMut) -> Option<Bytes> {
+    if kept.is_empty() {
+        return None;
+    }
+    out.extend_from_slice(kept);
+    Some(out.split().freeze())
+}
 
 /// Where responses to a request go (RFC 3261 §18.2.2, RFC 3581 §4).
 pub(crate) fn reply_hop(request: &Message, flow: &Flow) -> Hop {

@@ -1,11 +1,15 @@
 //! The edits that a hop makes: RFC 3261 §16.6 on requests, §16.7 on responses. Every other byte stays.
 
+use std::net::SocketAddr;
+
 use bytes::{Bytes, BytesMut};
 
 use super::make;
-use crate::flow::{Flow, Transport};
-use crate::sip::{Edits, Message, Name};
-use crate::text::{Line, Put};
+use crate::flow::{Side, Transport};
+use crate::policy::Policy;
+use crate::sip::{Edits, Message, Name, number};
+use crate::text::Put;
+use crate::transaction::Branch;
 
 /// Max-Forwards of a request that bears none (§16.6 step 3).
 pub const MAX_FORWARDS: u32 = 70;
@@ -13,17 +17,20 @@ pub const MAX_FORWARDS: u32 = 70;
 /// How a request is changed.
 #[derive(Clone, Copy, Debug)]
 pub struct RequestChange<'a> {
-    pub flow: &'a Flow,
-    /// Our whole Via line.
+    /// Where it came from.
+    pub source: SocketAddr,
+    /// Our Via line up to the branch, which follows.
     pub via: &'a [u8],
+    pub branch: Branch,
     /// Whole Record-Route lines, or nothing.
-    pub record_route: &'a [u8],
+    pub record_route: [&'a [u8]; 2],
     /// What the Request-URI becomes.
     pub uri: Option<&'a [u8]>,
     /// Route values at the top that are ours.
     pub own_routes: usize,
-    /// Names of headers that nobody may see.
-    pub strip: &'a [&'a str],
+    /// Says which headers nobody on the side `to` may see.
+    pub policy: &'a Policy,
+    pub to: Side,
     /// Whole header lines to add at the end.
     pub stamp: Option<&'a [u8]>,
     pub transport: Transport,
@@ -32,7 +39,8 @@ pub struct RequestChange<'a> {
 /// How a response is changed.
 #[derive(Clone, Copy, Debug)]
 pub struct ResponseChange<'a> {
-    pub strip: &'a [&'a str],
+    /// Says which headers are ours alone.
+    pub policy: &'a Policy,
     pub stamp: Option<&'a [u8]>,
     /// A reason phrase in place of the peer's.
     pub phrase: Option<&'a str>,
@@ -42,7 +50,7 @@ pub struct ResponseChange<'a> {
 /// The value of Max-Forwards; `None` where there is none.
 pub fn max_forwards(message: &Message) -> Option<u32> {
     let field = message.first(Name::MaxForwards)?;
-    std::str::from_utf8(message.value(field)).ok()?.parse::<u32>().ok()
+    number(message.value(field)).and_then(|hops| u32::try_from(hops).ok())
 }
 
 /// A request as it leaves.
@@ -52,28 +60,30 @@ pub fn request(message: &Message, change: &RequestChange<'_>, edits: &mut Edits,
         edits.replace(range.clone(), uri);
     }
     let top = message.first(Name::Via).map_or(message.head_start(), |via| via.start as usize);
-    edits.insert(top, change.via);
-    if !change.record_route.is_empty() {
-        let at = message.first(Name::RecordRoute).map_or(top, |field| field.start as usize);
-        edits.insert(at, change.record_route);
+    edits.insert_with(top, |out| {
+        out.put(change.via);
+        change.branch.put(out);
+        out.put(b"\r\n");
+    });
+    let recorded = message.first(Name::RecordRoute).map_or(top, |field| field.start as usize);
+    for line in change.record_route.into_iter().filter(|line| !line.is_empty()) {
+        edits.insert(recorded, line);
     }
     match message.first(Name::MaxForwards) {
         Some(field) => {
             let left = max_forwards(message).unwrap_or(MAX_FORWARDS).saturating_sub(1);
             let value = field.value_start as usize..field.value_end as usize;
-            let mut text = Line::<12>::new();
-            text.put_number(left.into());
-            edits.replace(value, &text);
+            edits.replace_with(value, |out| out.put_number(left.into()));
         }
         None => edits.insert(top, format!("Max-Forwards: {MAX_FORWARDS}\r\n").as_bytes()),
     }
-    for (range, text) in make::via_marks(message.raw(), message.via(), change.flow).into_iter().flatten() {
+    for (range, text) in make::via_marks(message.raw(), message.via(), change.source).into_iter().flatten() {
         edits.replace(range, &text);
     }
     if change.own_routes > 0 {
         edits.remove_first_elements(message, Name::Route, change.own_routes);
     }
-    strip(message, change.strip, edits);
+    strip(message, change.policy, change.to == Side::Telephony, edits);
     finish(message, change.stamp, change.transport, edits);
     edits.apply(message, out)
 }
@@ -85,18 +95,19 @@ pub fn response(message: &Message, change: &ResponseChange<'_>, edits: &mut Edit
         edits.replace_phrase(message, phrase);
     }
     edits.remove_first_elements(message, Name::Via, 1);
-    strip(message, change.strip, edits);
+    strip(message, change.policy, false, edits);
     finish(message, change.stamp, change.transport, edits);
     edits.apply(message, out)
 }
 
-fn strip(message: &Message, names: &[&str], edits: &mut Edits) {
-    for (at, name) in names.iter().enumerate() {
-        // Two keys may name one header; a field is removed once.
-        if names.iter().take(at).any(|earlier| earlier.eq_ignore_ascii_case(name)) {
-            continue;
-        }
-        for field in message.named(name) {
+/// Removes what only we may write and, of requests to the telephony side, what the dialer says to us alone.
+fn strip(message: &Message, policy: &Policy, is_for_telephony: bool, edits: &mut Edits) {
+    for field in message.fields() {
+        let is = |name| message.is_named(field, name);
+        let is_ours = policy.stamp.headers.iter().any(is);
+        let is_for_us =
+            || policy.timeouts.no_answer_header.as_ref().is_some_and(is) || is(&policy.voicemail_drop.header);
+        if is_ours || (is_for_telephony && is_for_us()) {
             edits.remove_field(field);
         }
     }

@@ -3,14 +3,14 @@
 //!
 //! They copy the raw fields of the message that they answer or belong to.
 
-use std::fmt::Write;
+use std::net::SocketAddr;
 
 use bytes::{BufMut, Bytes, BytesMut};
 
-use super::route::{self, RouteSet};
-use crate::flow::Flow;
+use super::route::{self, Routes};
 use crate::sip::{Answerable, Message, Method, Name, Via};
 use crate::text::{Line, Put};
+use crate::transaction::Branch;
 
 /// A response to make.
 #[derive(Clone, Copy, Debug)]
@@ -52,19 +52,20 @@ pub const fn phrase(code: u16) -> &'static str {
     }
 }
 
-/// A response to a request that came on `flow`.
-pub fn response(request: &Message, flow: &Flow, made: Response<'_>, out: &mut BytesMut) -> Bytes {
+/// A response to a request that came from `source`.
+pub fn response(request: &Message, source: SocketAddr, made: Response<'_>, out: &mut BytesMut) -> Bytes {
     status_line(out, made);
     for field in request.fields() {
         let whole = field.start as usize..field.end as usize;
         match field.name {
             Name::Via if whole.contains(&request.via().element.range.start) => {
-                put_via(out, request.raw(), whole, request.via(), flow);
+                put_via(out, request.raw(), whole, request.via(), source);
             }
             Name::To if made.code > 100 && request.to_tag().is_none() => {
                 let value_end = field.value_end as usize;
                 out.put_slice(request.bytes(whole.start..value_end));
-                put(out, format_args!(";tag={:016x}", made.tag));
+                out.put_slice(b";tag=");
+                out.put_hex(made.tag);
                 out.put_slice(request.bytes(value_end..whole.end));
             }
             Name::Via | Name::From | Name::To | Name::CallId | Name::CSeq => out.put_slice(request.bytes(whole)),
@@ -76,16 +77,18 @@ pub fn response(request: &Message, flow: &Flow, made: Response<'_>, out: &mut By
 }
 
 /// A response to a request that could not be read as a whole.
-pub fn response_to_broken(request: &Answerable, flow: &Flow, made: Response<'_>, out: &mut BytesMut) -> Bytes {
+pub fn response_to_broken(request: &Answerable, source: SocketAddr, made: Response<'_>, out: &mut BytesMut) -> Bytes {
     status_line(out, made);
     for line in &request.lines {
         let text = request.raw.get(line.clone()).unwrap_or_default();
         let name = text.split(|byte| *byte == b':').next().unwrap_or_default().trim_ascii_end();
         if line.contains(&request.via.element.range.start) {
-            put_via(out, &request.raw, line.clone(), &request.via, flow);
+            put_via(out, &request.raw, line.clone(), &request.via, source);
         } else if Name::from_bytes(name) == Name::To && !request.has_to_tag {
             out.put_slice(text.trim_ascii_end());
-            put(out, format_args!(";tag={:016x}\r\n", made.tag));
+            out.put_slice(b";tag=");
+            out.put_hex(made.tag);
+            out.put_slice(b"\r\n");
         } else {
             out.put_slice(text);
         }
@@ -115,7 +118,7 @@ pub fn cancel(invite: &Message, reasons: &str, out: &mut BytesMut) -> Bytes {
 pub struct Party<'a> {
     /// The party's remote target: the URI of its Contact.
     pub target: &'a [u8],
-    pub routes: &'a RouteSet,
+    pub routes: Routes<'a>,
     /// Whole value of the From field.
     pub from: &'a [u8],
     /// Whole value of the To field.
@@ -124,17 +127,18 @@ pub struct Party<'a> {
     pub cseq: u32,
 }
 
-/// A request inside a dialog. `via` is our whole Via line, `extra` whole header lines.
-pub fn in_dialog(method: Method, party: Party<'_>, via: &[u8], extra: &str, out: &mut BytesMut) -> Bytes {
-    let routes = party.routes.iter().collect::<Vec<_>>();
+/// A request inside a dialog. `via` is our Via line up to the branch, and that; `extra` are whole header lines.
+pub fn in_dialog(method: Method, party: Party<'_>, via: (&[u8], Branch), extra: &str, out: &mut BytesMut) -> Bytes {
     // A first route without `lr` is a strict router (§12.2.1.1): it takes the Request-URI's place.
-    let strict = routes.first().filter(|first| !route::is_loose(first)).map(|first| route::address(first));
+    let strict = party.routes.first().filter(|first| !route::is_loose(first)).map(route::address);
     out.put_slice(method.label().as_bytes());
     out.put_u8(b' ');
     out.put_slice(strict.unwrap_or(party.target));
     out.put_slice(b" SIP/2.0\r\n");
-    out.put_slice(via);
-    for value in routes.iter().skip(usize::from(strict.is_some())) {
+    out.put_slice(via.0);
+    via.1.put(out);
+    out.put_slice(b"\r\n");
+    for value in party.routes.iter().skip(usize::from(strict.is_some())) {
         put_field(out, "Route", value);
     }
     if strict.is_some() {
@@ -146,20 +150,20 @@ pub fn in_dialog(method: Method, party: Party<'_>, via: &[u8], extra: &str, out:
     put_field(out, "From", party.from);
     put_field(out, "To", party.to);
     put_field(out, "Call-ID", party.call_id);
-    put(out, format_args!("CSeq: {} {}\r\n", party.cseq, method.label()));
+    put_cseq(out, party.cseq, method.label());
     finish(out, extra)
 }
 
 /// `received` and `rport` as RFC 3261 §18.2.1 and RFC 3581 §4 want them on the topmost Via: ranges of
 /// the original and what stands there instead.
-pub fn via_marks(raw: &[u8], via: &Via, flow: &Flow) -> [Option<(std::ops::Range<usize>, Line<64>)>; 2] {
-    let source = flow.remote.ip().to_canonical();
+pub fn via_marks(raw: &[u8], via: &Via, source: SocketAddr) -> [Option<(std::ops::Range<usize>, Line<64>)>; 2] {
+    let ip = source.ip().to_canonical();
     let mut address = Line::<48>::new();
-    address.put_address(source);
+    address.put_address(ip);
     let host = raw.get(via.host.clone()).unwrap_or_default();
     // Most hosts are the source as it is spelt here; the others need reading.
     let differs =
-        || host != address.as_slice() && crate::sip::host_ip(host).is_none_or(|host| host.to_canonical() != source);
+        || host != address.as_slice() && crate::sip::host_ip(host).is_none_or(|host| host.to_canonical() != ip);
     let mark = |name: &[u8], value: &[u8]| {
         let mut text = Line::from_slice(name);
         text.put(value);
@@ -167,7 +171,7 @@ pub fn via_marks(raw: &[u8], via: &Via, flow: &Flow) -> [Option<(std::ops::Range
     };
     let port = via.rport.as_ref().map(|(range, _)| {
         let mut port = Line::<8>::new();
-        port.put_number(flow.remote.port().into());
+        port.put_number(source.port().into());
         (range.clone(), mark(b";rport=", &port))
     });
     let end = via.element.range.end;
@@ -179,8 +183,8 @@ pub fn via_marks(raw: &[u8], via: &Via, flow: &Flow) -> [Option<(std::ops::Range
     [port, received]
 }
 
-fn put_via(out: &mut BytesMut, raw: &[u8], whole: std::ops::Range<usize>, via: &Via, flow: &Flow) {
-    let mut marks = via_marks(raw, via, flow);
+fn put_via(out: &mut BytesMut, raw: &[u8], whole: std::ops::Range<usize>, via: &Via, source: SocketAddr) {
+    let mut marks = via_marks(raw, via, source);
     marks.sort_by_key(|mark| mark.as_ref().map(|(range, _)| range.start));
     let mut at = whole.start;
     for (range, text) in marks.into_iter().flatten() {
@@ -208,7 +212,8 @@ fn hop_by_hop(
     extra: &str,
     out: &mut BytesMut,
 ) -> Bytes {
-    put(out, format_args!("{method} "));
+    out.put_slice(method.as_bytes());
+    out.put_slice(b" ");
     out.put_slice(invite.uri());
     out.put_slice(b" SIP/2.0\r\n");
     let mut via_is_there = false;
@@ -228,18 +233,23 @@ fn hop_by_hop(
             _ => {}
         }
     }
-    put(out, format_args!("Max-Forwards: 70\r\nCSeq: {} {method}\r\n", invite.cseq().number));
+    out.put_slice(b"Max-Forwards: 70\r\n");
+    put_cseq(out, invite.cseq().number, method);
     finish(out, extra)
 }
 
-fn put(out: &mut BytesMut, text: std::fmt::Arguments<'_>) {
-    // Writing to a buffer in memory cannot fail.
-    let _ = out.write_fmt(text);
+fn put_field(out: &mut BytesMut, name: &str, value: &[u8]) {
+    out.put_slice(name.as_bytes());
+    out.put_slice(b": ");
+    out.put_slice(value);
+    out.put_slice(b"\r\n");
 }
 
-fn put_field(out: &mut BytesMut, name: &str, value: &[u8]) {
-    put(out, format_args!("{name}: "));
-    out.put_slice(value);
+fn put_cseq(out: &mut BytesMut, number: u32, method: &str) {
+    out.put_slice(b"CSeq: ");
+    out.put_number(number.into());
+    out.put_slice(b" ");
+    out.put_slice(method.as_bytes());
     out.put_slice(b"\r\n");
 }
 

@@ -6,9 +6,11 @@
 
 pub mod forward;
 pub mod make;
+mod own;
 mod relay;
 pub mod route;
 mod target;
 
+pub use own::OwnTexts;
 pub(crate) use relay::Pending;
 pub(crate) use target::{ServerHealth, server_order};

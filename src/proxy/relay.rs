@@ -3,19 +3,19 @@
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
-use bytes::Bytes;
-
 use super::route::{self, Host};
 use super::target::{ServerHealth, server_order};
 use crate::arena::Handle;
 use crate::call::{Outgoing, q850_of, rewritten_uri};
 use crate::endpoint::{Arrival, Deadline, Endpoint, Output, QueryId, Reply, Request};
 use crate::flow::{Flow, Hop, Side, Transport};
+use crate::kept::Kept;
 use crate::outcome::EndCause;
 use crate::policy::ServerId;
 use crate::proxy::forward;
 use crate::sip::{Message, Method, Name, Start};
 use crate::stats::Refused;
+use crate::text::Line;
 use crate::transaction::client::{self, Cancel};
 use crate::transaction::{Key, server};
 
@@ -40,7 +40,7 @@ struct Way {
     hop: Hop,
     name: Option<Box<str>>,
     /// What the Request-URI becomes.
-    uri: Option<Vec<u8>>,
+    uri: Option<Line<128>>,
     /// A Route line to add at the end; the topmost Route goes then.
     route: Option<Vec<u8>>,
 }
@@ -56,7 +56,7 @@ pub(crate) struct Relayed {
     loop_hash: u64,
     own_routes: usize,
     /// What the Request-URI becomes.
-    uri: Option<Vec<u8>>,
+    uri: Option<Line<128>>,
     /// A Route line to add at the end, for a strict router.
     route: Option<Vec<u8>>,
     /// The way, but for the address where a name has to be resolved.
@@ -66,23 +66,17 @@ pub(crate) struct Relayed {
 
 impl Relayed {
     /// A request whose way is not known yet.
-    fn new(at: Arrival, own_routes: usize) -> Relayed {
-        let Arrival { tx, key, flow, side, loop_hash } = at;
+    fn new(at: &Arrival<'_>) -> Relayed {
+        let Arrival { tx, key, flow, side, loop_hash, own_routes, .. } = *at;
         let (tx, hop) = (Some(tx), flow.reply());
-        Relayed { tx, key, flow, side, loop_hash, own_routes, uri: None, route: None, hop, dialog: None }
+        Relayed { tx, key, flow: *flow, side, loop_hash, own_routes, uri: None, route: None, hop, dialog: None }
     }
 }
 
 impl Endpoint {
-    /// The call and dialog that a request belongs to by Call-ID and tags.
-    pub(crate) fn dialog_of(&self, message: &Message) -> Option<(Handle, u8)> {
-        let (from, to) = (message.from_tag().unwrap_or_default(), message.to_tag().unwrap_or_default());
-        self.calls.by_dialog(self.keys.dialog(message.call_id(), from, to))
-    }
-
     /// OPTIONS, REGISTER, SUBSCRIBE, … outside of a dialog.
-    pub(crate) fn relay_out_of_dialog(&mut self, at: Arrival, message: Message, own_routes: usize) {
-        let policy = self.policy.clone();
+    pub(crate) fn relay_out_of_dialog(&mut self, at: &Arrival<'_>) {
+        let (policy, message) = (self.policy.clone(), at.message);
         let target = match at.side {
             Side::Telephony => policy.dialer.target.as_ref(),
             Side::Dialer => {
@@ -93,35 +87,36 @@ impl Endpoint {
         };
         let Some(target) = target else {
             self.stats.on_rejected(Refused::NoTarget.label());
-            return self.reply(at.tx, Reply { code: 404, ..Reply::default() });
+            return self.reply_to(at.tx, message, Reply { code: 404, ..Reply::default() });
         };
-        let uri = rewritten_uri(&message, self.ourselves(&policy, at.flow.local), target);
-        let relayed = Relayed { uri, hop: target.hop, ..Relayed::new(at, own_routes) };
+        let uri = rewritten_uri(message, self.ourselves(&policy, at.flow.local), target);
+        let relayed = Relayed { uri, hop: target.hop, ..Relayed::new(at) };
         self.relay(relayed, message);
     }
 
-    pub(crate) fn relay_in_dialog(&mut self, at: Arrival, message: Message, own_routes: usize) {
-        let relayed = Relayed { dialog: self.dialog_of(&message), ..Relayed::new(at, own_routes) };
-        match self.way(&relayed, &message) {
-            Ok(way) => self.follow(relayed, way, message),
-            Err(code) => self.fail_relayed(&relayed, &message, code),
+    pub(crate) fn relay_in_dialog(&mut self, at: &Arrival<'_>) {
+        let relayed = Relayed { dialog: self.calls.by_dialog(at.dialog), ..Relayed::new(at) };
+        match self.way(&relayed, at.message) {
+            Ok(way) => self.follow(relayed, way, at.message),
+            Err(code) => self.fail_relayed(&relayed, at.message, code),
         }
     }
 
     /// The ACK of a 2xx, or one that belongs to nothing (RFC 3261 §16: forwarded without a transaction).
-    pub(crate) fn forward_ack(&mut self, flow: Flow, side: Side, key: Key, message: Message) {
-        if forward::max_forwards(&message) == Some(0) {
+    pub(crate) fn forward_ack(&mut self, flow: &Flow, side: Side, key: Key, message: &Message) {
+        if forward::max_forwards(message) == Some(0) {
             return self.stats.on_rejected(Refused::TooManyHops.label());
         }
-        let own_routes = self.ourselves(&self.policy, flow.local).own_routes(&message);
-        let loop_hash = self.loop_hash_of(&message, side, own_routes);
-        let dialog = self.dialog_of(&message);
+        let own_routes = self.own_routes(message, flow.local);
+        let dialog_key = self.keys.dialog_of(message);
+        let loop_hash = self.loop_hash_of(message, dialog_key, side, own_routes);
+        let dialog = self.calls.by_dialog(dialog_key);
         if let Some((call, dialog)) = dialog {
             self.on_dialog_ack(call, dialog, side);
         }
-        let hop = flow.reply();
+        let (flow, hop) = (*flow, flow.reply());
         let relayed = Relayed { tx: None, key, flow, side, loop_hash, own_routes, uri: None, route: None, hop, dialog };
-        match self.way(&relayed, &message) {
+        match self.way(&relayed, message) {
             Ok(way) => self.follow(relayed, way, message),
             Err(_) => self.stats.on_rejected(Refused::StrayAck.label()),
         }
@@ -141,7 +136,7 @@ impl Endpoint {
                 if let Some((call, dialog)) = relayed.dialog {
                     self.name_party(call, dialog, relayed.side.opposite(), *address);
                 }
-                self.relay(pending.relayed, pending.message);
+                self.relay(pending.relayed, &pending.message);
             }
             None => self.fail_pending(&pending),
         }
@@ -169,7 +164,7 @@ impl Endpoint {
     // -- what comes back ------------------------------------------------------------------------
 
     /// A response that its client transaction let through.
-    pub(crate) fn on_client_response(&mut self, tx: Handle, flow: &Flow, message: Message) {
+    pub(crate) fn on_client_response(&mut self, tx: Handle, flow: &Flow, message: &Message) {
         let Some(client) = self.client_txs.get_mut(tx) else { return };
         match client.user {
             client::User::Leg { upstream, .. } => self.on_leg_response(tx, upstream, flow, message),
@@ -201,9 +196,7 @@ impl Endpoint {
                 // Timer C: what rings too long is cancelled (RFC 3261 §16.8).
                 if !is_silent && !self.is_cancelled(tx) {
                     self.cancel_client(tx, "");
-                    if let Some(client) = self.client_txs.get_mut(tx) {
-                        client.is_abandoned = true;
-                    }
+                    self.abandon_client(tx);
                     return self.on_leg_timeout(call, tx, is_silent);
                 }
                 self.on_leg_timeout(call, tx, is_silent);
@@ -254,26 +247,29 @@ impl Endpoint {
         call: Option<Handle>,
         dialog: u8,
         flow: &Flow,
-        message: Message,
+        message: &Message,
     ) {
         let code = message.code();
         if code == 100 {
             return;
         }
-        let note = self.client_txs.get_mut(tx).and_then(|client| if code >= 200 { client.note.take() } else { None });
-        let Some(upstream) = self.server_txs.get(server) else { return };
-        let (transport, stamp) = (upstream.reply.transport, upstream.stamp.clone());
+        let client = self.client_txs.get_mut(tx).filter(|_| code >= 200);
+        let note = client.map(|client| std::mem::take(&mut client.note)).filter(|note| note.from.is_some());
+        let Some(upstream) = self.server_txs.get_mut(server) else { return };
+        let transport = upstream.reply.transport;
+        // The final response bears it, and is repeated as it is.
+        let stamp = if code >= 200 { std::mem::take(&mut upstream.stamp) } else { Kept::default() };
         let policy = match call.and_then(|call| self.calls.get(call)) {
             Some(call) => call.policy.clone(),
             None => self.policy.clone(),
         };
-        let strip = policy.stamp.headers.iter().map(|name| &**name).collect::<smallvec::SmallVec<[&str; 2]>>();
-        let stamp = stamp.filter(|_| code >= 200);
-        let change = forward::ResponseChange { strip: &strip, stamp: stamp.as_deref(), phrase: None, transport };
-        let bytes = forward::response(&message, &change, &mut self.edits, &mut self.out);
+        let stamped = (!stamp.is_empty()).then_some(&*stamp);
+        let change = forward::ResponseChange { policy: &policy, stamp: stamped, phrase: None, transport };
+        let bytes = forward::response(message, &change, &mut self.edits, &mut self.out);
+        self.store.release(stamp);
         self.respond(server, code, bytes);
         if let (Some(call), Some(note)) = (call, note) {
-            self.on_dialog_response(call, dialog, tx, &note, flow, &message);
+            self.on_dialog_response(call, dialog, tx, &note, flow, message);
         }
     }
 
@@ -284,12 +280,12 @@ impl Endpoint {
     // -- the way there --------------------------------------------------------------------------
 
     /// Sends a request along its way, once that has an address.
-    fn follow(&mut self, mut relayed: Relayed, way: Way, message: Message) {
+    fn follow(&mut self, mut relayed: Relayed, way: Way, message: &Message) {
         (relayed.uri, relayed.route, relayed.hop) = (way.uri, way.route, way.hop);
         relayed.own_routes += usize::from(relayed.route.is_some());
         match way.name {
             Some(name) if self.pending.len() < MOST_PENDING => self.resolve(relayed, message, name),
-            Some(_) => self.fail_relayed(&relayed, &message, 503),
+            Some(_) => self.fail_relayed(&relayed, message, 503),
             None => self.relay(relayed, message),
         }
     }
@@ -298,33 +294,38 @@ impl Endpoint {
     fn way(&self, relayed: &Relayed, message: &Message) -> Result<Way, u16> {
         let last = relayed.dialog.and_then(|(call, dialog)| {
             let call = self.calls.get(call)?;
-            let party = call.dialog(dialog)?.party(relayed.side.opposite(), call.caller_side());
-            Some((party.hop, &*party.target))
+            let (dialog, side) = (call.dialog(dialog)?, relayed.side.opposite());
+            Some((*dialog.party(side, call.caller_side()).path, call.target_of(dialog, side)))
         });
         let is_routed = relayed.own_routes > 0 || last.is_some();
         let next = message.elements(Name::Route).nth(relayed.own_routes).filter(|_| is_routed);
         let next = next.map(|element| message.raw().get(element.range).unwrap_or_default());
         let (mut new_uri, mut route) = (None, None);
+        let (own_uri, ourselves) = (message.sip_uri(), self.ourselves(&self.policy, relayed.flow.local));
         let uri = match next {
             Some(next) => {
                 let uri = route::address(next);
                 if !route::is_loose(next) {
                     // A strict router: its URI goes into the Request-URI, the target to the end of the route (§16.6 step 6).
-                    new_uri = Some(uri.to_vec());
+                    new_uri = Some(Line::from_slice(uri));
                     route = Some([b"Route: <", message.uri(), b">\r\n"].concat());
                 }
                 uri
             }
-            None if self.ourselves(&self.policy, relayed.flow.local).are_named_by(message.uri()) => {
+            None if own_uri.as_ref().is_some_and(|uri| ourselves.are_in(uri)) => {
                 // A peer that keeps no route set sends to where it sent the INVITE.
                 let target = last.map(|(_, target)| target).filter(|target| !target.is_empty()).ok_or(481u16)?;
-                new_uri = Some(target.to_vec());
+                new_uri = Some(Line::from_slice(target));
                 target
             }
             None if is_routed => message.uri(),
             None => return Err(481),
         };
-        let to = route::destination(uri).ok_or(if last.is_some() { 503u16 } else { 481 })?;
+        let to = match own_uri.filter(|own| own.text == uri) {
+            Some(own) => route::destination_of(&own),
+            None => route::destination(uri),
+        };
+        let to = to.ok_or(if last.is_some() { 503u16 } else { 481 })?;
         let last = last.map(|(hop, _)| hop);
         let transport = to.transport.or(last.map(|hop| hop.transport)).unwrap_or(Transport::Udp);
         let known = last.filter(|hop| hop.transport == transport);
@@ -346,11 +347,11 @@ impl Endpoint {
         Ok(Way { hop: Hop { transport, local, remote, connection }, name, uri: new_uri, route })
     }
 
-    fn resolve(&mut self, relayed: Relayed, message: Message, name: Box<str>) {
+    fn resolve(&mut self, relayed: Relayed, message: &Message, name: Box<str>) {
         if let Some(server) = relayed.tx.and_then(|tx| self.server_txs.get_mut(tx)) {
             server.user = server::User::Relay(None);
         }
-        let pending = self.pending.insert(Pending { relayed, message });
+        let pending = self.pending.insert(Pending { relayed, message: message.clone() });
         self.wheel.insert(self.now.mono + RESOLVE_PATIENCE, Deadline::Pending(pending));
         self.push(Output::Resolve { query: QueryId(pending.to_bits()), name });
     }
@@ -372,34 +373,35 @@ impl Endpoint {
     /// Answers a request that has no way; a BYE has ended its dialog all the same (§15).
     fn fail_relayed(&mut self, relayed: &Relayed, message: &Message, code: u16) {
         let Some(tx) = relayed.tx else { return };
-        let mut stamp = None;
+        let mut stamp = Kept::default();
         if let (Some((call, dialog)), Method::Bye) = (relayed.dialog, message.method()) {
             self.on_dialog_request(call, dialog, relayed.side, &relayed.flow, message);
             self.on_bye(call, dialog, relayed.side, message);
             stamp = self.ending_stamp(call, relayed.side);
         }
-        let extra = String::from_utf8_lossy(&stamp.unwrap_or_default()).into_owned();
-        self.reply(tx, Reply { code, extra: &extra, ..Reply::default() });
+        let extra = String::from_utf8_lossy(&stamp);
+        self.reply_to(tx, message, Reply { code, extra: &extra, ..Reply::default() });
+        self.store.release(stamp);
         if let Some((call, _)) = relayed.dialog {
             self.emit_if_over(call);
         }
     }
 
     /// Sends a request whose way is known, and tells its call of it.
-    fn relay(&mut self, relayed: Relayed, message: Message) {
+    fn relay(&mut self, relayed: Relayed, message: &Message) {
         let to = relayed.side.opposite();
         let is_bye = message.method() == Method::Bye;
         let mut ends_dialog = false;
-        let mut note = None;
-        let mut stamp = None;
+        let mut note = client::Note::default();
+        let mut stamp = Kept::default();
         if let (Some((call, dialog)), Some(tx)) = (relayed.dialog, relayed.tx) {
-            note = Some(Box::new(self.on_dialog_request(call, dialog, relayed.side, &relayed.flow, &message)));
+            note = self.on_dialog_request(call, dialog, relayed.side, &relayed.flow, message);
             if is_bye {
-                ends_dialog = self.on_bye(call, dialog, relayed.side, &message);
+                ends_dialog = self.on_bye(call, dialog, relayed.side, message);
                 stamp = self.ending_stamp(call, to);
                 let for_answer = self.ending_stamp(call, relayed.side);
                 if let Some(server) = self.server_txs.get_mut(tx) {
-                    server.stamp = for_answer;
+                    self.store.release(std::mem::replace(&mut server.stamp, for_answer));
                 }
             }
         }
@@ -407,27 +409,28 @@ impl Endpoint {
             Some(call) => call.policy.clone(),
             None => self.policy.clone(),
         };
-        let lines = match (&relayed.route, &stamp) {
-            (Some(route), Some(stamp)) => Bytes::from([&**route, &**stamp].concat()),
-            (Some(route), None) => Bytes::copy_from_slice(route),
-            (None, stamp) => stamp.clone().unwrap_or_default(),
-        };
+        let mut lines = std::mem::take(&mut self.lines);
+        lines.clear();
+        lines.extend_from_slice(relayed.route.as_deref().unwrap_or_default());
+        lines.extend_from_slice(&stamp);
+        self.store.release(stamp);
         let attempt = if relayed.tx.is_none() { ACK_ATTEMPT } else { 0 };
         let branch = self.keys.branch(relayed.key, attempt, relayed.loop_hash);
         let begins_dialog = matches!(message.method(), Method::Subscribe | Method::Refer | Method::Invite);
         let outgoing = Outgoing {
-            branch: &branch,
+            branch,
             uri: relayed.uri.as_deref(),
             own_routes: relayed.own_routes,
             records: begins_dialog && message.to_tag().is_none(),
             stamp: (!lines.is_empty()).then_some(&lines),
             to,
         };
-        let (hop, bytes, fallback) = self.outgoing(&message, &relayed.flow, relayed.hop, &policy, outgoing);
+        let (hop, bytes, fallback) = self.outgoing(message, &relayed.flow.reply(), relayed.hop, &policy, outgoing);
+        self.lines = lines;
         let Some(tx) = relayed.tx else { return self.send_loose(Method::Ack, hop, to, bytes, fallback) };
         let method_text = match message.start() {
-            Start::Request { method_text, .. } => message.raw().slice(method_text.clone()),
-            Start::Response { .. } => Bytes::new(),
+            Start::Request { method_text, .. } => message.bytes(method_text.clone()),
+            Start::Response { .. } => &[],
         };
         let (call, dialog) = relayed.dialog.map_or((None, 0), |(call, dialog)| (Some(call), dialog));
         let user = client::User::Relay { server: tx, call, dialog };

@@ -2,18 +2,22 @@
 
 use std::net::{IpAddr, SocketAddr};
 
-use crate::flow::{Hop, Side, Transport};
+use smallvec::SmallVec;
+
+use crate::flow::{Side, Transport};
 use crate::policy::Policy;
 use crate::sip::{Message, Name, NameAddr, Uri, host_ip};
-use crate::text::{Line, Put};
-use crate::transaction::Branch;
+use crate::text::Put;
 
 /// The port of a SIP URI that names none (RFC 3261 §19.1.2).
 pub const DEFAULT_PORT: u16 = 5060;
 
-/// A list of Route values, in the order in which they are visited.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct RouteSet(Vec<Box<[u8]>>);
+/// A list of Route or Record-Route values in one text, each behind its length in two bytes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Routes<'a>(pub &'a [u8]);
+
+/// Values of a message, read but not kept.
+pub type Values<'a> = SmallVec<[&'a [u8]; 4]>;
 
 /// Where a URI leads.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -32,39 +36,49 @@ pub enum Host {
     Name(Box<str>),
 }
 
-impl RouteSet {
-    pub fn iter(&self) -> impl Iterator<Item = &[u8]> {
-        self.0.iter().map(AsRef::as_ref)
+impl<'a> Routes<'a> {
+    pub fn iter(self) -> impl Iterator<Item = &'a [u8]> {
+        let mut rest = self.0;
+        std::iter::from_fn(move || {
+            let (length, behind) = rest.split_first_chunk::<2>()?;
+            let (value, behind) = behind.split_at_checked(u16::from_be_bytes(*length).into())?;
+            rest = behind;
+            Some(value)
+        })
     }
 
-    pub fn first(&self) -> Option<&[u8]> {
-        self.0.first().map(AsRef::as_ref)
+    pub fn first(self) -> Option<&'a [u8]> {
+        self.iter().next()
     }
 
-    /// The Record-Route values of a message, in order.
-    pub fn recorded(message: &Message) -> RouteSet {
-        let values = message.elements(Name::RecordRoute).map(|element| message.bytes(element.range).into());
-        RouteSet(values.collect())
-    }
-
-    /// Splits the Record-Route values of a response: what lies beyond us towards the callee, in the order in which we
-    /// visit it, and what lies towards the caller. `upstream` are the values that the request bore before ours was added;
-    /// they tell the parts, also where the callee dropped or moved ours.
-    pub fn split(self, upstream: &RouteSet, is_ours: impl Fn(&[u8]) -> bool) -> (RouteSet, RouteSet) {
-        let mut values = self.0;
-        values.retain(|value| !is_ours(value));
-        if values.ends_with(&upstream.0) {
-            values.truncate(values.len() - upstream.0.len());
+    /// Adds a value to a text that holds such a list.
+    pub fn put(out: &mut impl Put, value: &[u8]) {
+        // A value is a part of a head, which is no longer than a datagram; what is longer is no route of ours.
+        if let Ok(length) = u16::try_from(value.len()) {
+            out.put(&length.to_be_bytes());
+            out.put(value);
         }
-        values.reverse();
-        (RouteSet(values), upstream.clone())
     }
+}
 
-    /// The same without the values that are ours.
-    pub fn without(mut self, is_ours: impl Fn(&[u8]) -> bool) -> RouteSet {
-        self.0.retain(|value| !is_ours(value));
-        self
+/// The Record-Route values of a message, in order.
+pub fn recorded(message: &Message) -> Values<'_> {
+    if message.first(Name::RecordRoute).is_none() {
+        return Values::new();
     }
+    message.elements(Name::RecordRoute).map(|element| message.raw().get(element.range).unwrap_or_default()).collect()
+}
+
+/// Of the Record-Route values of a response, what lies beyond us towards the callee, in the order in which we visit it.
+/// `upstream` are the values that the request bore before ours was added; they tell the parts, also where the callee
+/// dropped or moved ours.
+pub fn beyond_us<'a>(mut values: Values<'a>, upstream: &[&[u8]], is_ours: impl Fn(&[u8]) -> bool) -> Values<'a> {
+    values.retain(|value| !is_ours(value));
+    if values.ends_with(upstream) {
+        values.truncate(values.len() - upstream.len());
+    }
+    values.reverse();
+    values
 }
 
 /// The URI inside a Route, Record-Route or Contact value.
@@ -79,7 +93,14 @@ pub fn is_loose(value: &[u8]) -> bool {
 
 /// Where a URI leads; `None` where it is no `sip:` URI or asks for a transport that is not here.
 pub fn destination(uri: &[u8]) -> Option<Destination> {
-    let uri = Uri::parse(uri).filter(|uri| !uri.secure)?;
+    Uri::parse(uri).and_then(|uri| destination_of(&uri))
+}
+
+/// The same of a URI that has been read.
+pub fn destination_of(uri: &Uri<'_>) -> Option<Destination> {
+    if uri.secure {
+        return None;
+    }
     let transport = match uri.params().value(b"transport") {
         None => None,
         Some(name) if name.eq_ignore_ascii_case(b"udp") => Some(Transport::Udp),
@@ -107,7 +128,11 @@ pub struct Ourselves<'a> {
 impl Ourselves<'_> {
     /// Whether a URI names an address that we listen on or are reached by, or one that we advertise.
     pub fn are_named_by(&self, uri: &[u8]) -> bool {
-        let Some(uri) = Uri::parse(uri) else { return false };
+        Uri::parse(uri).is_some_and(|uri| self.are_in(&uri))
+    }
+
+    /// The same of a URI that has been read.
+    pub fn are_in(&self, uri: &Uri<'_>) -> bool {
         let port = uri.port.unwrap_or(DEFAULT_PORT);
         let listeners = || self.policy.listeners.iter().filter(|listener| listener.bound.port() == port);
         if listeners().next().is_none() && self.local.port() != port {
@@ -128,17 +153,12 @@ impl Ourselves<'_> {
         is_address || is_advertised(uri.host(), self.policy)
     }
 
-    /// How many Route values at the top are ours.
-    pub fn own_routes(&self, message: &Message) -> usize {
-        let values = message.elements(Name::Route);
-        values.take_while(|element| self.are_named_by(address(message.bytes(element.range.clone())))).count()
-    }
-
     /// Whether a strict router put our Record-Route URI into the Request-URI (§16.4).
     pub fn are_strictly_routed(&self, message: &Message) -> bool {
         message.first(Name::Route).is_some()
-            && Uri::parse(message.uri()).is_some_and(|uri| uri.user.is_none() && uri.params().value(b"lr").is_some())
-            && self.are_named_by(message.uri())
+            && message
+                .sip_uri()
+                .is_some_and(|uri| uri.user.is_none() && uri.params().value(b"lr").is_some() && self.are_in(&uri))
     }
 }
 
@@ -152,46 +172,6 @@ pub fn put_sent_by(out: &mut impl Put, policy: &Policy, side: Side, local: Socke
         }
         None => out.put_host_port(SocketAddr::new(local.ip().to_canonical(), local.port())),
     }
-}
-
-/// Our Via line on a request that leaves by `hop`.
-pub fn via_line(policy: &Policy, side: Side, hop: &Hop, branch: &Branch) -> Line<128> {
-    let mut line = Line::new();
-    line.put(b"Via: SIP/2.0/");
-    line.put(hop.transport.via_name().as_bytes());
-    line.put(b" ");
-    put_sent_by(&mut line, policy, side, hop.local);
-    line.put(b";branch=");
-    line.put(branch.as_bytes());
-    line.put(b"\r\n");
-    line
-}
-
-/// Our Record-Route lines on a request that came to us at `from` and leaves from `to`: two where its sides see us
-/// differently (RFC 5658 §4.1).
-pub fn record_route_lines(
-    policy: &Policy,
-    from: (Side, Transport, SocketAddr),
-    to: (Side, Transport, SocketAddr),
-) -> Line<128> {
-    let one = |(side, transport, local): (Side, Transport, SocketAddr)| {
-        let mut line = Line::<96>::new();
-        line.put(b"Record-Route: <sip:");
-        put_sent_by(&mut line, policy, side, local);
-        if transport == Transport::Tcp {
-            line.put(b";transport=tcp");
-        }
-        line.put(b";lr>\r\n");
-        line
-    };
-    let mut lines = Line::from_slice(&one(to));
-    if (from.1, from.2) != (to.1, to.2) || policy.advertise.iter().any(Option::is_some) {
-        let inner = one(from);
-        if inner.as_slice() != lines.as_slice() {
-            lines.put(&inner);
-        }
-    }
-    lines
 }
 
 fn is_advertised(host: &[u8], policy: &Policy) -> bool {

@@ -51,6 +51,9 @@ pub fn server_order(
     health: impl Fn(ServerId) -> ServerHealth,
     now: Mono,
 ) -> SmallVec<[ServerId; 4]> {
+    if let [only] = policy.servers.as_slice() {
+        return SmallVec::from_slice(&[only.id]);
+    }
     // Weighted rendezvous hashing: the smallest -ln(draw)/weight wins, each with a chance in proportion to its weight.
     let score = |server: &Server| -keys.draw(call_id, server.name.as_bytes()).ln() / f64::from(server.weight.max(1));
     let mut order = policy

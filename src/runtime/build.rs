@@ -1,10 +1,9 @@
 //! The workers and their supervisor, put together of what is configured and bound.
 
 use std::io;
-use std::net::TcpListener;
 use std::sync::Arc;
 
-use mio::{Poll, Registry};
+use mio::Poll;
 use tokio::sync::mpsc::{self, UnboundedSender};
 use tokio::sync::oneshot;
 
@@ -15,10 +14,10 @@ use super::reload::{ReloadFigures, share_of};
 use super::resolve::Resolver;
 use super::start::Bind;
 use super::supervisor::{Inlets, Report, Supervisor};
-use super::worker::{Core, Teller, Worker};
+use super::worker::{Core, Worker};
 use super::workers::Workers;
 use crate::admin::Readiness;
-use crate::admin::metrics::Histograms;
+use crate::admin::metrics::{Histograms, Processing};
 use crate::config::{ServerNames, Settings};
 use crate::control::Ask;
 use crate::endpoint::{Endpoint, Seed};
@@ -37,6 +36,7 @@ pub(super) struct Parts {
     pub(super) bind: Bind,
     pub(super) bound: Bound,
     pub(super) sinks: Sinks,
+    pub(super) histograms: Histograms,
     pub(super) readiness: Readiness,
     pub(super) recent: Recent,
 }
@@ -44,9 +44,12 @@ pub(super) struct Parts {
 /// Ready to be started.
 pub(super) struct Built {
     pub(super) supervisor: Supervisor,
-    pub(super) workers: Vec<Worker>,
+    pub(super) workers: Vec<Birth>,
     pub(super) inlets: Inlets,
 }
+
+/// Makes a worker on its own thread, which it never leaves: nothing can fail there.
+pub(super) type Birth = Box<dyn FnOnce() -> Worker + Send>;
 
 /// What all workers are made of.
 struct Common<'a> {
@@ -65,13 +68,16 @@ struct Common<'a> {
 /// # Errors
 /// Where the system has no descriptors left, or a socket refuses what it needs.
 pub(super) fn build(parts: Parts, asks: mpsc::Receiver<Ask>, stopped: oneshot::Receiver<()>) -> io::Result<Built> {
-    let Parts { settings, bind, bound, sinks, readiness, recent } = parts;
+    let Parts { settings, bind, bound, sinks, histograms, readiness, recent } = parts;
     let clock = Clock::start();
     let count = settings.workers;
     let listeners = bound.listeners();
     let mut names = ServerNames::default();
     let mut locals = LocalAddresses(listeners.clone());
     let policy = Arc::new(settings.policy(listeners.clone(), &mut locals, &mut names));
+    for server in &policy.servers {
+        histograms.add_server(server.id, &server.name);
+    }
     let mut sockets = UdpSockets::new(bound.udp, count)?;
     sockets.follow(&policy);
     let seats = Seats::new(settings.sockets.tcp_connections);
@@ -94,21 +100,21 @@ pub(super) fn build(parts: Parts, asks: mpsc::Receiver<Ask>, stopped: oneshot::R
         seats: &seats,
         listeners,
         addresses: addresses.clone(),
-        reports,
+        reports: reports.clone(),
     };
     let mut workers = Vec::new();
     for (me, (poll, inbox)) in ends.into_iter().enumerate() {
-        workers.push(common.worker(me, poll, inbox)?);
-    }
-    for (at, (socket, listener)) in bound.tcp.into_iter().enumerate() {
-        if let Some(worker) = workers.get_mut(at % count) {
-            worker.listen(socket, listener)?;
+        let mut acceptors = Vec::new();
+        for (socket, listener) in bound.tcp.iter().skip(me).step_by(count) {
+            acceptors.push(Acceptor::new(socket.try_clone()?, *listener, acceptors.len(), poll.registry())?);
         }
+        workers.push(common.worker(me, poll, inbox, acceptors)?);
     }
     drop(common);
     let (loads, loaded) = mpsc::unbounded_channel();
     let supervisor = Supervisor {
         workers: Workers(addresses),
+        reports,
         threads: Vec::new(),
         clock,
         reload: ReloadFigures::taken(&clock),
@@ -120,6 +126,7 @@ pub(super) fn build(parts: Parts, asks: mpsc::Receiver<Ask>, stopped: oneshot::R
         sockets,
         seats,
         sinks,
+        histograms,
         readiness,
         recent,
         resolver: Resolver::new(),
@@ -135,54 +142,38 @@ pub(super) fn sip_limits(settings: &Settings) -> Limits {
 }
 
 impl Common<'_> {
-    fn worker(&self, me: usize, poll: Poll, inbox: Inbox) -> io::Result<Worker> {
+    fn worker(&self, me: usize, poll: Poll, inbox: Inbox, acceptors: Vec<Acceptor>) -> io::Result<Birth> {
         let count = self.addresses.len();
-        let registry = || -> io::Result<Registry> { poll.registry().try_clone() };
-        let limits = sip_limits(self.settings);
-        let now = self.clock.now();
-        let mut histograms = Histograms::new();
-        for server in &self.policy.servers {
-            histograms.add_server(&server.name);
-        }
+        let (clock, key, limits) = (self.clock, self.key, sip_limits(self.settings));
         let policy = share_of(&self.policy, me, count);
-        let sinks = self.sinks.input().ok_or_else(|| io::Error::other("the sinks are closed"))?;
-        Ok(Worker {
-            clock: self.clock,
-            core: Core {
-                endpoint: Endpoint::new(now, Seed { key: self.key }, policy),
-                now,
-                limits,
-                post: Post::new(me, self.addresses.clone(), &self.key),
-                messages: 0,
-            },
-            udp: UdpPorts::new(self.sockets.sources(), me, registry()?)?,
-            acceptors: Vec::new(),
-            connections: Connections::new(
-                limits,
-                self.seats.clone(),
-                self.listeners.clone(),
-                Names::new(me, count),
-                registry()?,
-            ),
-            poll,
-            inbox,
-            reports: self.reports.clone(),
-            teller: Teller { sinks, histograms, mask: self.settings.events.mask.clone() },
-            limiter: Limiter::new(),
-            failed: Vec::new(),
-            deadline: None,
-            is_full_of_mail: false,
-            ending: None,
-            is_over: false,
-        })
-    }
-}
-
-impl Worker {
-    fn listen(&mut self, socket: TcpListener, listener: Listener) -> io::Result<()> {
-        let index = self.acceptors.len();
-        self.acceptors.push(Acceptor::new(socket, listener, index, self.poll.registry())?);
-        Ok(())
+        let post = Post::new(me, self.addresses.clone(), &key);
+        let events = self.sinks.input().ok_or_else(|| io::Error::other("the sinks are closed"))?;
+        let reports = self.reports.clone();
+        let udp = UdpPorts::new(self.sockets.sources(), me, poll.registry().try_clone()?)?;
+        let (names, registry) = (Names::new(me, count), poll.registry().try_clone()?);
+        let connections = Connections::new(limits, self.seats.clone(), self.listeners.clone(), names, registry);
+        Ok(Box::new(move || {
+            let now = clock.now();
+            let endpoint = Endpoint::new(now, Seed { key }, policy);
+            Worker {
+                poll,
+                clock,
+                core: Core { endpoint, now, limits, post, messages: 0 },
+                udp,
+                acceptors,
+                connections,
+                inbox,
+                reports,
+                events,
+                processing: Processing::new(),
+                limiter: Limiter::new(),
+                failed: Vec::new(),
+                deadline: None,
+                is_full_of_mail: false,
+                ending: None,
+                is_over: false,
+            }
+        }))
     }
 }
 

@@ -8,20 +8,18 @@ use tokio::task::spawn_local;
 use super::supervisor::Supervisor;
 use super::worker::Worker;
 use super::workers::{Workers, add_figures, find_one};
-use crate::config::MaskNumbers;
 use crate::control::{Ask, Figures, OwnedSample, ServerStatus, Status};
 use crate::endpoint::{Filter, Refusal};
 use crate::event::CallView;
 use crate::policy::Listener;
 use crate::stats::SampleKind;
-use crate::telemetry;
 
 /// What is done with a call.
 type Command = fn(&mut Worker, &str) -> Result<CallView, Refusal>;
 
 impl Supervisor {
     pub(super) async fn on_ask(&mut self, ask: Ask) {
-        let (workers, mask) = (self.workers.clone(), self.settings.events.mask.clone());
+        let workers = self.workers.clone();
         // Whoever asked may have gone: then nobody reads the answer.
         match ask {
             Ask::Figures(reply) => {
@@ -41,29 +39,21 @@ impl Supervisor {
             }
             Ask::Calls { filter, after, limit, reply } => {
                 spawn_local(async move {
-                    let calls = calls(&workers, filter, after, limit).await;
-                    drop(reply.send(calls.into_iter().map(|view| masked(view, &mask)).collect()));
+                    drop(reply.send(calls(&workers, filter, after, limit).await));
                 });
             }
             Ask::Call { id, reply } => {
                 spawn_local(async move {
-                    let found = find(&workers, &id).await.map(|(_, view)| view);
-                    drop(reply.send(found.map(|view| masked(view, &mask))));
+                    drop(reply.send(find(&workers, &id).await.map(|(_, view)| view)));
                 });
             }
             Ask::VoicemailDrop { id, reply } => {
                 let drop_it: Command = |worker, id| worker.core.endpoint.voicemail_drop(worker.core.now, id);
-                spawn_local(async move {
-                    let done = command(&workers, id, drop_it).await;
-                    drop(reply.send(done.map(|view| masked(view, &mask))));
-                });
+                spawn_local(async move { drop(reply.send(command(&workers, id, drop_it).await)) });
             }
             Ask::HangUp { id, reply } => {
                 let hang_up: Command = |worker, id| worker.core.endpoint.hang_up(worker.core.now, id);
-                spawn_local(async move {
-                    let done = command(&workers, id, hang_up).await;
-                    drop(reply.send(done.map(|view| masked(view, &mask))));
-                });
+                spawn_local(async move { drop(reply.send(command(&workers, id, hang_up).await)) });
             }
             Ask::Drain(reply) => {
                 self.drain().await;
@@ -103,7 +93,7 @@ impl Worker {
         samples.push(dropped("udp_receive_buffer", udp.unread));
         samples.push(dropped("tcp_connections", tcp.refused));
         samples.push(dropped("tcp_stalled", tcp.stalled));
-        Figures { samples, histograms: self.teller.histograms.snapshot() }
+        Figures { samples, histograms: vec![self.processing.snapshot()] }
     }
 }
 
@@ -160,11 +150,6 @@ async fn command(workers: &Workers, id: String, command: Command) -> Result<Call
         Err(refusal) => return Err(refusal),
     };
     workers.ask_one(worker, move |worker| command(worker, &id)).await.unwrap_or(Err(Refusal::NotFound))
-}
-
-fn masked(mut view: CallView, mask: &MaskNumbers) -> CallView {
-    telemetry::mask(mask, &mut view.data);
-    view
 }
 
 /// A gauge that belongs to the process rather than to calls.

@@ -74,6 +74,9 @@ impl Supervisor {
             return Err(keys.join("\n"));
         }
         let policy = settings.policy(self.locals.0.clone(), &mut self.locals, &mut self.names);
+        for server in &policy.servers {
+            self.histograms.add_server(server.id, &server.name);
+        }
         if let Some(level) = &self.bind.log_level {
             level.change(&settings.logging);
         }
@@ -93,15 +96,10 @@ impl Supervisor {
     /// Has the workers take on what is configured, and waits until they have.
     async fn take_on(&self) {
         let (policy, sources) = (self.policy.clone(), self.sockets.sources().to_vec());
-        let (mask, limits) = (self.settings.events.mask.clone(), sip_limits(&self.settings));
-        let workers = self.workers.count();
+        let (limits, workers) = (sip_limits(&self.settings), self.workers.count());
         let job = move |worker: &mut super::worker::Worker| {
             worker.core.limits = limits;
             worker.connections.set_limits(limits);
-            worker.teller.mask = mask;
-            for server in &policy.servers {
-                worker.teller.histograms.add_server(&server.name);
-            }
             let policy = share_of(&policy, worker.core.post.me, workers);
             worker.handle(Input::Policy(policy));
             worker.follow(&sources);

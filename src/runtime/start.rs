@@ -12,10 +12,10 @@ use tokio::sync::{mpsc, oneshot};
 
 use super::ReloadSource;
 use super::build::{Built, Parts, build};
-use crate::admin::metrics::Exposition;
+use crate::admin::metrics::{Exposition, Histograms};
 use crate::admin::{self, AdminHandle, Context, Readiness};
 use crate::config::Settings;
-use crate::control::Control;
+use crate::control::{Control, Figures};
 use crate::flow::Transport;
 use crate::recent::{self, Recent};
 use crate::sink::Sinks;
@@ -82,16 +82,20 @@ pub fn start(settings: Settings, bind: Bind) -> Result<Running, StartError> {
     };
     let recent = Recent::new(recent::CAPACITY);
     let readiness = Readiness::new();
-    let sinks = Sinks::open(&settings.events, recent.clone(), &readiness).map_err(|error| StartError::EventsFile {
-        path: settings.events.file.as_ref().map(|path| path.display().to_string()).unwrap_or_default(),
-        error,
+    let histograms = Histograms::new();
+    let sinks = Sinks::open(&settings.events, recent.clone(), &readiness, histograms.clone()).map_err(|error| {
+        StartError::EventsFile {
+            path: settings.events.file.as_ref().map(|path| path.display().to_string()).unwrap_or_default(),
+            error,
+        }
     })?;
     let listen = bound.listeners().iter().map(|listener| (listener.transport, listener.bound)).collect::<Vec<_>>();
     let token = settings.admin.as_ref().and_then(|admin| admin.token.clone());
-    let figures = sinks.figures();
+    let (figures, observed) = (sinks.figures(), histograms.clone());
     let (asks, inbox) = mpsc::channel(ASKS);
     let (stop, stopped) = oneshot::channel();
-    let parts = Parts { settings, bind, bound, sinks, readiness: readiness.clone(), recent: recent.clone() };
+    let (ready, events) = (readiness.clone(), recent.clone());
+    let parts = Parts { settings, bind, bound, sinks, histograms, readiness: ready, recent: events };
     let supervisor = build(parts, inbox, stopped).and_then(supervise).map_err(StartError::System)?;
     let control = Control(asks);
     let context = Context {
@@ -99,7 +103,7 @@ pub fn start(settings: Settings, bind: Bind) -> Result<Running, StartError> {
         recent: recent.clone(),
         readiness: readiness.clone(),
         metrics: Arc::new(Exposition::new()),
-        figures: Arc::new(move || figures.samples()),
+        figures: Arc::new(move || Figures { samples: figures.samples(), histograms: observed.snapshot() }),
     };
     let http = admin::serve(sockets, admin::Admin { token }, context).map_err(StartError::System)?;
     let admin = http.addresses().admin;

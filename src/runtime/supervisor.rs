@@ -15,14 +15,15 @@ use tokio::sync::oneshot;
 use tokio::task::spawn_local;
 use tokio::time::Instant;
 
+use super::build::Birth;
 use super::clock::Clock;
 use super::mail::Mail;
 use super::reload::{Loaded, ReloadFigures};
 use super::resolve::Resolver;
 use super::start::Bind;
-use super::worker::Worker;
 use super::workers::Workers;
 use crate::admin::Readiness;
+use crate::admin::metrics::Histograms;
 use crate::config::{ServerNames, Settings};
 use crate::control::Ask;
 use crate::endpoint::{Input, QueryId};
@@ -48,6 +49,7 @@ pub(super) enum Report {
 /// Everything that the supervisor is made of.
 pub(super) struct Supervisor {
     pub(super) workers: Workers,
+    pub(super) reports: UnboundedSender<Report>,
     pub(super) threads: Vec<JoinHandle<()>>,
     pub(super) clock: Clock,
     pub(super) settings: Settings,
@@ -58,6 +60,7 @@ pub(super) struct Supervisor {
     pub(super) sockets: UdpSockets,
     pub(super) seats: Seats,
     pub(super) sinks: Sinks,
+    pub(super) histograms: Histograms,
     pub(super) readiness: Readiness,
     pub(super) recent: Recent,
     pub(super) reload: ReloadFigures,
@@ -99,11 +102,11 @@ impl Supervisor {
     ///
     /// # Errors
     /// Where no thread can be had; those that were started end.
-    pub(super) fn spawn(&mut self, workers: Vec<Worker>) -> io::Result<()> {
-        for worker in workers {
-            let (index, reports) = (worker.core.post.me, worker.reports.clone());
+    pub(super) fn spawn(&mut self, workers: Vec<Birth>) -> io::Result<()> {
+        for (index, birth) in workers.into_iter().enumerate() {
+            let reports = self.reports.clone();
             let work = move || {
-                let why = match catch_unwind(AssertUnwindSafe(|| worker.run())) {
+                let why = match catch_unwind(AssertUnwindSafe(|| birth().run())) {
                     Ok(Ok(())) => return,
                     Ok(Err(error)) => error.to_string(),
                     Err(_) => "it has panicked".to_owned(),

@@ -15,14 +15,11 @@ use super::clock::Clock;
 use super::limiter::Limiter;
 use super::mail::{Inbox, Mail, Post};
 use super::supervisor::Report;
-use crate::admin::metrics::Histograms;
-use crate::config::MaskNumbers;
+use crate::admin::metrics::Processing;
 use crate::endpoint::{Endpoint, Input, Notice, Output, Transmit};
-use crate::event::{Event, EventKind};
 use crate::flow::{Flow, Transport};
 use crate::sink::EventInput;
 use crate::sip::{FrameError, Limits, Message};
-use crate::telemetry;
 use crate::time::{Mono, Now};
 use crate::transport::{Acceptor, Connections, Failed, Source, Taker, UdpPorts, UdpSource, Unreachable};
 
@@ -45,7 +42,8 @@ pub(super) struct Worker {
     pub(super) connections: Connections,
     pub(super) inbox: Inbox,
     pub(super) reports: UnboundedSender<Report>,
-    pub(super) teller: Teller,
+    pub(super) events: EventInput,
+    pub(super) processing: Processing,
     pub(super) limiter: Limiter,
     /// Failures of sends, to be told after the outputs are drained.
     pub(super) failed: Vec<Failed>,
@@ -64,13 +62,6 @@ pub(super) struct Core {
     pub(super) post: Post,
     /// Messages of this turn.
     pub(super) messages: u64,
-}
-
-/// What is made of events.
-pub(super) struct Teller {
-    pub(super) sinks: EventInput,
-    pub(super) histograms: Histograms,
-    pub(super) mask: MaskNumbers,
 }
 
 /// The process is to end when nothing is left to do here.
@@ -135,7 +126,7 @@ impl Worker {
         let messages = std::mem::take(&mut self.core.messages);
         if messages > 0 {
             let spent = self.clock.mono().since(now).as_secs_f64();
-            self.teller.histograms.processing(spent, messages);
+            self.processing.observe(spent, messages);
         }
         self.look_at_the_end();
     }
@@ -220,7 +211,7 @@ impl Worker {
         loop {
             match self.core.endpoint.poll_output() {
                 Output::Transmit(transmit) => self.send(transmit),
-                Output::Event(event) => self.teller.tell(event),
+                Output::Event(event) => self.events.push(event),
                 Output::Resolve { query, name } => {
                     // Nobody listens once everything ends.
                     let worker = self.core.post.me;
@@ -355,26 +346,5 @@ impl Taker for Core {
 
     fn broken(&mut self, flow: Flow, error: FrameError) {
         self.endpoint.handle(self.now, Input::Broken { flow, rejected: Box::new(error.into_rejected()) });
-    }
-}
-
-impl Teller {
-    /// All that is made of an event.
-    fn tell(&mut self, mut event: Box<Event>) {
-        if event.kind == EventKind::Ended {
-            self.histograms.call_ended(&event.data);
-            let data = &event.data;
-            tracing::debug!(
-                outcome = data.outcome.map(|outcome| outcome.label()),
-                end_cause = data.end_cause.map(|cause| cause.label()),
-                code = data.sip_code,
-                direction = data.direction.label(),
-                server = data.server,
-                call_uid = data.call_uid,
-                "call ended"
-            );
-        }
-        telemetry::mask(&self.mask, &mut event.data);
-        self.sinks.push(event);
     }
 }

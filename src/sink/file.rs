@@ -157,7 +157,7 @@ mod tests {
         let path = directory.join("events.jsonl");
         let queue = Arc::new(Queue::new("file", 1 << 20, None));
         let reopen = FileSink::open(&path).unwrap().start(queue.clone()).unwrap();
-        queue.push(EventKind::Ended, "one".into());
+        queue.push(&[(EventKind::Ended, "one".into())]);
         let delivered = |count| {
             let deadline = std::time::Instant::now() + Duration::from_secs(5);
             while queue.figures().delivered < count {
@@ -170,7 +170,7 @@ mod tests {
         reopen.ask();
         queue.wake();
         // The order of a wake and a line is the queue's: wakes first.
-        queue.push(EventKind::Ended, "two".into());
+        queue.push(&[(EventKind::Ended, "two".into())]);
         delivered(2);
         assert_eq!(queue.close(Duration::from_secs(5)), 0);
         assert_eq!(std::fs::read_to_string(directory.join("events.1")).unwrap(), "one\n");

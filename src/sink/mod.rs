@@ -1,7 +1,6 @@
 //! What becomes of events: each sink has a queue and a thread of its own, so that a dead one delays
 //! nobody else, and nothing here ever makes a worker wait.
 
-mod cloud_event;
 mod file;
 mod queue;
 mod stdout;
@@ -12,24 +11,29 @@ use std::sync::mpsc::{Receiver, Sender, channel};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-pub use cloud_event::line;
 pub use file::FileSink;
 use queue::Queue;
 
 use crate::admin::Readiness;
+use crate::admin::metrics::Histograms;
 use crate::config::Events;
 use crate::control::OwnedSample;
-use crate::event::{Event, EventKind};
-use crate::recent::Recent;
+use crate::event::{Event, EventKind, Summary};
+use crate::recent::{Recent, Told};
 use crate::stats::SampleKind;
 
 /// At the end, for how long sinks may take to write what waits.
 const FLUSH_TIMEOUT: Duration = Duration::from_secs(5);
 
+/// Between two looks for events under load: what comes meanwhile is taken in one go.
+const GATHER: Duration = Duration::from_millis(5);
+/// Events that are taken in one go.
+const MOST_AT_ONCE: usize = 1024;
+
 /// All sinks of one process.
 #[derive(Debug)]
 pub struct Sinks {
-    input: Option<Sender<Box<Event>>>,
+    input: Option<Sender<Event>>,
     dispatcher: Option<JoinHandle<()>>,
     queues: Vec<Arc<Queue>>,
     file: Option<Arc<file::Reopen>>,
@@ -37,7 +41,7 @@ pub struct Sinks {
 
 /// Where a worker hands its events over.
 #[derive(Clone, Debug)]
-pub struct EventInput(Sender<Box<Event>>);
+pub struct EventInput(Sender<Event>);
 
 /// The figures of all sinks, for whoever renders metrics.
 #[derive(Clone, Debug)]
@@ -48,7 +52,7 @@ impl Sinks {
     ///
     /// # Errors
     /// Where the events' file cannot be opened.
-    pub fn open(events: &Events, recent: Recent, readiness: &Readiness) -> io::Result<Sinks> {
+    pub fn open(events: &Events, recent: Recent, readiness: &Readiness, histograms: Histograms) -> io::Result<Sinks> {
         let mut queues = Vec::new();
         let mut file = None;
         if let Some(path) = &events.file {
@@ -62,9 +66,10 @@ impl Sinks {
             queues.push(queue);
         }
         let (input, inbox) = channel();
-        let (to, source) = (queues.clone(), events.source.clone());
-        let dispatcher =
-            std::thread::Builder::new().name("events".into()).spawn(move || dispatch(&inbox, &to, &source, &recent))?;
+        let to = queues.clone();
+        let dispatcher = std::thread::Builder::new()
+            .name("events".into())
+            .spawn(move || dispatch(&inbox, &to, &recent, &histograms))?;
         Ok(Sinks { input: Some(input), dispatcher: Some(dispatcher), queues, file })
     }
 
@@ -100,7 +105,7 @@ impl Sinks {
 
 impl EventInput {
     /// Hands an event over; never waits.
-    pub fn push(&self, event: Box<Event>) {
+    pub fn push(&self, event: Event) {
         // The other end lives for as long as there is a way in.
         drop(self.0.send(event));
     }
@@ -128,19 +133,36 @@ impl SinkFigures {
     }
 }
 
-fn dispatch(inbox: &Receiver<Box<Event>>, queues: &[Arc<Queue>], source: &str, recent: &Recent) {
-    for event in inbox {
-        match line(&event, source) {
-            Ok(line) => {
-                let line: Arc<str> = line.into();
-                for queue in queues {
-                    queue.push(event.kind, line.clone());
-                }
-                recent.push(Arc::from(event), line);
+/// Takes events as they come, and those that come while it is at it in one go: a thread that is woken for each event
+/// would cost more than all that it does.
+fn dispatch(inbox: &Receiver<Event>, queues: &[Arc<Queue>], recent: &Recent, histograms: &Histograms) {
+    let mut lines = Vec::new();
+    while let Ok(first) = inbox.recv() {
+        for event in std::iter::once(first).chain(inbox.try_iter().take(MOST_AT_ONCE)) {
+            if event.kind == EventKind::Ended {
+                count(&event.summary, histograms);
             }
-            Err(error) => {
-                tracing::error!(%error, call_uid = event.data.call_uid, "an event could not be written as JSON")
-            }
+            // What is written as JSON is UTF-8.
+            let line: Arc<str> = String::from_utf8_lossy(&event.line).into();
+            recent.push(Told { kind: event.kind, line: line.clone() });
+            lines.push((event.kind, line));
         }
+        for queue in queues {
+            queue.push(&lines);
+        }
+        lines.clear();
+        std::thread::sleep(GATHER);
     }
+}
+
+fn count(ended: &Summary, histograms: &Histograms) {
+    histograms.call_ended(ended);
+    tracing::debug!(
+        outcome = ended.outcome.map(|outcome| outcome.label()),
+        end_cause = ended.end_cause.map(|cause| cause.label()),
+        code = ended.sip_code,
+        direction = ended.direction.label(),
+        call_uid = %ended.call,
+        "call ended"
+    );
 }

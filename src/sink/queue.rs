@@ -71,11 +71,19 @@ impl Queue {
         self.name
     }
 
-    /// Adds a line. Beyond the limit the oldest lifecycle events go first and outcomes last; each is counted.
-    pub fn push(&self, kind: EventKind, text: Arc<str>) {
+    /// Adds lines. Beyond the limit the oldest lifecycle events go first and outcomes last; each is counted.
+    pub fn push(&self, lines: &[(EventKind, Arc<str>)]) {
         let mut state = self.state();
-        state.bytes += text.len();
-        state.lines.push_back(Line { kind, text, since: Instant::now() });
+        let since = Instant::now();
+        for (kind, text) in lines {
+            state.bytes += text.len();
+            state.lines.push_back(Line { kind: *kind, text: text.clone(), since });
+            self.make_room(&mut state);
+        }
+        self.changed.notify_all();
+    }
+
+    fn make_room(&self, state: &mut State) {
         while state.bytes > self.limit && state.lines.len() > 1 {
             // What is in the sink's hand stays.
             let from = state.in_hand.min(state.lines.len());
@@ -94,7 +102,6 @@ impl Queue {
                 tracing::error!(sink = self.name, kind = %dropped.kind, "event dropped: events.memory_limit is reached");
             }
         }
-        self.changed.notify_all();
     }
 
     /// Waits for something to do. The lines stay in the queue until [`Queue::delivered`].
@@ -190,11 +197,11 @@ mod tests {
     fn beyond_the_limit_lifecycle_events_go_first_and_outcomes_last() {
         let queue = Queue::new("test", 12, None);
         for (kind, text) in [(EventKind::Ended, "aaaa"), (EventKind::Ringing, "bbbb"), (EventKind::Ended, "cccc")] {
-            queue.push(kind, text.into());
+            queue.push(&[(kind, text.into())]);
         }
-        queue.push(EventKind::Ended, "dddd".into());
+        queue.push(&[(EventKind::Ended, "dddd".into())]);
         assert_eq!(queue.dropped(EventKind::Ringing), 1);
-        queue.push(EventKind::Ended, "eeee".into());
+        queue.push(&[(EventKind::Ended, "eeee".into())]);
         assert_eq!(queue.dropped(EventKind::Ended), 1);
         let Next::Lines(lines) = queue.next() else { panic!("lines expected") };
         assert_eq!(lines.iter().map(|line| &**line).collect::<Vec<_>>(), ["cccc", "dddd", "eeee"]);

@@ -1,7 +1,5 @@
 //! Edits on the original bytes: recorded as offsets, applied once.
 
-use std::fmt::Arguments;
-use std::io::Write;
 use std::ops::Range;
 
 use bytes::{Bytes, BytesMut};
@@ -40,22 +38,21 @@ impl Edits {
         self.replace(at..at, text);
     }
 
-    /// Puts formatted text before the byte at `at`.
-    pub fn insert_fmt(&mut self, at: usize, text: Arguments<'_>) {
-        self.replace_fmt(at..at, text);
-    }
-
     pub fn replace(&mut self, range: Range<usize>, text: &[u8]) {
         let start = self.text.len();
         self.text.extend_from_slice(text);
         self.record(range, start);
     }
 
-    /// Puts formatted text in the place of a range.
-    pub fn replace_fmt(&mut self, range: Range<usize>, text: Arguments<'_>) {
+    /// Puts the text that `write` appends before the byte at `at`.
+    pub fn insert_with(&mut self, at: usize, write: impl FnOnce(&mut Vec<u8>)) {
+        self.replace_with(at..at, write);
+    }
+
+    /// Puts the text that `write` appends in the place of a range.
+    pub fn replace_with(&mut self, range: Range<usize>, write: impl FnOnce(&mut Vec<u8>)) {
         let start = self.text.len();
-        // Writing to a vector does not fail; a `Display` that does leaves what it wrote before.
-        let _ = self.text.write_fmt(text);
+        write(&mut self.text);
         self.record(range, start);
     }
 
@@ -94,6 +91,13 @@ impl Edits {
 
     /// Removes the first `count` elements of a header (topmost Routes, Vias), over as many fields as they take.
     pub fn remove_first_elements(&mut self, message: &Message, name: Name, count: usize) {
+        // Nearly always it is one that is alone in its field.
+        if count == 1
+            && let Some(element) = message.elements(name).next().filter(|element| element.alone)
+            && let Some(field) = message.fields().get(element.field)
+        {
+            return self.remove_field(field);
+        }
         let mut begun: Option<&Field> = None;
         for element in message.elements(name).take(count) {
             let Some(field) = message.fields().get(element.field) else { return };
@@ -114,15 +118,21 @@ impl Edits {
     /// behind its code. A request stays as it is.
     pub fn replace_phrase(&mut self, message: &Message, phrase: &str) {
         let Start::Response { phrase: range, .. } = message.start() else { return };
-        let space = if message.bytes(0..range.start).ends_with(b" ") { "" } else { " " };
-        self.replace_fmt(range.clone(), format_args!("{space}{phrase}"));
+        let space: &[u8] = if message.bytes(0..range.start).ends_with(b" ") { b"" } else { b" " };
+        self.replace_with(range.clone(), |out| {
+            out.extend_from_slice(space);
+            out.extend_from_slice(phrase.as_bytes());
+        });
     }
 
     /// Applies all edits: the edited message is appended to `out` and split off it.
     pub fn apply(&mut self, message: &Message, out: &mut BytesMut) -> Bytes {
         let raw = message.raw();
         // Texts are in the order of recording: they part edits at one offset.
-        self.edits.sort_unstable_by_key(|edit| (edit.removed.start, edit.text.start, edit.text.end));
+        let place = |edit: &Edit| (edit.removed.start, edit.text.start, edit.text.end);
+        if !self.edits.is_sorted_by_key(place) {
+            self.edits.sort_unstable_by_key(place);
+        }
         let start = out.len();
         out.reserve(raw.len() + self.text.len());
         let mut copied = 0;
@@ -184,7 +194,7 @@ mod tests {
         edits.insert(message.head_end(), b"C: 3\r\n");
         edits.insert(message.head_start(), b"A: 1\r\n");
         edits.replace(0..7, b"INFO");
-        edits.insert_fmt(message.head_start(), format_args!("B: {}\r\n", 2));
+        edits.insert_with(message.head_start(), |out| out.extend_from_slice(b"B: 2\r\n"));
         let edited = edits.apply(&message, &mut BytesMut::new());
         assert!(edited.starts_with(b"INFO sip:a@b SIP/2.0\r\nA: 1\r\nB: 2\r\nVia: "));
         assert!(edited.ends_with(b"CSeq: 1 OPTIONS\r\nC: 3\r\n\r\nbody"));
@@ -197,7 +207,7 @@ mod tests {
         let mut edits = Edits::default();
         let mut expected = String::from("OPTIONS sip:a@b SIP/2.0\r\n");
         for number in 0..200 {
-            edits.insert_fmt(message.head_start(), format_args!("X: {number}\r\n"));
+            edits.insert(message.head_start(), format!("X: {number}\r\n").as_bytes());
             edits.insert(number % 7, b"");
             expected.push_str(&format!("X: {number}\r\n"));
         }

@@ -6,8 +6,8 @@ use bytes::Bytes;
 use smallvec::SmallVec;
 
 use super::list::Elements;
-use super::name::alias;
-use super::{Element, Method, Name, Rejected, Via, parse};
+use super::uri::UriParts;
+use super::{Element, HeaderName, Method, Name, Rejected, Uri, Via, parse};
 
 /// What is too large to be read.
 #[derive(Clone, Copy, Debug)]
@@ -65,9 +65,42 @@ pub struct Message {
     pub(super) raw: Bytes,
     pub(super) start: Start,
     pub(super) fields: SmallVec<[Field; 24]>,
+    pub(super) firsts: Firsts,
     /// Offset of the first byte of the body.
     pub(super) body: usize,
+    pub(super) uri_parts: Option<UriParts>,
     pub(super) essentials: Essentials,
+}
+
+/// The place of the first field of each header that we read: one more than its index, or 0 where there is none; beyond
+/// the reach of a byte it has to be looked for.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Firsts([u8; Name::COUNT]);
+
+impl Firsts {
+    pub(super) fn new() -> Firsts {
+        Firsts([0; Name::COUNT])
+    }
+
+    /// Notes a field; true where it is the first of its name.
+    pub(super) fn note(&mut self, name: Name, index: usize) -> bool {
+        match self.0.get_mut(name.index()) {
+            Some(place) if *place == 0 => {
+                *place = u8::try_from(index + 1).unwrap_or(u8::MAX);
+                true
+            }
+            _ => false,
+        }
+    }
+
+    /// The index of the first field of a name.
+    pub(super) fn of(&self, name: Name, fields: &[Field]) -> Option<usize> {
+        match self.0.get(name.index()).copied()? {
+            0 => None,
+            u8::MAX => fields.iter().position(|field| field.name == name),
+            place => Some(usize::from(place) - 1),
+        }
+    }
 }
 
 impl Message {
@@ -105,6 +138,12 @@ impl Message {
             Start::Response { code, .. } => code,
             Start::Request { .. } => 0,
         }
+    }
+
+    /// The Request-URI as it was read; `None` for one of another scheme than SIP's, and for a response.
+    pub fn sip_uri(&self) -> Option<Uri<'_>> {
+        let parts = self.uri_parts.as_ref()?;
+        Some(Uri::of_parts(self.uri(), parts))
     }
 
     /// The Request-URI; empty for a response.
@@ -148,6 +187,10 @@ impl Message {
         &self.essentials.via
     }
 
+    pub fn has_more_than_one_via(&self) -> bool {
+        !self.essentials.via.element.alone || self.all(Name::Via).nth(1).is_some()
+    }
+
     pub fn body(&self) -> &[u8] {
         self.raw.get(self.body..).unwrap_or_default()
     }
@@ -177,22 +220,16 @@ impl Message {
     }
 
     pub fn first(&self, name: Name) -> Option<&Field> {
-        self.fields.iter().find(|field| field.name == name)
+        self.fields.get(self.firsts.of(name, &self.fields)?)
     }
 
     /// The fields of a header by any name, letter case ignored; a header that has a compact form is found by both.
-    pub fn named<'a>(&'a self, name: &'a str) -> impl Iterator<Item = &'a Field> + 'a {
-        let wanted = Name::from_bytes(name.as_bytes());
-        let alias = if wanted == Name::Other { alias(name).unwrap_or(name) } else { name };
-        let is_of_length = move |found: &[u8]| found.len() == name.len() || found.len() == alias.len();
-        self.fields.iter().filter(move |field| match (field.name, wanted) {
-            (Name::Other, Name::Other) => {
-                let found = self.name(field);
-                is_of_length(found)
-                    && (found.eq_ignore_ascii_case(name.as_bytes()) || found.eq_ignore_ascii_case(alias.as_bytes()))
-            }
-            (found, wanted) => found == wanted,
-        })
+    pub fn named<'a>(&'a self, name: &'a HeaderName) -> impl Iterator<Item = &'a Field> + 'a {
+        self.fields.iter().filter(move |field| self.is_named(field, name))
+    }
+
+    pub fn is_named(&self, field: &Field, name: &HeaderName) -> bool {
+        name.is(field.name, self.name(field))
     }
 
     /// A field's name as it stands.
@@ -207,6 +244,7 @@ impl Message {
 
     /// The comma-separated elements of all fields of a header, quotes and angle brackets respected.
     pub fn elements(&self, name: Name) -> impl Iterator<Item = Element> + '_ {
-        Elements::new(&self.raw, &self.fields, name)
+        let first = self.firsts.of(name, &self.fields).unwrap_or(self.fields.len());
+        Elements::from_field(&self.raw, &self.fields, name, first)
     }
 }

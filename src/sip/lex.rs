@@ -4,7 +4,7 @@
 
 use std::ops::Range;
 
-use memchr::{memchr2, memchr3};
+use memchr::memchr2;
 
 /// What stands in a head where it may not.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -27,22 +27,24 @@ pub(super) const fn is_lws(byte: u8) -> bool {
     matches!(byte, b' ' | b'\t' | b'\r' | b'\n')
 }
 
-/// A byte of a token: a bit of a constant, since each byte of every header name is asked for.
+/// A byte of a token (RFC 3261 §25.1).
+#[expect(clippy::indexing_slicing, reason = "the table has a place for every byte")]
 pub(super) const fn is_token(byte: u8) -> bool {
-    const TOKEN: u128 = {
-        let mut bits = 0;
-        let mut byte = 0;
-        while byte < 128u8 {
-            let others = matches!(byte, b'-' | b'.' | b'!' | b'%' | b'*' | b'_' | b'+' | b'`' | b'\'' | b'~');
-            if byte.is_ascii_alphanumeric() || others {
-                bits |= 1 << byte;
-            }
-            byte += 1;
-        }
-        bits
-    };
-    byte < 128 && (TOKEN >> byte) & 1 == 1
+    TOKEN[byte as usize]
 }
+
+/// A table of all bytes: each byte of every header name and tag is asked for.
+#[expect(clippy::indexing_slicing, reason = "evaluated by the compiler")]
+const TOKEN: [bool; 256] = {
+    let mut table = [false; 256];
+    let mut byte = 0;
+    while byte < 128u8 {
+        let others = matches!(byte, b'-' | b'.' | b'!' | b'%' | b'*' | b'_' | b'+' | b'`' | b'\'' | b'~');
+        table[byte as usize] = byte.is_ascii_alphanumeric() || others;
+        byte += 1;
+    }
+    table
+};
 
 /// Offset of the first byte from `at` on that does not satisfy `is`.
 pub(super) fn skip(text: &[u8], at: usize, is: impl Fn(u8) -> bool) -> usize {
@@ -112,23 +114,41 @@ fn nuls_are_escaped(string: &[u8]) -> bool {
 /// Offset of the CR of the CRLF that ends the line, searched from `at` on; `None` where the text ends
 /// first. NULs are stepped over and set `nul`: only the caller knows what they stand in.
 pub(super) fn line_end(text: &[u8], mut at: usize, nul: &mut bool) -> Result<Option<usize>, BadByte> {
-    while let Some(hit) = memchr3(b'\r', b'\n', 0, text.get(at..).unwrap_or_default()) {
-        at += hit;
+    while let Some(hit) = low_byte(text, at) {
+        at = hit;
         match (text.get(at), text.get(at + 1)) {
             (Some(b'\r'), Some(b'\n')) => return Ok(Some(at)),
             (Some(b'\r'), _) => return Err(BadByte::Cr),
             (Some(b'\n'), _) => return Err(BadByte::Lf),
-            _ => {
-                *nul = true;
-                at += 1;
-            }
+            (Some(0), _) => *nul = true,
+            _ => {}
         }
+        at += 1;
     }
     Ok(None)
 }
 
+/// Offset of the first byte from `at` on that is not above CR: the line ends, NUL and what hardly ever occurs.
+/// Lines are short: eight bytes at a time cost less than calling a search that is made for long texts.
+#[inline]
+pub(super) fn low_byte(text: &[u8], mut at: usize) -> Option<usize> {
+    const ONES: u64 = u64::MAX / 255;
+    let rest = text.get(at..)?;
+    let (words, tail) = rest.as_chunks::<8>();
+    for word in words {
+        let word = u64::from_le_bytes(*word);
+        // Sets the top bit of each byte below 14, and perhaps of bytes behind the first such one.
+        let low = word.wrapping_sub(ONES * (b'\r' as u64 + 1)) & !word & (ONES * 128);
+        if low != 0 {
+            return Some(at + low.trailing_zeros() as usize / 8);
+        }
+        at += 8;
+    }
+    tail.iter().position(|byte| *byte <= b'\r').map(|found| at + found)
+}
+
 /// A decimal number of digits only, saturating; `None` where there is another byte or none at all.
-pub(super) fn number(text: &[u8]) -> Option<u64> {
+pub fn number(text: &[u8]) -> Option<u64> {
     if text.is_empty() {
         return None;
     }

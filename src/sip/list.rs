@@ -37,6 +37,11 @@ impl<'a> Elements<'a> {
         Elements { raw, fields, name, field: 0, at: None }
     }
 
+    /// Those from one field on; earlier fields are not of this name.
+    pub(super) fn from_field(raw: &'a [u8], fields: &'a [Field], name: Name, field: usize) -> Self {
+        Elements { raw, fields, name, field, at: None }
+    }
+
     /// The elements of one field alone.
     pub(super) fn of_field(raw: &'a [u8], fields: &'a [Field], field: usize) -> Self {
         let name = fields.get(field).map_or(Name::Other, |field| field.name);
@@ -52,6 +57,12 @@ impl Iterator for Elements<'_> {
             let field = self.fields.get(self.field)?;
             if field.name == self.name {
                 let text = self.raw.get(..field.value_end as usize).unwrap_or_default();
+                if self.at.is_none()
+                    && let Some(element) = only_element(text, self.field, field)
+                {
+                    self.at = Some(text.len());
+                    return Some(element);
+                }
                 let start = self.at.unwrap_or_else(|| next_start(text, field.value_start as usize));
                 if start < text.len() {
                     let comma = element_end(text, start);
@@ -65,6 +76,16 @@ impl Iterator for Elements<'_> {
             self.field += 1;
             self.at = None;
         }
+    }
+}
+
+/// The element of a field without any comma, which most are.
+fn only_element(text: &[u8], index: usize, field: &Field) -> Option<Element> {
+    let start = field.value_start as usize;
+    let value = text.get(start..).filter(|value| !value.is_empty())?;
+    match memchr(b',', value) {
+        None => Some(Element { field: index, range: start..text.len(), alone: true, first: true }),
+        Some(_) => None,
     }
 }
 

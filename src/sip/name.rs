@@ -84,19 +84,99 @@ pub(super) fn alias(name: &str) -> Option<&'static str> {
     })
 }
 
+/// A header that is named by the configuration, made ready to be found in messages. Full and compact names are one.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct HeaderName {
+    text: Box<str>,
+    known: Name,
+    /// The other form of a name that is not in [`Name`]; the same where there is none.
+    alias: Box<str>,
+}
+
+impl HeaderName {
+    /// Whether a field with this name, as it was read and as it stands, is it; letter case does not matter.
+    pub(super) fn is(&self, known: Name, text: &[u8]) -> bool {
+        let is = |name: &str| text.len() == name.len() && text.eq_ignore_ascii_case(name.as_bytes());
+        known == self.known && (known != Name::Other || is(&self.text) || is(&self.alias))
+    }
+}
+
+impl<T: Into<Box<str>>> From<T> for HeaderName {
+    fn from(text: T) -> HeaderName {
+        let text = text.into();
+        let alias = alias(&text).map_or_else(|| text.clone(), Into::into);
+        HeaderName { known: Name::from_bytes(text.as_bytes()), text, alias }
+    }
+}
+
+impl std::ops::Deref for HeaderName {
+    type Target = str;
+
+    fn deref(&self) -> &str {
+        &self.text
+    }
+}
+
+impl std::fmt::Display for HeaderName {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(&self.text)
+    }
+}
+
 impl Method {
     /// The method with exactly this spelling.
     pub fn from_bytes(text: &[u8]) -> Method {
-        std::str::from_utf8(text).ok().and_then(Method::from_label).unwrap_or(Method::Other)
+        match text {
+            b"INVITE" => Method::Invite,
+            b"ACK" => Method::Ack,
+            b"BYE" => Method::Bye,
+            b"CANCEL" => Method::Cancel,
+            _ => std::str::from_utf8(text).ok().and_then(Method::from_label).unwrap_or(Method::Other),
+        }
     }
 }
 
 impl Name {
     /// The header with this full or compact name, in any letter case.
     pub fn from_bytes(name: &[u8]) -> Name {
-        // By length first: at most three spellings are left to compare.
+        match Name::as_usual(name) {
+            Some(name) => name,
+            None => Name::in_any_case(name),
+        }
+    }
+
+    /// The header spelt as in its RFC, as nearly all are.
+    #[inline]
+    pub(super) fn as_usual(name: &[u8]) -> Option<Name> {
+        Some(match name {
+            b"Via" => Name::Via,
+            b"From" => Name::From,
+            b"To" => Name::To,
+            b"Call-ID" => Name::CallId,
+            b"CSeq" => Name::CSeq,
+            b"Max-Forwards" => Name::MaxForwards,
+            b"Route" => Name::Route,
+            b"Record-Route" => Name::RecordRoute,
+            b"Contact" => Name::Contact,
+            b"Content-Length" => Name::ContentLength,
+            b"Content-Type" => Name::ContentType,
+            b"Proxy-Require" => Name::ProxyRequire,
+            b"Reason" => Name::Reason,
+            b"Retry-After" => Name::RetryAfter,
+            b"Session-Expires" => Name::SessionExpires,
+            b"Refer-To" => Name::ReferTo,
+            b"User-Agent" => Name::UserAgent,
+            b"Timestamp" => Name::Timestamp,
+            _ => return None,
+        })
+    }
+
+    pub(super) fn in_any_case(name: &[u8]) -> Name {
+        if let [letter] = name {
+            return Name::from_compact(*letter);
+        }
+        // By length: at most three spellings are left to compare.
         let candidates: &[Name] = match name.len() {
-            1 => return name.first().map_or(Name::Other, |letter| Name::from_compact(*letter)),
             2 => &[Name::To],
             3 => &[Name::Via],
             4 => &[Name::From, Name::CSeq],
@@ -113,10 +193,8 @@ impl Name {
             15 => &[Name::SessionExpires],
             _ => &[],
         };
-        // Nearly all are spelt as in the RFC.
-        let as_usual = candidates.iter().find(|known| name == known.label().as_bytes());
-        let known = || candidates.iter().find(|known| name.eq_ignore_ascii_case(known.label().as_bytes()));
-        as_usual.or_else(known).copied().unwrap_or(Name::Other)
+        let is_it = |known: &&Name| name.eq_ignore_ascii_case(known.label().as_bytes());
+        candidates.iter().find(is_it).copied().unwrap_or(Name::Other)
     }
 
     fn from_compact(letter: u8) -> Name {

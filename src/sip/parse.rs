@@ -6,8 +6,8 @@ use std::ops::Range;
 use bytes::{Buf, Bytes};
 use smallvec::SmallVec;
 
-use super::lex::{has_only_quoted_nuls, is_lws, is_token, line_end, number, skip, skip_lws, trim};
-use super::list::Elements;
+use super::index::Firsts;
+use super::lex::{has_only_quoted_nuls, is_lws, is_token, line_end, low_byte, number, skip, skip_lws, trim};
 use super::reject::{Fault, reject};
 use super::start::start_line;
 use super::{CSeq, Essentials, Field, Limits, Message, Method, Name, Rejected, Start, value, via};
@@ -15,42 +15,75 @@ use super::{CSeq, Essentials, Field, Limits, Message, Method, Name, Rejected, St
 /// One more than the largest number of a CSeq (RFC 3261 §8.1.1.5).
 const CSEQ_LIMIT: u64 = 1 << 31;
 
-/// Everything about a message but its bytes.
-struct Index {
-    start: Start,
-    fields: SmallVec<[Field; 24]>,
-    body: usize,
-    end: usize,
-    essentials: Essentials,
-}
-
-/// The first field of each header that may occur only once.
-#[derive(Default)]
-struct Singles {
-    from: Option<Field>,
-    to: Option<Field>,
-    call_id: Option<Field>,
-    cseq: Option<Field>,
-    content_length: Option<Field>,
-    max_forwards: Option<Field>,
-}
-
 pub(super) fn parse(mut raw: Bytes, limits: &Limits) -> Result<Message, Box<Rejected>> {
     // RFC 3261 §7.5: line ends before the start line are ignored.
     while raw.starts_with(b"\r\n") {
         raw.advance(2);
     }
-    match read(&raw, limits) {
-        Ok(Index { start, fields, body, end, essentials }) => {
-            raw.truncate(end);
-            Ok(Message { raw, start, fields, body, essentials })
-        }
-        Err(fault) => Err(Box::new(reject(raw, fault))),
-    }
+    read(&raw, limits).map_err(|fault| Box::new(reject(raw, fault)))
 }
 
 /// The header field that begins at `at`; `None` at the empty line that ends the head.
 pub(super) fn field_at(raw: &[u8], at: usize) -> Result<Option<Field>, Fault> {
+    match plain_field(raw, at) {
+        Some(field) => Ok(Some(field)),
+        None => any_field(raw, at),
+    }
+}
+
+/// The form that nearly all fields have: name, colon, one space, value, CRLF; no fold, no NUL, no white space else at
+/// either end of the value.
+#[inline]
+fn plain_field(raw: &[u8], at: usize) -> Option<Field> {
+    let colon = colon(raw, at)?;
+    let text = raw.get(at..colon)?;
+    let name = match Name::as_usual(text) {
+        Some(name) => name,
+        None if !text.is_empty() && text.iter().all(|byte| is_token(*byte)) => Name::in_any_case(text),
+        None => return None,
+    };
+    let value_start = colon + 2;
+    let value_end = low_byte(raw, value_start)?;
+    let is_inside = |at: usize| raw.get(at).is_some_and(|byte| !is_lws(*byte));
+    let is_plain = raw.get(colon + 1) == Some(&b' ')
+        && raw.get(value_end) == Some(&b'\r')
+        && raw.get(value_end + 1) == Some(&b'\n')
+        && value_end > value_start
+        && is_inside(value_start)
+        && is_inside(value_end - 1)
+        && !matches!(raw.get(value_end + 2), Some(b' ' | b'\t'))
+        && raw.len() <= LONGEST;
+    is_plain.then_some(Field {
+        name,
+        // A name is not longer than what `colon` looks through.
+        name_len: (colon - at) as u16,
+        start: at as u32,
+        value_start: value_start as u32,
+        value_end: value_end as u32,
+        end: value_end as u32 + 2,
+    })
+}
+
+/// Offset of the first colon from `at` on, looked for as far as names go.
+#[inline]
+fn colon(raw: &[u8], at: usize) -> Option<usize> {
+    const ONES: u64 = u64::MAX / 255;
+    let (words, _) = raw.get(at..)?.as_chunks::<8>();
+    for (number, word) in words.iter().take(4).enumerate() {
+        let differs = u64::from_le_bytes(*word) ^ (ONES * b':' as u64);
+        // Sets the top bit of the first byte that is zero, and perhaps of bytes behind it.
+        let zero = differs.wrapping_sub(ONES) & !differs & (ONES * 128);
+        if zero != 0 {
+            return Some(at + number * 8 + zero.trailing_zeros() as usize / 8);
+        }
+    }
+    None
+}
+
+/// Beyond this a message has no offsets.
+const LONGEST: usize = u32::MAX as usize;
+
+fn any_field(raw: &[u8], at: usize) -> Result<Option<Field>, Fault> {
     let name_end = skip(raw, at, is_token);
     if name_end == at {
         let end_of_head = raw.get(at..).is_some_and(|rest| rest.starts_with(b"\r\n"));
@@ -86,74 +119,84 @@ pub(super) fn field_at(raw: &[u8], at: usize) -> Result<Option<Field>, Fault> {
     }))
 }
 
-fn read(raw: &[u8], limits: &Limits) -> Result<Index, Fault> {
+/// The message with its index.
+fn read(raw: &Bytes, limits: &Limits) -> Result<Message, Fault> {
     if raw.len() > limits.message_bytes {
         return Err(Fault::too_large("message too long"));
     }
-    let (start, mut at) = start_line(raw)?;
-    let mut fields = SmallVec::new();
-    let mut singles = Singles::default();
-    while let Some(field) = field_at(raw, at)? {
+    let (start, uri_parts, mut at) = start_line(raw)?;
+    let mut fields = SmallVec::<[Field; 24]>::new();
+    let mut firsts = Firsts::new();
+    loop {
+        let field = match plain_field(raw, at) {
+            Some(field) => field,
+            None => match any_field(raw, at)? {
+                Some(field) => field,
+                None => break,
+            },
+        };
         if fields.len() == limits.fields {
             return Err(Fault::too_large("too many header fields"));
         }
-        singles.take(field)?;
+        if !firsts.note(field.name, fields.len()) {
+            may_be_repeated(field.name)?;
+        }
         at = field.end as usize;
         fields.push(field);
     }
     let body = at + 2;
-    let essentials = essentials(raw, &start, &fields, &singles)?;
-    let end = match singles.content_length {
-        Some(field) => body + content_length(raw, &field, raw.len() - body)?,
+    let essentials = essentials(raw, &start, &fields, &firsts)?;
+    let length = firsts.of(Name::ContentLength, &fields).and_then(|at| fields.get(at));
+    let end = match length {
+        Some(field) => body + content_length(raw, field, raw.len() - body)?,
         None => raw.len(),
     };
-    Ok(Index { start, fields, body, end, essentials })
+    Ok(Message { raw: raw.slice(..end), start, fields, firsts, body, uri_parts, essentials })
 }
 
-impl Singles {
-    fn take(&mut self, field: Field) -> Result<(), Fault> {
-        let (place, repeated) = match field.name {
-            Name::From => (&mut self.from, "From is repeated"),
-            Name::To => (&mut self.to, "To is repeated"),
-            Name::CallId => (&mut self.call_id, "Call-ID is repeated"),
-            Name::CSeq => (&mut self.cseq, "CSeq is repeated"),
-            Name::ContentLength => (&mut self.content_length, "Content-Length is repeated"),
-            Name::MaxForwards => (&mut self.max_forwards, "Max-Forwards is repeated"),
-            _ => return Ok(()),
-        };
-        match place.replace(field) {
-            None => Ok(()),
-            Some(_) if field.name == Name::ContentLength => Err(Fault::bad_length(repeated)),
-            Some(_) => Err(Fault::bad_header(repeated)),
-        }
-    }
+/// Whether there may be a second field of this name.
+fn may_be_repeated(name: Name) -> Result<(), Fault> {
+    Err(match name {
+        Name::From => Fault::bad_header("From is repeated"),
+        Name::To => Fault::bad_header("To is repeated"),
+        Name::CallId => Fault::bad_header("Call-ID is repeated"),
+        Name::CSeq => Fault::bad_header("CSeq is repeated"),
+        Name::MaxForwards => Fault::bad_header("Max-Forwards is repeated"),
+        Name::ContentLength => Fault::bad_length("Content-Length is repeated"),
+        _ => return Ok(()),
+    })
 }
 
-fn essentials(raw: &[u8], start: &Start, fields: &[Field], singles: &Singles) -> Result<Essentials, Fault> {
-    let top = Elements::new(raw, fields, Name::Via).next().ok_or(Fault::missing("no Via"))?;
-    let (via, true) = via::parse(raw, top).ok_or(Fault::bad_header("the topmost Via cannot be read"))? else {
+fn essentials(raw: &[u8], start: &Start, fields: &[Field], firsts: &Firsts) -> Result<Essentials, Fault> {
+    let first = |name, missing| firsts.of(name, fields).ok_or(Fault::missing(missing));
+    let field = |name, missing| first(name, missing).map(|at| fields.get(at));
+    let top = first(Name::Via, "no Via")?;
+    let (via, true) = via::topmost(raw, fields, top).ok_or(Fault::bad_header("the topmost Via cannot be read"))? else {
         return Err(Fault::bad_header("the topmost Via has an empty parameter"));
     };
-    let from = singles.from.ok_or(Fault::missing("no From"))?;
-    let to = singles.to.ok_or(Fault::missing("no To"))?;
-    let call_id = singles.call_id.as_ref().map(value_range).ok_or(Fault::missing("no Call-ID"))?;
+    let from = field(Name::From, "no From")?;
+    let to = field(Name::To, "no To")?;
+    let call_id = field(Name::CallId, "no Call-ID")?.map(value_range).unwrap_or_default();
     if call_id.is_empty() {
         return Err(Fault::bad_header("Call-ID is empty"));
     }
-    let cseq_field = singles.cseq.ok_or(Fault::missing("no CSeq"))?;
-    let (number, cseq_method) = cseq(raw, &cseq_field).ok_or(Fault::bad_header("CSeq cannot be read"))?;
+    let cseq = field(Name::CSeq, "no CSeq")?.and_then(|field| self::cseq(raw, field));
+    let (number, cseq_method) = cseq.ok_or(Fault::bad_header("CSeq cannot be read"))?;
     let method_bytes = raw.get(cseq_method.clone()).unwrap_or_default();
-    if let Start::Request { method_text, .. } = start
-        && raw.get(method_text.clone()) != Some(method_bytes)
-    {
-        return Err(Fault::bad_header("CSeq has another method than the request"));
-    }
+    let method = match start {
+        Start::Request { method_text, .. } if raw.get(method_text.clone()) != Some(method_bytes) => {
+            return Err(Fault::bad_header("CSeq has another method than the request"));
+        }
+        Start::Request { method, .. } => *method,
+        Start::Response { .. } => Method::from_bytes(method_bytes),
+    };
+    let tag_of = |field: Option<&Field>| field.and_then(|field| tag(raw, field));
     Ok(Essentials {
         via,
         call_id,
-        from_tag: tag(raw, &from).ok_or(Fault::bad_header("From: quotes or brackets do not close"))?,
-        to_tag: tag(raw, &to).ok_or(Fault::bad_header("To: quotes or brackets do not close"))?,
-        cseq: CSeq { number, method: Method::from_bytes(method_bytes) },
+        from_tag: tag_of(from).ok_or(Fault::bad_header("From: quotes or brackets do not close"))?,
+        to_tag: tag_of(to).ok_or(Fault::bad_header("To: quotes or brackets do not close"))?,
+        cseq: CSeq { number, method },
         cseq_method,
     })
 }
@@ -267,8 +310,11 @@ mod tests {
         assert_eq!(message.raw(), &text[4..]);
         assert_eq!((message.to_tag(), message.from_tag()), (Some(&b"7n"[..]), Some(&b"9d"[..])));
         assert_eq!((message.call_id(), message.cseq()), (&b"call"[..], CSeq { number: 9, method: Method::Invite }));
-        assert_eq!(message.named("Subject").map(|field| message.value(field)).collect::<Vec<_>>(), [b""]);
-        assert_eq!(message.named("odd!%*_+`'~.").map(|field| message.value(field)).collect::<Vec<_>>(), [b";;,,;;,;"]);
+        assert_eq!(message.named(&"Subject".into()).map(|field| message.value(field)).collect::<Vec<_>>(), [b""]);
+        assert_eq!(
+            message.named(&"odd!%*_+`'~.".into()).map(|field| message.value(field)).collect::<Vec<_>>(),
+            [b";;,,;;,;"]
+        );
         assert_eq!(message.body(), b"body");
     }
 
@@ -277,7 +323,7 @@ mod tests {
         let message = parsed(options("k: 100rel\r\nSUPPORTED: timer\r\nm: <sip:m>\r\n", "").as_bytes());
         for (name, values) in [("Supported", 2), ("K", 2), ("Contact", 1), ("m", 1), ("via", 1), ("v", 1), ("Event", 0)]
         {
-            assert_eq!(message.named(name).count(), values, "{name}");
+            assert_eq!(message.named(&name.into()).count(), values, "{name}");
         }
         let contact = message.first(Name::Contact).unwrap();
         assert_eq!((message.name(contact), message.value(contact)), (&b"m"[..], &b"<sip:m>"[..]));
@@ -289,11 +335,11 @@ mod tests {
             |value: &[u8]| [options("X: ", "").strip_suffix("\r\n").unwrap().as_bytes(), value, b"\r\n\r\n"].concat();
         let value: Vec<u8> = (1..=255).filter(|byte| !b"\r\n".contains(byte)).chain([b'x']).collect();
         let message = parsed(&with(&value));
-        assert_eq!(message.named("x").map(|field| message.value(field)).collect::<Vec<_>>(), [&value[..]]);
+        assert_eq!(message.named(&"x".into()).map(|field| message.value(field)).collect::<Vec<_>>(), [&value[..]]);
         for value in [&b"a\rb"[..], b"a\nb", b"a\0b", b"\n", b"\r"] {
             assert_eq!(refused(with(value)), RejectReason::Malformed, "{value:?}");
         }
-        assert_eq!(parsed(&with(b"\"\\\0\" <sip:x>")).named("x").count(), 1);
+        assert_eq!(parsed(&with(b"\"\\\0\" <sip:x>")).named(&"x".into()).count(), 1);
     }
 
     #[test]

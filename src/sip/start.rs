@@ -2,10 +2,11 @@
 
 use super::lex::{is_token, line_end, number, skip};
 use super::reject::Fault;
+use super::uri::UriParts;
 use super::{Method, Start, Uri, scheme};
 
-/// Reads the start line, and where the line behind it begins.
-pub(super) fn start_line(raw: &[u8]) -> Result<(Start, usize), Fault> {
+/// Reads the start line, the parts of a SIP URI in it, and where the line behind it begins.
+pub(super) fn start_line(raw: &[u8]) -> Result<(Start, Option<UriParts>, usize), Fault> {
     let mut nul = false;
     let end = match line_end(raw, 0, &mut nul) {
         Err(bad) => return Err(Fault::malformed(bad.detail())),
@@ -16,8 +17,14 @@ pub(super) fn start_line(raw: &[u8]) -> Result<(Start, usize), Fault> {
         Ok(Some(end)) => end,
     };
     let line = raw.get(..end).unwrap_or_default();
-    let start = if is_sip(line) { status_line(line)? } else { request_line(line)? };
-    Ok((start, end + 2))
+    let (start, uri) = if let Some(start) = plain_status_line(line) {
+        (start, None)
+    } else if is_sip(line) {
+        (status_line(line)?, None)
+    } else {
+        request_line(line)?
+    };
+    Ok((start, uri, end + 2))
 }
 
 /// The request's method, the start line being one of a request in its outline; for answers to broken ones.
@@ -29,20 +36,21 @@ pub(super) fn request_method(raw: &[u8]) -> Option<&[u8]> {
     outline.then_some(method)
 }
 
-fn request_line(line: &[u8]) -> Result<Start, Fault> {
+fn request_line(line: &[u8]) -> Result<(Start, Option<UriParts>), Fault> {
     const MALFORMED: Fault = Fault::malformed("request line is not: method, space, URI, space, version");
     let method_text = 0..skip(line, 0, is_token);
     let uri_start = method_text.end + 1;
     if method_text.is_empty() || line.get(method_text.end) != Some(&b' ') {
         return Err(MALFORMED);
     }
-    let uri_end = skip(line, uri_start, |byte| !matches!(byte, b' ' | b'\t'));
+    let uri_end =
+        uri_start + memchr::memchr2(b' ', b'\t', line.get(uri_start..).unwrap_or_default()).ok_or(MALFORMED)?;
     let version = line.get(uri_end + 1..).filter(|_| line.get(uri_end) == Some(&b' ')).ok_or(MALFORMED)?;
     check_version(version).ok_or(MALFORMED)??;
     let uri = line.get(uri_start..uri_end).unwrap_or_default();
-    check_uri(uri)?;
+    let parts = check_uri(uri)?;
     let method = Method::from_bytes(line.get(method_text.clone()).unwrap_or_default());
-    Ok(Start::Request { method, method_text, uri: uri_start..uri_end })
+    Ok((Start::Request { method, method_text, uri: uri_start..uri_end }, parts))
 }
 
 /// The version of a start line: `None` where it is none, an error where it is not ours.
@@ -61,16 +69,26 @@ fn is_sip(text: &[u8]) -> bool {
     text.get(..4).is_some_and(|protocol| protocol.eq_ignore_ascii_case(b"SIP/"))
 }
 
-fn check_uri(uri: &[u8]) -> Result<(), Fault> {
+fn check_uri(uri: &[u8]) -> Result<Option<UriParts>, Fault> {
     let scheme = scheme(uri).ok_or(Fault::malformed("Request-URI has no scheme"))?;
     if uri.iter().any(|byte| byte.is_ascii_control() || matches!(byte, b'<' | b'>' | b'"')) {
         return Err(Fault::malformed("Request-URI holds a byte that no URI has"));
     }
-    if scheme.eq_ignore_ascii_case(b"sip") || scheme.eq_ignore_ascii_case(b"sips") {
-        // Header fields in it are wrong (RFC 3261 §19.1.1), but an element may ignore them (RFC 4475 §3.1.2.11).
-        Uri::parse(uri).ok_or(Fault::malformed("Request-URI has no readable host"))?;
+    if !scheme.eq_ignore_ascii_case(b"sip") && !scheme.eq_ignore_ascii_case(b"sips") {
+        return Ok(None);
     }
-    Ok(())
+    // Header fields in it are wrong (RFC 3261 §19.1.1), but an element may ignore them (RFC 4475 §3.1.2.11).
+    let uri = Uri::parse(uri).ok_or(Fault::malformed("Request-URI has no readable host"))?;
+    Ok(Some(uri.parts()))
+}
+
+/// The form that nearly all have: `SIP/2.0 486 Busy Here`.
+fn plain_status_line(line: &[u8]) -> Option<Start> {
+    let [a @ b'1'..=b'6', b @ b'0'..=b'9', c @ b'0'..=b'9', b' ', ..] = line.strip_prefix(b"SIP/2.0 ")? else {
+        return None;
+    };
+    let code = [a, b, c].into_iter().fold(0, |code, digit| code * 10 + u16::from(digit - b'0'));
+    Some(Start::Response { code, phrase: 12..line.len() })
 }
 
 fn status_line(line: &[u8]) -> Result<Start, Fault> {

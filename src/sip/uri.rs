@@ -23,7 +23,48 @@ pub struct Uri<'a> {
     pub params: Range<usize>,
 }
 
+/// Where the parts of a URI are, to be put together with its text again.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct UriParts {
+    secure: bool,
+    port: Option<u16>,
+    /// Offsets in the text: of the user (where it ends with `@`), of host, port, parameters and what follows them.
+    user: Option<u32>,
+    host: u32,
+    host_end: u32,
+    port_end: u32,
+    params_end: u32,
+}
+
 impl<'a> Uri<'a> {
+    /// The same URI without reading it again.
+    pub(super) fn of_parts(text: &'a [u8], parts: &UriParts) -> Uri<'a> {
+        let [host, host_end, end, params_end] =
+            [parts.host, parts.host_end, parts.port_end, parts.params_end].map(|at| at as usize);
+        Uri {
+            text,
+            secure: parts.secure,
+            user: parts.user.map(|user| user as usize..host - 1),
+            host: host..host_end,
+            port: parts.port,
+            host_port: host..end,
+            params: end..params_end,
+        }
+    }
+
+    /// The reverse of [`Uri::of_parts`].
+    pub(super) fn parts(&self) -> UriParts {
+        UriParts {
+            secure: self.secure,
+            port: self.port,
+            user: self.user.as_ref().map(|user| user.start as u32),
+            host: self.host.start as u32,
+            host_end: self.host.end as u32,
+            port_end: self.host_port.end as u32,
+            params_end: self.params.end as u32,
+        }
+    }
+
     /// `None` for another scheme (`tel:`, `urn:`) or where there is no host.
     pub fn parse(text: &'a [u8]) -> Option<Uri<'a>> {
         let scheme = scheme(text)?;

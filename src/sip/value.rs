@@ -3,7 +3,7 @@
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::ops::Range;
 
-use memchr::{memchr, memchr3};
+use memchr::{memchr, memchr2, memchr3};
 
 use super::lex::{is_lws, is_token, number, quoted_end, skip, skip_lws, trim, trimmed};
 
@@ -60,10 +60,13 @@ impl<'a> Params<'a> {
 
 /// An IP address as SIP spells hosts: IPv6 in brackets (RFC 3261 §25.1); bare IPv6 is taken too (RFC 5118 §4.5).
 pub fn host_ip(host: &[u8]) -> Option<IpAddr> {
+    if let Some(address) = ipv4(host) {
+        return Some(IpAddr::V4(address));
+    }
     let host = std::str::from_utf8(host).ok()?;
     let bracketed = host.strip_prefix('[').and_then(|rest| rest.strip_suffix(']'));
     match bracketed {
-        None if !host.contains(':') => host.parse::<Ipv4Addr>().ok().map(IpAddr::V4),
+        None if !host.contains(':') => None,
         _ => ipv6(bracketed.unwrap_or(host)).map(IpAddr::V6),
     }
 }
@@ -111,11 +114,18 @@ pub(super) fn tag(text: &[u8]) -> Option<Option<Range<usize>>> {
     Some(found.and_then(|param| param.value).filter(|value| !value.is_empty()))
 }
 
-/// The same for the form that nearly all have: `<uri>` without quotes, then nothing or a tag alone.
+/// The same for the form that nearly all have: `<uri>` or `"name" <uri>` without escapes, then nothing or a tag alone.
 fn plain_tag(text: &[u8]) -> Option<Option<Range<usize>>> {
     const TAG: &[u8] = b";tag=";
-    let close = memchr3(b'"', b'>', b'\\', text).filter(|at| text.get(*at) == Some(&b'>'))?;
-    memchr(b'<', text.get(..close)?).filter(|open| memchr(b';', text.get(..*open).unwrap_or_default()).is_none())?;
+    let mut open = 0;
+    if text.first() == Some(&b'"') {
+        let close = 1 + memchr2(b'"', b'\\', text.get(1..)?).filter(|at| text.get(at + 1) == Some(&b'"'))?;
+        open = skip(text, close + 1, |byte| byte == b' ');
+    }
+    if text.get(open) != Some(&b'<') {
+        return None;
+    }
+    let close = open + memchr(b'>', text.get(open..)?)?;
     let rest = text.get(close + 1..)?;
     if rest.is_empty() {
         return Some(None);
@@ -167,6 +177,26 @@ fn quotes_close(text: &[u8], mut at: usize) -> Option<()> {
         at = quoted_end(text, at + quote)?;
     }
     Some(())
+}
+
+/// Four numbers with dots, without needless zeros.
+fn ipv4(text: &[u8]) -> Option<Ipv4Addr> {
+    let mut octets = [0; 4];
+    let mut rest = text;
+    for (at, octet) in octets.iter_mut().enumerate() {
+        if at > 0 {
+            rest = rest.strip_prefix(b".")?;
+        }
+        let digits = rest.iter().take(4).take_while(|byte| byte.is_ascii_digit()).count();
+        let (number, behind) = rest.split_at_checked(digits)?;
+        if number.is_empty() || (number.len() > 1 && number.first() == Some(&b'0')) {
+            return None;
+        }
+        let value = number.iter().fold(0_u16, |value, digit| value * 10 + u16::from(digit - b'0'));
+        *octet = u8::try_from(value).ok()?;
+        rest = behind;
+    }
+    rest.is_empty().then(|| Ipv4Addr::from(octets))
 }
 
 fn ipv6(text: &str) -> Option<Ipv6Addr> {

@@ -4,9 +4,11 @@ use std::ops::Range;
 
 use memchr::memchr;
 
-use super::Element;
 use super::lex::{is_lws, is_token, port, skip, skip_lws};
+use super::list::Elements;
+use super::parse::value_range;
 use super::value::{Param, params};
+use super::{Element, Field, Name};
 
 /// A Via element (RFC 3261 §20.42); ranges into the message.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -33,6 +35,55 @@ impl Via {
     pub fn parse_at(message: &[u8], element: Element) -> Option<Via> {
         parse(message, element).map(|(via, _)| via)
     }
+}
+
+/// The topmost Via and whether all its parameters are well-formed, given the first Via field.
+pub(super) fn topmost(message: &[u8], fields: &[Field], field: usize) -> Option<(Via, bool)> {
+    let value = fields.get(field).map(value_range)?;
+    if let Some(via) = plain(message, field, value) {
+        return Some((via, true));
+    }
+    parse(message, Elements::new(message, fields, Name::Via).next()?)
+}
+
+/// The form that nearly all have: `SIP/2.0/UDP host:port;name=value;name`, alone in its field, without quotes and without
+/// any other white space.
+fn plain(message: &[u8], field: usize, value: Range<usize>) -> Option<Via> {
+    let text = message.get(..value.end)?;
+    let transport_start = value.start + b"SIP/2.0/".len();
+    if text.get(value.start..transport_start)? != b"SIP/2.0/" {
+        return None;
+    }
+    let (transport, space) = word(text, transport_start)?;
+    if text.get(space) != Some(&b' ') {
+        return None;
+    }
+    let (host, mut at) = word(text, space + 1)?;
+    let mut sent_by_port = None;
+    if text.get(at) == Some(&b':') {
+        let digits = at + 1;
+        at = skip(text, digits, |byte| byte.is_ascii_digit());
+        sent_by_port = Some(port(text.get(digits..at)?)?);
+    }
+    let element = Element { field, range: value, alone: true, first: true };
+    let mut via =
+        Via { element, transport, host, port: sent_by_port, branch: None, received: None, rport: None, maddr: None };
+    while at < text.len() {
+        if text.get(at) != Some(&b';') {
+            return None;
+        }
+        let (name, name_end) = word(text, at + 1)?;
+        let (value, end) = match text.get(name_end) {
+            Some(b'=') => {
+                let (value, end) = word(text, name_end + 1)?;
+                (Some(value), end)
+            }
+            _ => (None, name_end),
+        };
+        via.take(text, Param { whole: at..end, name, value, next: end });
+        at = end;
+    }
+    Some(via)
 }
 
 /// As [`Via::parse_at`]; also whether all parameters are well-formed.

@@ -3,11 +3,12 @@
 use std::time::Duration;
 
 use bytes::Bytes;
-use smallvec::SmallVec;
 
-use super::Key;
+use super::{Branch, Estimates, Key, milliseconds};
 use crate::arena::Handle;
 use crate::flow::{Hop, Side};
+use crate::kept::Kept;
+use crate::path::Path;
 use crate::sip::Method;
 use crate::wheel::TimerKey;
 
@@ -39,11 +40,11 @@ pub enum User {
 }
 
 /// What became of the wish to cancel an INVITE.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Cancel {
     No,
-    /// Waits for a 1xx (RFC 3261 §9.1); the Reason lines it will bear.
-    Held(Bytes),
+    /// Waits for a 1xx (RFC 3261 §9.1); the Reason lines that it will bear are in [`Rare::reasons`].
+    Held,
     Sent {
         answered: bool,
     },
@@ -56,33 +57,43 @@ pub struct Fallback {
     pub bytes: Bytes,
 }
 
+/// What few client transactions need.
+#[derive(Debug, Default)]
+pub struct Rare {
+    pub fallback: Option<Box<Fallback>>,
+    /// To tags (hashed) of 2xx that were cleared here, each with its ACK and where that goes.
+    pub answered: Vec<(u64, Hop, Box<[u8]>)>,
+    /// Whole Reason lines of a CANCEL that is held.
+    pub reasons: Box<str>,
+}
+
 /// A request of ours that waits for its response.
 #[derive(Debug)]
 pub struct ClientTx {
     pub key: Key,
+    /// Of its branch.
+    pub loop_hash: u64,
     pub is_invite: bool,
     pub state: State,
     pub user: User,
-    pub hop: Hop,
+    pub path: Path,
     pub side: Side,
-    /// The request as sent.
-    pub bytes: Bytes,
+    /// The request as sent; empty for the leg of a call: that is made again from the caller's INVITE while that is kept.
+    /// Once an INVITE has failed, the ACK.
+    pub request: Kept,
     pub cancel: Cancel,
     /// Nobody wants its answer any more: a 2xx is cleared with ACK and BYE.
     pub is_abandoned: bool,
-    pub fallback: Option<Box<Fallback>>,
-    /// To tags (hashed) of 2xx that were cleared here, each with its ACK and where that goes.
-    pub answered: SmallVec<[(u64, Hop, Bytes); 1]>,
     /// How often a response came again.
-    pub repeats: u16,
-    pub interval: Duration,
+    pub repeats: u8,
+    /// Current interval of Timer A or E, in milliseconds.
+    pub interval: u32,
     pub retransmit: Option<TimerKey>,
     pub end: Option<TimerKey>,
-    /// T1, T2, T4.
-    pub timeouts: [Duration; 3],
-    pub timer_c: Duration,
+    pub estimates: Estimates,
     /// What a forwarded request will change in its dialog once it is answered 2xx.
-    pub note: Option<Box<Note>>,
+    pub note: Note,
+    pub rare: Option<Box<Rare>>,
 }
 
 /// What a request inside a dialog asks for, to be done when it is answered 2xx.
@@ -121,26 +132,37 @@ impl ClientTx {
         matches!(self.state, State::Completed | State::Accepted)
     }
 
+    /// The branch that it was sent with.
+    pub fn branch(&self, method: &[u8]) -> Branch {
+        Branch::of(self.key, method, self.loop_hash)
+    }
+
+    pub fn rare(&mut self) -> &mut Rare {
+        self.rare.get_or_insert_default()
+    }
+
     /// Interval of the first retransmission (Timer A, E) and the time after which silence is failure (B, F).
     pub fn on_start(&mut self) -> (Option<Duration>, Duration) {
-        self.interval = self.timeouts[0];
-        ((!self.hop.transport.is_reliable()).then_some(self.interval), self.timeouts[0] * 64)
+        let t1 = self.estimates.t1();
+        self.interval = milliseconds(t1);
+        ((!self.path.transport.is_reliable()).then_some(t1), t1 * 64)
     }
 
     /// Timer A or E fired: the next interval, if the request is sent again.
     pub fn on_retransmit(&mut self) -> Option<Duration> {
+        let t2 = milliseconds(self.estimates.t2());
         match (self.state, self.is_invite) {
-            (State::Calling, true) => self.interval *= 2,
-            (State::Calling, false) => self.interval = (self.interval * 2).min(self.timeouts[1]),
-            (State::Proceeding, false) => self.interval = self.timeouts[1],
+            (State::Calling, true) => self.interval = self.interval.saturating_mul(2),
+            (State::Calling, false) => self.interval = self.interval.saturating_mul(2).min(t2),
+            (State::Proceeding, false) => self.interval = t2,
             _ => return None,
         }
-        Some(self.interval)
+        Some(Duration::from_millis(self.interval.into()))
     }
 
     pub fn on_response(&mut self, code: u16) -> OnResponse {
-        let reliable = self.hop.transport.is_reliable();
-        let [t1, _, t4] = self.timeouts;
+        let reliable = self.path.transport.is_reliable();
+        let (t1, t4) = (self.estimates.t1(), self.estimates.t4());
         match self.state {
             State::Completed if code >= 300 && self.is_invite => OnResponse::AckAgain,
             State::Completed => OnResponse::Absorb,
@@ -150,7 +172,7 @@ impl ClientTx {
                 let first = self.state == State::Calling;
                 self.state = State::Proceeding;
                 // Timer C, which each 1xx but 100 starts anew (§16.7 step 2).
-                let end = (self.is_invite && (first || code > 100)).then_some(self.timer_c);
+                let end = (self.is_invite && (first || code > 100)).then_some(self.estimates.timer_c());
                 OnResponse::Pass { end, first }
             }
             State::Calling | State::Proceeding if !self.is_invite => {
@@ -168,5 +190,11 @@ impl ClientTx {
                 OnResponse::Pass { end: Some(end), first: true }
             }
         }
+    }
+}
+
+impl crate::table::Keyed for ClientTx {
+    fn key(&self) -> Key {
+        self.key
     }
 }

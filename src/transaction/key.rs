@@ -4,7 +4,7 @@ use siphasher::sip128::SipHasher13;
 
 use crate::flow::Side;
 use crate::sip::{Message, Method, Name};
-use crate::text::{Line, Put};
+use crate::text::Put;
 
 /// Start of every branch of RFC 3261 (§8.1.1.7).
 pub const MAGIC_COOKIE: &[u8] = b"z9hG4bK";
@@ -14,21 +14,67 @@ pub const MAGIC_COOKIE: &[u8] = b"z9hG4bK";
 pub struct Key(pub u128);
 
 /// Length of a branch of ours: the cookie, 128 bits of its own, 64 for loops.
+#[cfg(test)]
 const BRANCH: usize = 7 + 32 + 16;
 
 /// A branch of ours.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Branch(Line<BRANCH>);
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Branch {
+    /// Derived from the request that is forwarded: nobody else can make it.
+    own: u128,
+    /// For loops (RFC 5393 §4.2).
+    loop_hash: u64,
+}
 
 impl Branch {
-    /// A branch that a message of ours bears.
-    pub fn of(text: &[u8]) -> Branch {
-        Branch(Line::from_slice(text))
+    /// A branch that a message bears, where it is one of ours by its form.
+    pub fn read(text: &[u8]) -> Option<Branch> {
+        let (high, rest) = text.strip_prefix(MAGIC_COOKIE)?.split_first_chunk::<16>()?;
+        let (low, rest) = rest.split_first_chunk::<16>()?;
+        let loop_hash = rest.split_first_chunk::<16>().filter(|(_, rest)| rest.is_empty())?.0;
+        let own = (u128::from(number_of(high)?) << 64) | u128::from(number_of(low)?);
+        Some(Branch { own, loop_hash: number_of(loop_hash)? })
     }
 
-    pub fn as_bytes(&self) -> &[u8] {
-        &self.0
+    /// The client transaction with this branch (RFC 3261 §17.1.3); a CANCEL has the branch of its INVITE and another
+    /// method.
+    pub fn client(self, method: &[u8]) -> Key {
+        Key(self.own ^ fold(method))
     }
+
+    /// The branch of a client transaction, given back by [`Branch::client`]'s key.
+    pub fn of(key: Key, method: &[u8], loop_hash: u64) -> Branch {
+        Branch { own: key.0 ^ fold(method), loop_hash }
+    }
+
+    pub fn loop_hash(self) -> u64 {
+        self.loop_hash
+    }
+
+    pub fn put(self, out: &mut impl Put) {
+        out.put(MAGIC_COOKIE);
+        out.put_hex((self.own >> 64) as u64);
+        out.put_hex(self.own as u64);
+        out.put_hex(self.loop_hash);
+    }
+}
+
+/// Tells methods apart; a branch is unique but for its CANCEL, so that nobody can gain by a collision.
+fn fold(method: &[u8]) -> u128 {
+    const PRIME: u64 = 0x0000_0100_0000_01b3;
+    method.iter().fold(0xcbf2_9ce4_8422_2325, |hash: u64, byte| (hash ^ u64::from(*byte)).wrapping_mul(PRIME)).into()
+}
+
+/// Sixteen hexadecimal digits as [`Put::put_hex`] writes them; another spelling is not ours.
+fn number_of(digits: &[u8; 16]) -> Option<u64> {
+    digits.iter().try_fold(0, |number: u64, digit| {
+        let value = match digit {
+            b'0'..=b'9' => digit - b'0',
+            b'a'..=b'f' => digit - b'a' + 10,
+            _ => return None,
+        };
+        Some((number << 4) | u64::from(value))
+    })
 }
 
 /// Hashes under the secret of this sidecar. Everything that it makes up (branches, tags, call_uids) is
@@ -42,8 +88,7 @@ pub struct Keyring {
 #[derive(Clone, Copy)]
 enum Purpose {
     Server,
-    Client,
-    Call,
+    Sibling,
     Dialog,
     Name,
     Branch,
@@ -81,70 +126,49 @@ impl Keyring {
         Key(self.hash(Purpose::Server, &[request.uri(), from_tag, request.call_id(), &number, top_via, method]))
     }
 
-    /// The client transaction with a branch of ours (§17.1.3).
-    pub fn client(&self, branch: &[u8], method: &[u8]) -> Key {
-        Key(self.hash(Purpose::Client, &[branch, method]))
-    }
-
-    /// The call that an INVITE without To tag begins, or comes back to.
-    pub fn call(&self, call_id: &[u8], from_tag: &[u8], side: Side) -> Key {
-        Key(self.hash(Purpose::Call, &[call_id, from_tag, side.label().as_bytes()]))
-    }
-
-    /// The same for a second INVITE while the first one's call is open: its branch tells them apart.
-    pub fn sibling_call(&self, key: Key, branch: Key) -> Key {
-        Key(self.hash(Purpose::Call, &[&key.0.to_be_bytes(), &branch.0.to_be_bytes()]))
-    }
-
-    /// A dialog by Call-ID and both tags, in either order.
+    /// A dialog by Call-ID and both tags, in either order; of a request without To tag, what it begins.
     pub fn dialog(&self, call_id: &[u8], one: &[u8], other: &[u8]) -> Key {
         let (first, second) = if one <= other { (one, other) } else { (other, one) };
         Key(self.hash(Purpose::Dialog, &[call_id, first, second]))
     }
 
+    /// The same of a message.
+    pub fn dialog_of(&self, message: &Message) -> Key {
+        self.dialog(message.call_id(), message.from_tag().unwrap_or_default(), message.to_tag().unwrap_or_default())
+    }
+
+    /// The call that an INVITE without To tag begins, or comes back to: its Call-ID, From tag and side, given the first
+    /// two by [`Keyring::dialog_of`].
+    pub fn call(dialog: Key, side: Side) -> Key {
+        Key(dialog.0 ^ side.index() as u128)
+    }
+
+    /// The same for a second INVITE while the first one's call is open: its branch tells them apart.
+    pub fn sibling_call(&self, key: Key, branch: Key) -> Key {
+        Key(self.hash(Purpose::Sibling, &[&key.0.to_be_bytes(), &branch.0.to_be_bytes()]))
+    }
+
     /// A name by which the API finds calls: a Call-ID or a correlation value.
-    pub fn name(&self, name: &[u8]) -> Key {
-        Key(self.hash(Purpose::Name, &[name]))
+    pub fn name(&self, name: &[u8]) -> u64 {
+        self.hash(Purpose::Name, &[name]) as u64
     }
 
     /// Our branch for the `attempt`-th forwarding of a request, with the loop hash at its end
     /// (RFC 5393 §4.2).
     pub fn branch(&self, upstream: Key, attempt: u32, loop_hash: u64) -> Branch {
         let own = self.hash(Purpose::Branch, &[&upstream.0.to_be_bytes(), &attempt.to_be_bytes()]);
-        let mut text = Line::new();
-        text.put(MAGIC_COOKIE);
-        text.put_hex((own >> 64) as u64);
-        text.put_hex(own as u64);
-        text.put_hex(loop_hash);
-        Branch(text)
+        Branch { own, loop_hash }
     }
 
     /// What a request must have in common with itself to be a loop: RFC 5393 §4.2.1 with the side, so that
-    /// what comes back from the other side is a spiral. `routed` are the Route fields behind our own.
-    pub fn loop_hash(&self, request: &Message, side: Side, routed: &[u8]) -> u64 {
+    /// what comes back from the other side is a spiral. `dialog` stands for its Call-ID and tags, `routed` are the Route
+    /// fields behind our own.
+    pub fn loop_hash(&self, request: &Message, dialog: Key, side: Side, routed: &[u8]) -> u64 {
         let number = request.cseq().number.to_be_bytes();
         let proxy_require = request.first(Name::ProxyRequire).map(|field| request.value(field)).unwrap_or_default();
-        let hash = self.hash(
-            Purpose::Loop,
-            &[
-                side.label().as_bytes(),
-                request.uri(),
-                request.from_tag().unwrap_or_default(),
-                request.to_tag().unwrap_or_default(),
-                request.call_id(),
-                &number,
-                routed,
-                proxy_require,
-            ],
-        );
-        hash as u64
-    }
-
-    /// Whether a branch is one of ours with this loop hash. Nobody else can make one.
-    pub fn is_loop(branch: &[u8], loop_hash: u64) -> bool {
-        let mut end = Line::<16>::new();
-        end.put_hex(loop_hash);
-        branch.len() == BRANCH && branch.ends_with(&end)
+        let side = [side.index() as u8];
+        self.hash(Purpose::Loop, &[&side, request.uri(), &dialog.0.to_be_bytes(), &number, routed, proxy_require])
+            as u64
     }
 
     /// The To tag of a response that we make.
@@ -198,6 +222,7 @@ fn has_cookie(branch: &[u8]) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::text::Line;
 
     #[test]
     fn a_dialog_has_one_key_whoever_asks() {
@@ -212,9 +237,22 @@ mod tests {
         let branch = keys.branch(Key(1), 0, 0xabc);
         assert_eq!(branch, keys.branch(Key(1), 0, 0xabc));
         assert_ne!(branch, keys.branch(Key(1), 1, 0xabc));
-        assert!(Keyring::is_loop(branch.as_bytes(), 0xabc));
-        assert!(!Keyring::is_loop(branch.as_bytes(), 0xabd));
         assert_ne!(branch, Keyring::new(&[8; 16]).branch(Key(1), 0, 0xabc));
+        let mut text = Line::<BRANCH>::new();
+        branch.put(&mut text);
+        assert_eq!(text.len(), BRANCH);
+        assert_eq!(Branch::read(&text), Some(branch));
+        assert_eq!(branch.loop_hash(), 0xabc);
+        for other in [&b"z9hG4bK1"[..], b"", &text.to_ascii_uppercase(), &[&text[..], b"0"].concat(), &text[1..]] {
+            assert_eq!(Branch::read(other), None);
+        }
+    }
+
+    #[test]
+    fn a_cancel_is_another_transaction_than_its_invite() {
+        let branch = Keyring::new(&[7; 16]).branch(Key(1), 0, 5);
+        assert_ne!(branch.client(b"INVITE"), branch.client(b"CANCEL"));
+        assert_eq!(Branch::of(branch.client(b"INVITE"), b"INVITE", 5), branch);
     }
 
     #[test]

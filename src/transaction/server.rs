@@ -2,13 +2,11 @@
 
 use std::time::Duration;
 
-use bytes::Bytes;
-
-use super::Key;
+use super::{Estimates, Key, milliseconds};
 use crate::arena::Handle;
-use crate::flow::{Flow, Hop, Side};
-use crate::policy::Timeouts;
-use crate::sip::Message;
+use crate::flow::Side;
+use crate::kept::Kept;
+use crate::path::Path;
 use crate::wheel::TimerKey;
 
 /// Where a server transaction stands. `Trying` and `Accepted` are those of non-INVITE and INVITE alone.
@@ -41,30 +39,31 @@ pub struct ServerTx {
     pub key: Key,
     pub is_invite: bool,
     pub state: State,
-    pub flow: Flow,
     pub side: Side,
+    /// How the request came.
+    pub path: Path,
     /// Where responses go (RFC 3261 §18.2.2).
-    pub reply: Hop,
+    pub reply: Path,
     pub user: User,
     /// The request as it came: until the final response, to make responses from.
-    pub request: Option<Message>,
-    /// The last response, for retransmissions.
-    pub last: Option<Bytes>,
+    pub request: Kept,
+    /// The last response but 100, for retransmissions.
+    pub last: Kept,
     /// Header lines for the final responses of this transaction, the same on each.
-    pub stamp: Option<Bytes>,
+    pub stamp: Kept,
     /// How often the request came again.
-    pub repeats: u16,
-    /// Current interval of Timer G.
-    pub interval: Duration,
+    pub repeats: u8,
+    /// Current interval of Timer G, in milliseconds.
+    pub interval: u32,
     pub retransmit: Option<TimerKey>,
     pub end: Option<TimerKey>,
-    pub timeouts: [Duration; 3],
+    pub estimates: Estimates,
 }
 
 /// What to do about a request that came again.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum OnRepeat {
-    /// Send the last response again, where there is one.
+    /// Send the last response again.
     Answer,
     Absorb,
 }
@@ -91,19 +90,6 @@ pub struct Finished {
 }
 
 impl ServerTx {
-    /// T1, T2 and T4 of the policy that the request met.
-    pub fn timeouts_of(timeouts: &Timeouts) -> [Duration; 3] {
-        [timeouts.t1, timeouts.t2, timeouts.t4]
-    }
-
-    fn t1(&self) -> Duration {
-        self.timeouts[0]
-    }
-
-    fn t2(&self) -> Duration {
-        self.timeouts[1]
-    }
-
     /// A final response has gone out before.
     pub fn is_final(&self) -> bool {
         matches!(self.state, State::Completed | State::Confirmed | State::Accepted)
@@ -120,7 +106,7 @@ impl ServerTx {
 
     /// A response goes out. Returns the timers of the first final one.
     pub fn on_response(&mut self, code: u16) -> Option<Finished> {
-        let reliable = self.flow.transport.is_reliable();
+        let reliable = self.path.transport.is_reliable();
         if code < 200 {
             self.state = State::Proceeding;
             return None;
@@ -128,7 +114,7 @@ impl ServerTx {
         if self.is_final() {
             return None;
         }
-        let t64 = self.t1() * 64;
+        let t64 = self.estimates.t1() * 64;
         if !self.is_invite {
             self.state = State::Completed;
             let end = if reliable { Duration::ZERO } else { t64 };
@@ -139,8 +125,8 @@ impl ServerTx {
             return Some(Finished { retransmit: None, end: t64 });
         }
         self.state = State::Completed;
-        self.interval = self.t1();
-        let retransmit = (!reliable).then_some(self.interval);
+        self.interval = milliseconds(self.estimates.t1());
+        let retransmit = (!reliable).then(|| self.estimates.t1());
         Some(Finished { retransmit, end: t64 })
     }
 
@@ -149,8 +135,8 @@ impl ServerTx {
         if self.state != State::Completed {
             return None;
         }
-        self.interval = (self.interval * 2).min(self.t2());
-        Some(self.interval)
+        self.interval = self.interval.saturating_mul(2).min(milliseconds(self.estimates.t2()));
+        Some(Duration::from_millis(self.interval.into()))
     }
 
     pub fn on_repeat(&mut self) -> OnRepeat {
@@ -165,11 +151,17 @@ impl ServerTx {
         match self.state {
             State::Completed if self.is_invite => {
                 self.state = State::Confirmed;
-                let timer_i = if self.flow.transport.is_reliable() { Duration::ZERO } else { self.timeouts[2] };
+                let timer_i = if self.path.transport.is_reliable() { Duration::ZERO } else { self.estimates.t4() };
                 OnAck::Confirmed { timer_i }
             }
             State::Accepted => OnAck::Forward,
             _ => OnAck::Absorb,
         }
+    }
+}
+
+impl crate::table::Keyed for ServerTx {
+    fn key(&self) -> Key {
+        self.key
     }
 }

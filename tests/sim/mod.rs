@@ -343,8 +343,8 @@ impl Sim {
                     self.after(delay, Job::Resolved { query: query.0 });
                 }
                 Output::Event(event) if event.kind == EventKind::Ended => {
-                    let uid = event.data.call_uid.clone();
-                    assert!(self.ended.insert(uid, event.data).is_none(), "a call ended twice");
+                    let data = event.data().unwrap();
+                    assert!(self.ended.insert(data.call_uid.clone(), data).is_none(), "a call ended twice");
                 }
                 Output::Event(_) | Output::Notice(_) => {}
                 Output::Idle { .. } => return,

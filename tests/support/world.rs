@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use sipstamp::endpoint::{Endpoint, Input, Notice, Output, Owner, QueryId, Seed, Transmit};
-use sipstamp::event::{CallData, Event, EventKind};
+use sipstamp::event::{CallData, EventKind};
 use sipstamp::flow::{ConnectionId, Flow, Side, Transport};
 use sipstamp::policy::Policy;
 use sipstamp::sip::{Limits, Message};
@@ -32,6 +32,13 @@ pub struct Sent {
     pub msg: Msg,
 }
 
+/// An event, read.
+#[derive(Clone, Debug)]
+pub struct Told {
+    pub kind: EventKind,
+    pub data: CallData,
+}
+
 /// The sidecar's core and everybody around it.
 pub struct World {
     pub endpoint: Endpoint,
@@ -41,7 +48,7 @@ pub struct World {
     pub notices: Vec<Notice>,
     pub queries: Vec<(QueryId, String)>,
     /// Every event so far.
-    pub events: Vec<Event>,
+    pub events: Vec<Told>,
     /// Ended events that a test has looked at.
     seen: usize,
     /// Outcome, cause and call_uid of each stamp with a cause that went to the dialer.
@@ -350,7 +357,13 @@ impl World {
             match self.endpoint.poll_output() {
                 Output::Transmit(transmit) => self.on_transmit(transmit),
                 Output::Resolve { query, name } => self.queries.push((query, name.into())),
-                Output::Event(event) => self.events.push(*event),
+                Output::Event(event) => {
+                    let data = event.data().unwrap();
+                    // What is written and what is read are one schema.
+                    let line = serde_json::from_slice::<serde_json::Value>(&event.line).unwrap();
+                    assert_eq!(line["data"], serde_json::to_value(&data).unwrap());
+                    self.events.push(Told { kind: event.kind, data });
+                }
                 Output::Notice(notice) => self.notices.push(notice),
                 Output::Idle { .. } => return,
             }

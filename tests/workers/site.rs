@@ -120,16 +120,27 @@ impl Site {
 
     /// How often each thread has gone to sleep, by the thread's name.
     pub fn sleeps(&self) -> BTreeMap<String, u64> {
-        let mut sleeps = BTreeMap::new();
-        for task in fs::read_dir(format!("/proc/{}/task", self.child.id())).unwrap() {
-            let task = task.unwrap().path();
-            let status = fs::read_to_string(task.join("status")).unwrap_or_default();
+        self.threads("status", |status| {
             let count = status.lines().find_map(|line| line.strip_prefix("voluntary_ctxt_switches:"));
+            count.and_then(|count| count.trim().parse().ok())
+        })
+    }
+
+    /// How long each thread has run, in nanoseconds.
+    pub fn work(&self) -> BTreeMap<String, u64> {
+        self.threads("schedstat", |text| text.split(' ').next()?.parse().ok())
+    }
+
+    fn threads(&self, file: &str, figure: impl Fn(&str) -> Option<u64>) -> BTreeMap<String, u64> {
+        let mut figures = BTreeMap::new();
+        // A thread may end meanwhile.
+        for task in fs::read_dir(format!("/proc/{}/task", self.child.id())).unwrap().flatten() {
+            let task = task.path();
+            let text = fs::read_to_string(task.join(file)).unwrap_or_default();
             let name = fs::read_to_string(task.join("comm")).unwrap_or_default();
-            let thread = format!("{} {}", name.trim(), task.display());
-            sleeps.insert(thread, count.and_then(|count| count.trim().parse().ok()).unwrap_or_default());
+            figures.insert(format!("{} {}", name.trim(), task.display()), figure(&text).unwrap_or_default());
         }
-        sleeps
+        figures
     }
 
     /// The far ends of its connected UDP sockets, as the kernel shows them.

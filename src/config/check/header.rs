@@ -2,6 +2,7 @@
 
 use super::Checker;
 use crate::config::report::Given;
+use crate::sip::HeaderName;
 
 /// Headers that SIP itself uses: one of these as a header of ours would be taken off messages that need it.
 const STANDARD: &[&str] = &[
@@ -87,7 +88,7 @@ const STANDARD: &[&str] = &[
 
 impl Checker<'_> {
     /// The name of a header that is read and left where it is.
-    pub(super) fn header(&mut self, given: &Given<'_>) -> Option<Box<str>> {
+    pub(super) fn header(&mut self, given: &Given<'_>) -> Option<HeaderName> {
         let is_token = |byte: u8| byte.is_ascii_alphanumeric() || b"-.!%*_+`'~".contains(&byte);
         let wrong = given.text.char_indices().find(|(_, c)| !u8::try_from(*c).is_ok_and(is_token));
         match wrong {
@@ -106,7 +107,7 @@ impl Checker<'_> {
     }
 
     /// The name of a header that is put on or taken off messages: none that SIP itself uses.
-    pub(super) fn own_header(&mut self, given: &Given<'_>) -> Option<Box<str>> {
+    pub(super) fn own_header(&mut self, given: &Given<'_>) -> Option<HeaderName> {
         let name = self.header(given)?;
         if name.len() == 1 || STANDARD.iter().any(|standard| standard.eq_ignore_ascii_case(&name)) {
             let kind = if name.len() == 1 { "compact form of a header" } else { "header" };

@@ -69,6 +69,8 @@ pub fn settings(file: &File, flags: &Overrides, pruned: &Pruned, report: &mut Re
             _ => Strangers::Drop,
         },
         lifecycle: file.events.lifecycle.value().copied().unwrap_or(false),
+        source: checker.event_source(&file.events),
+        mask: checker.mask(&file.events),
     };
     let (admin, metrics_listen) = checker.admin(&file.admin, &file.metrics, &listen);
     Settings {

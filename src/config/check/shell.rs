@@ -12,10 +12,11 @@ use super::{Checker, flag};
 use crate::config::key::Key;
 use crate::config::nearest::nearest;
 use crate::config::report::{At, Given};
-use crate::config::settings::{Admin, Events, LogFormat, Logging, MaskNumbers, Settings};
+use crate::config::settings::{Admin, Events, LogFormat, Logging, Settings};
 use crate::config::units;
 use crate::config::written;
 use crate::flow::Transport;
+use crate::mask::MaskNumbers;
 
 const ADMIN: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::LOCALHOST), 9060);
 const MEMORY_LIMIT: usize = 64 << 20;
@@ -25,19 +26,25 @@ const LEVELS: &[&str] = &["off", "error", "warn", "info", "debug", "trace"];
 
 impl Checker<'_> {
     pub(super) fn events(&mut self, written: &written::Events) -> Events {
-        let mask = match written.mask_numbers.value().map(String::as_str) {
-            Some("partial") => MaskNumbers::Partial,
-            Some("hash") => self.hash(written),
-            _ => MaskNumbers::None,
-        };
-        let source = written.source.given("events.source");
         Events {
-            source: source.and_then(|given| self.source(&given)).unwrap_or_else(default_source),
             file: written.file.given("events.file").and_then(|given| self.writable(&given)),
             stdout: flag(&written.stdout, false),
             memory_limit: self.memory_limit(&written.memory_limit).unwrap_or(MEMORY_LIMIT),
-            mask,
         }
+    }
+
+    pub(super) fn mask(&mut self, written: &written::Events) -> MaskNumbers {
+        match written.mask_numbers.value().map(String::as_str) {
+            Some("partial") => MaskNumbers::Partial,
+            Some("hash") => self.hash(written),
+            _ => MaskNumbers::None,
+        }
+    }
+
+    /// The `source` of the events.
+    pub(super) fn event_source(&mut self, written: &written::Events) -> Arc<str> {
+        let given = written.source.given("events.source");
+        given.and_then(|given| self.source(&given)).unwrap_or_else(default_source).into()
     }
 
     /// The admin API, and the address for metrics alone.

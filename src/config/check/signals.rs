@@ -9,6 +9,7 @@ use crate::config::key::{Key, OneOrMany};
 use crate::config::report::{At, Given};
 use crate::config::written::{self, File};
 use crate::policy::{Stamp, VoicemailDrop};
+use crate::sip::HeaderName;
 
 const LONGEST_GRACE: Duration = Duration::from_secs(60);
 
@@ -79,8 +80,8 @@ impl Checker<'_> {
         }
     }
 
-    fn stamp_headers(&mut self, items: &[Key<String>], at: At) -> Vec<Box<str>> {
-        let mut headers: Vec<(Box<str>, At)> = Vec::new();
+    fn stamp_headers(&mut self, items: &[Key<String>], at: At) -> Vec<HeaderName> {
+        let mut headers: Vec<(HeaderName, At)> = Vec::new();
         for (index, item) in items.iter().enumerate() {
             let Some(given) = item.given(format!("stamp.header[{index}]")) else { continue };
             let Some(header) = self.own_header(&given) else { continue };

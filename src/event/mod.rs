@@ -1,12 +1,19 @@
 //! The schema of what the sidecar tells about a call: one form for events and for API answers.
 
-use schemars::JsonSchema;
-use serde::Serialize;
+mod line;
 
+use bytes::Bytes;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+pub use line::Record;
+
+use crate::call::Uid;
 use crate::closed::closed_enum;
 use crate::flow::{Direction, Transport};
 use crate::outcome::{Anomaly, CodeSource, EndCause, EndedBy, Outcome};
-use crate::time::Wall;
+use crate::policy::ServerId;
+use crate::time::{Mono, Wall};
 
 closed_enum! {
     /// The moments in a call's life that are told.
@@ -33,12 +40,67 @@ closed_enum! {
 #[derive(Clone, Debug)]
 pub struct Event {
     pub kind: EventKind,
-    pub time: Wall,
-    pub data: CallData,
+    /// CloudEvents 1.0 in structured JSON, one line without the line feed.
+    pub line: Bytes,
+    pub summary: Summary,
+}
+
+/// Of an event, what is counted and logged.
+#[derive(Clone, Copy, Debug)]
+pub struct Summary {
+    pub call: Uid,
+    pub direction: Direction,
+    pub server: Option<ServerId>,
+    pub outcome: Option<Outcome>,
+    pub end_cause: Option<EndCause>,
+    pub sip_code: Option<u16>,
+    pub post_dial_delay_ms: Option<u64>,
+    pub ring_ms: Option<u64>,
+    pub answer_delay_ms: Option<u64>,
+    pub talk_ms: Option<u64>,
+}
+
+impl Event {
+    /// What its line says of the call.
+    ///
+    /// # Errors
+    /// None for a line that the core wrote.
+    pub fn data(&self) -> serde_json::Result<CallData> {
+        data_of(&self.line)
+    }
+}
+
+/// What the line of an event says of the call.
+///
+/// # Errors
+/// Where it is no line that the core wrote.
+pub fn data_of(line: &[u8]) -> serde_json::Result<CallData> {
+    #[derive(Deserialize)]
+    struct Line {
+        data: CallData,
+    }
+    serde_json::from_slice::<Line>(line).map(|line| line.data)
+}
+
+impl EventKind {
+    /// `type` of the CloudEvent.
+    pub const fn type_name(self) -> &'static str {
+        match self {
+            EventKind::Started => "sipstamp.call.started.v1",
+            EventKind::Ringing => "sipstamp.call.ringing.v1",
+            EventKind::Answered => "sipstamp.call.answered.v1",
+            EventKind::Ended => "sipstamp.call.ended.v1",
+        }
+    }
+}
+
+/// How long ago something was, in whole milliseconds.
+pub fn milliseconds(later: Mono, earlier: Mono) -> u64 {
+    u64::try_from(later.since(earlier).as_millis()).unwrap_or(u64::MAX)
 }
 
 /// A call as events and the API show it. What is not known yet is null.
-#[derive(Clone, Debug, Serialize, JsonSchema)]
+#[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
 pub struct CallData {
     /// Ours, unique for ever: a ULID.
     pub call_uid: String,
@@ -98,7 +160,7 @@ pub struct CallData {
 }
 
 /// One server that was asked.
-#[derive(Clone, Debug, Serialize, JsonSchema)]
+#[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
 pub struct Attempt {
     /// Name of the server; `dialer` for inbound calls.
     pub server: String,
@@ -109,7 +171,7 @@ pub struct Attempt {
 }
 
 /// A call with its state: an answer of the API.
-#[derive(Clone, Debug, Serialize, JsonSchema)]
+#[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
 pub struct CallView {
     pub state: CallState,
     #[serde(flatten)]

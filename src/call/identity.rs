@@ -1,0 +1,174 @@
+//! What the first INVITE of a call said, in one text.
+
+use crate::kept::{Kept, Store};
+use crate::policy::Policy;
+use crate::proxy::route::{self, Routes};
+use crate::sip::{HeaderName, Message, Name, NameAddr, subscriber};
+use crate::text::{Line, Put};
+
+use super::Uid;
+
+/// What the first INVITE said. Texts are as they stood, byte for byte: messages that we make in the call's dialogs bear
+/// them.
+#[derive(Debug)]
+pub struct Identity {
+    /// The parts one behind the other, in the order of [`Part`].
+    text: Kept,
+    ends: [u32; PARTS],
+    /// A bit for each part that was there.
+    present: u16,
+}
+
+/// The parts of the text.
+#[derive(Clone, Copy, Debug)]
+enum Part {
+    CallId,
+    /// Whole value of the From field.
+    From,
+    /// URI of the Contact.
+    Contact,
+    /// Record-Route values.
+    Routes,
+    /// User parts of To and Request-URI.
+    To,
+    RequestUser,
+    Correlation,
+    DialingMode,
+    /// The uid of the call whose redirect this one follows.
+    Parent,
+    /// Values of the captured labels that were there: the label's index in the policy, the value's length, both in two
+    /// bytes, the value.
+    Labels,
+}
+
+const PARTS: usize = Part::Labels as usize + 1;
+/// Values of headers that ride along are cut at this many bytes.
+const LONGEST_VALUE: usize = 1024;
+
+impl Identity {
+    /// Reads an INVITE.
+    pub fn of(invite: &Message, policy: &Policy, parent: Option<Uid>, store: &mut Store) -> Identity {
+        let value_of = |header: &HeaderName| invite.named(header).next().map(|field| cut(invite.value(field)));
+        let capture = &policy.capture;
+        let from = invite.first(Name::From).map(|field| invite.value(field));
+        let to = invite.first(Name::To).and_then(|field| NameAddr::parse(invite.value(field)));
+        let contact = contact(invite);
+        let mut routes = Line::<64>::new();
+        for value in route::recorded(invite) {
+            Routes::put(&mut routes, value);
+        }
+        let mut labels = Line::<64>::new();
+        for (at, label) in (0..u16::MAX).zip(&capture.labels) {
+            if let Some(value) = value_of(&label.header) {
+                labels.put(&at.to_be_bytes());
+                Routes::put(&mut labels, value);
+            }
+        }
+        let parent = parent.map(|parent| parent.0.to_be_bytes());
+        let parts: [Option<&[u8]>; PARTS] = [
+            Some(invite.call_id()),
+            from,
+            contact,
+            Some(&routes),
+            to.and_then(|to| subscriber(to.uri)).map(cut),
+            subscriber(invite.uri()).map(cut),
+            capture.correlation.as_ref().and_then(value_of),
+            value_of(&policy.voicemail_drop.progressive_header),
+            parent.as_ref().map(<[u8; 16]>::as_slice),
+            Some(&labels),
+        ];
+        let mut identity = Identity { text: Kept::default(), ends: [0; PARTS], present: 0 };
+        let mut end = 0;
+        for ((at, part), place) in parts.iter().enumerate().zip(&mut identity.ends) {
+            end += part.map_or(0, <[u8]>::len) as u32;
+            *place = end;
+            identity.present |= u16::from(part.is_some()) << at;
+        }
+        identity.text = store.keep(&parts.map(Option::unwrap_or_default));
+        identity
+    }
+
+    pub fn call_id(&self) -> &[u8] {
+        self.part(Part::CallId).unwrap_or_default()
+    }
+
+    pub fn from(&self) -> &[u8] {
+        self.part(Part::From).unwrap_or_default()
+    }
+
+    pub fn from_tag(&self) -> Option<&[u8]> {
+        NameAddr::parse(self.from())?.tag().filter(|tag| !tag.is_empty())
+    }
+
+    /// User part of From.
+    pub fn from_user(&self) -> Option<&[u8]> {
+        subscriber(NameAddr::parse(self.from())?.uri).map(cut)
+    }
+
+    /// URI of the caller's Contact; empty where there is none.
+    pub fn contact(&self) -> &[u8] {
+        self.part(Part::Contact).unwrap_or_default()
+    }
+
+    /// What lies between us and the caller.
+    pub fn routes(&self) -> Routes<'_> {
+        Routes(self.part(Part::Routes).unwrap_or_default())
+    }
+
+    /// User part of To.
+    pub fn to_user(&self) -> Option<&[u8]> {
+        self.part(Part::To)
+    }
+
+    /// User part of the Request-URI.
+    pub fn request_user(&self) -> Option<&[u8]> {
+        self.part(Part::RequestUser)
+    }
+
+    pub fn correlation(&self) -> Option<&[u8]> {
+        self.part(Part::Correlation)
+    }
+
+    pub fn dialing_mode(&self) -> Option<&[u8]> {
+        self.part(Part::DialingMode)
+    }
+
+    pub fn parent(&self) -> Option<Uid> {
+        Some(Uid(u128::from_be_bytes(self.part(Part::Parent)?.try_into().ok()?)))
+    }
+
+    /// Values of the captured labels that were there, by the label's index in the policy.
+    pub fn labels(&self) -> impl Iterator<Item = (usize, &[u8])> + Clone {
+        let mut rest = self.part(Part::Labels).unwrap_or_default();
+        std::iter::from_fn(move || {
+            let (at, behind) = rest.split_first_chunk::<2>()?;
+            let value = Routes(behind).first()?;
+            rest = behind.get(2 + value.len()..)?;
+            Some((usize::from(u16::from_be_bytes(*at)), value))
+        })
+    }
+
+    /// Gives back what it kept.
+    pub fn release(self, store: &mut Store) {
+        store.release(self.text);
+    }
+
+    fn part(&self, part: Part) -> Option<&[u8]> {
+        let at = part as usize;
+        let start = at.checked_sub(1).and_then(|before| self.ends.get(before)).copied().unwrap_or(0);
+        let range = start as usize..*self.ends.get(at)? as usize;
+        (self.present & (1 << at) != 0).then(|| self.text.get(range))?
+    }
+}
+
+/// The URI of a message's Contact.
+pub(super) fn contact(message: &Message) -> Option<&[u8]> {
+    message.first(Name::Contact)?;
+    let element = message.elements(Name::Contact).next()?;
+    let uri = route::address(message.raw().get(element.range)?);
+    (uri != b"*").then_some(uri)
+}
+
+fn cut(value: &[u8]) -> &[u8] {
+    value.get(..LONGEST_VALUE).unwrap_or(value)
+}

@@ -1,0 +1,128 @@
+//! Entries that are found by handle and by key.
+//!
+//! The index holds handles alone, each hashed by the key that its entry bears. Keys are keyed hashes already: nobody
+//! outside can aim at a bucket, and their own bits serve as the hash.
+
+use hashbrown::HashTable;
+
+use crate::arena::{Arena, Handle};
+use crate::transaction::Key;
+
+/// What bears its key.
+pub trait Keyed {
+    fn key(&self) -> Key;
+}
+
+/// Entries by handle and by key.
+#[derive(Debug)]
+pub struct Table<T> {
+    entries: Arena<T>,
+    index: HashTable<Handle>,
+}
+
+/// An index with fewer places than this is not worth making smaller.
+const LEAST_INDEX: usize = 4096;
+
+impl<T: Keyed> Table<T> {
+    pub fn insert(&mut self, value: T) -> Handle {
+        let key = value.key();
+        let handle = self.entries.insert(value);
+        let entries = &self.entries;
+        self.index.insert_unique(hash(key), handle, |handle| entries.get(*handle).map_or(0, |entry| hash(entry.key())));
+        handle
+    }
+
+    /// The entry with a key; any where several have it.
+    pub fn by_key(&self, key: Key) -> Option<Handle> {
+        let is_it = |handle: &Handle| self.entries.get(*handle).is_some_and(|entry| entry.key() == key);
+        self.index.find(hash(key), is_it).copied()
+    }
+
+    /// All entries with a key, in any order.
+    pub fn all_by_key(&self, key: Key) -> impl Iterator<Item = (Handle, &T)> {
+        let entry = |handle: &Handle| self.entries.get(*handle).map(|entry| (*handle, entry));
+        self.index.iter_hash(hash(key)).filter_map(entry).filter(move |(_, entry)| entry.key() == key)
+    }
+
+    pub fn get(&self, handle: Handle) -> Option<&T> {
+        self.entries.get(handle)
+    }
+
+    /// The entry must keep its key.
+    pub fn get_mut(&mut self, handle: Handle) -> Option<&mut T> {
+        self.entries.get_mut(handle)
+    }
+
+    pub fn remove(&mut self, handle: Handle) -> Option<T> {
+        let removed = self.entries.remove(handle)?;
+        if let Ok(found) = self.index.find_entry(hash(removed.key()), |known| *known == handle) {
+            found.remove();
+        }
+        if self.index.capacity() > LEAST_INDEX && self.index.len() < self.index.capacity() / 8 {
+            let entries = &self.entries;
+            let most = self.index.len() * 2;
+            self.index.shrink_to(most, |handle| entries.get(*handle).map_or(0, |entry| hash(entry.key())));
+        }
+        Some(removed)
+    }
+
+    pub fn len(&self) -> usize {
+        self.entries.len()
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.entries.is_empty()
+    }
+
+    pub fn iter(&self) -> impl Iterator<Item = (Handle, &T)> {
+        self.entries.iter()
+    }
+}
+
+impl<T> Default for Table<T> {
+    fn default() -> Self {
+        Table { entries: Arena::default(), index: HashTable::new() }
+    }
+}
+
+fn hash(key: Key) -> u64 {
+    key.0 as u64
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    impl Keyed for u128 {
+        fn key(&self) -> Key {
+            Key(self % 1_000_000)
+        }
+    }
+
+    #[test]
+    fn entries_are_found_by_their_keys_while_they_are_there() {
+        let mut table = Table::default();
+        let handles = (0..20_000_u128).map(|number| table.insert(number)).collect::<Vec<_>>();
+        for (number, handle) in (0..).zip(&handles) {
+            assert_eq!(table.by_key(Key(number)), Some(*handle));
+        }
+        for handle in &handles[10..] {
+            assert!(table.remove(*handle).is_some());
+            assert_eq!(table.remove(*handle), None);
+        }
+        assert_eq!((table.by_key(Key(9)), table.by_key(Key(10))), (Some(handles[9]), None));
+        assert!(table.index.capacity() <= LEAST_INDEX);
+    }
+
+    #[test]
+    fn several_entries_may_have_one_key() {
+        let mut table = Table::default();
+        let (one, other) = (table.insert(5), table.insert(1_000_005));
+        let mut found = table.all_by_key(Key(5)).map(|(handle, _)| handle).collect::<Vec<_>>();
+        found.sort_by_key(|handle| handle.to_bits());
+        assert_eq!(found, [one, other]);
+        table.remove(one);
+        assert_eq!(table.by_key(Key(5)), Some(other));
+        assert_eq!(table.all_by_key(Key(6)).count(), 0);
+    }
+}
