@@ -1,4 +1,5 @@
-//! What the admin API asks of the loop, and how it is answered: one message each way.
+//! What the admin API asks of the workers, and how it is answered: one message each way, to the thread
+//! that asks all of them and adds up what they say.
 
 use tokio::sync::{mpsc, oneshot};
 
@@ -15,7 +16,26 @@ pub struct OwnedSample {
     pub value: u64,
 }
 
-/// What `GET /v1/status` shows of the loop.
+/// A histogram that left its worker.
+#[derive(Clone, Debug)]
+pub struct OwnedHistogram {
+    pub name: &'static str,
+    pub labels: Vec<(String, String)>,
+    /// Upper bounds of all buckets but the last.
+    pub bounds: &'static [f64],
+    /// Observations in each bucket alone.
+    pub counts: Vec<u64>,
+    pub sum: f64,
+}
+
+/// Everything that is counted or measured.
+#[derive(Clone, Debug, Default)]
+pub struct Figures {
+    pub samples: Vec<OwnedSample>,
+    pub histograms: Vec<OwnedHistogram>,
+}
+
+/// What `GET /v1/status` shows of the workers.
 #[derive(Clone, Debug, serde::Serialize)]
 pub struct Status {
     /// `udp` and `tcp`: the addresses as bound.
@@ -37,7 +57,7 @@ pub struct ServerStatus {
 /// A question or a command; each is answered once.
 #[derive(Debug)]
 pub enum Ask {
-    Samples(oneshot::Sender<Vec<OwnedSample>>),
+    Figures(oneshot::Sender<Figures>),
     Status(oneshot::Sender<Status>),
     Calls {
         filter: Filter,
@@ -62,6 +82,6 @@ pub enum Ask {
     Reload(oneshot::Sender<Result<(), String>>),
 }
 
-/// The way to the loop.
+/// The way to the workers.
 #[derive(Clone, Debug)]
 pub struct Control(pub mpsc::Sender<Ask>);

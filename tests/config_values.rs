@@ -54,7 +54,6 @@ fn assert_warning(sections: &str, words: &str) {
 fn later_versions_have_these() {
     for sections in [
         "mode = →'b2bua'",
-        "workers = →2",
         "[listen]\ntls = →['0.0.0.0:5061']",
         "[listen]\n→tls_certificate = 'a'",
         "[listen]\n→tls_key = 'a'",

@@ -1,4 +1,4 @@
-//! Questions to the loop, with an end to the waiting.
+//! Questions to the workers, with an end to the waiting.
 
 use std::time::Duration;
 
@@ -8,12 +8,12 @@ use tokio::time::timeout;
 use super::Problem;
 use crate::control::{Ask, Control};
 
-/// Longest wait for the loop, which answers between two batches of packets.
+/// Longest wait for the workers, which answer between two batches of packets.
 const PATIENCE: Duration = Duration::from_secs(2);
 /// Longest wait for a reload, which reads files and may resolve names.
 const RELOAD_PATIENCE: Duration = Duration::from_secs(10);
 
-/// Asks the loop; 503 where it does not answer.
+/// Asks the workers; 503 where one does not answer.
 pub async fn ask<T>(control: &Control, question: impl FnOnce(oneshot::Sender<T>) -> Ask) -> Result<T, Problem> {
     ask_within(PATIENCE, control, question).await
 }
@@ -36,7 +36,7 @@ async fn ask_within<T>(
     match timeout(patience, exchange).await {
         Ok(Some(answer)) => Ok(answer),
         Ok(None) => Err(Problem::unavailable("the process is about to end")),
-        Err(_) => Err(Problem::unavailable(format!("the loop did not answer within {} s", patience.as_secs()))),
+        Err(_) => Err(Problem::unavailable(format!("the workers did not answer within {} s", patience.as_secs()))),
     }
 }
 

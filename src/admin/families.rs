@@ -95,10 +95,3 @@ pub fn describe_sampled(recorder: &PrometheusRecorder) {
         recorder.describe_gauge(KeyName::from_const_str(name), Some(*unit), (*help).into());
     }
 }
-
-/// Gives a recorder the help texts of what is observed.
-pub fn describe_observed(recorder: &PrometheusRecorder) {
-    for (name, help, _) in OBSERVED {
-        recorder.describe_histogram(KeyName::from_const_str(name), Some(Unit::Seconds), (*help).into());
-    }
-}

@@ -6,26 +6,28 @@ use axum::http::{HeaderName, StatusCode};
 
 use super::ask::ask;
 use super::{App, Problem};
-use crate::control::{Ask, OwnedSample};
+use crate::control::{Ask, Figures};
 
 /// The Prometheus text format.
 const TEXT_FORMAT: &str = "text/plain; version=0.0.4; charset=utf-8";
 
-/// All samples: the core's, then the shell's.
-pub async fn samples(app: &App) -> Result<Vec<OwnedSample>, Problem> {
-    let mut samples = ask(&app.context.control, Ask::Samples).await?;
-    samples.extend((app.context.figures)());
-    Ok(samples)
+/// All figures: the workers', then those of the sinks and of ended calls.
+pub async fn figures(app: &App) -> Result<Figures, Problem> {
+    let mut figures = ask(&app.context.control, Ask::Figures).await?;
+    let more = (app.context.figures)();
+    figures.samples.extend(more.samples);
+    figures.histograms.extend(more.histograms);
+    Ok(figures)
 }
 
 /// `GET /metrics`
 pub async fn scrape(State(app): State<App>) -> Result<([(HeaderName, &'static str); 1], String), Problem> {
-    // One at a time: a scrape costs the loop a walk over all series.
+    // One at a time: a scrape costs each worker a walk over all series.
     let _turn = app.scrape.lock().await;
-    let samples = samples(&app).await?;
+    let figures = figures(&app).await?;
     let metrics = app.context.metrics.clone();
     let rendering = tokio::task::spawn_blocking(move || {
-        metrics.apply(&samples);
+        metrics.apply(figures);
         metrics.render()
     });
     match rendering.await {

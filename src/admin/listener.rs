@@ -25,7 +25,7 @@ pub struct Limits {
 }
 
 impl Default for Limits {
-    /// A request outlasts the longest question to the loop; idle outlasts a scrape interval of one minute.
+    /// A request outlasts the longest question to the workers; idle outlasts a scrape interval of one minute.
     fn default() -> Limits {
         Limits { connections: 64, request: Duration::from_secs(15), idle: Duration::from_secs(75) }
     }

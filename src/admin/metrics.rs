@@ -5,12 +5,12 @@
 use std::fmt::Write as _;
 use std::sync::{Mutex, PoisonError};
 
-use metrics::{Counter, Gauge, Histogram, Key, Label, Level, Metadata, Recorder};
-use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusRecorder};
+use metrics::{Counter, Gauge, Key, Label, Level, Metadata, Recorder};
+use metrics_exporter_prometheus::{PrometheusBuilder, PrometheusRecorder};
 
-pub use super::histograms::Histograms;
-use super::{VERSION, families, process, revision};
-use crate::control::OwnedSample;
+pub use super::histograms::{Histograms, Processing};
+use super::{VERSION, families, histograms, process, revision};
+use crate::control::{Figures, OwnedHistogram, OwnedSample};
 use crate::stats::SampleKind;
 
 const METADATA: Metadata<'static> = Metadata::new("sipstamp", Level::INFO, Some("sipstamp"));
@@ -18,13 +18,13 @@ const METADATA: Metadata<'static> = Metadata::new("sipstamp", Level::INFO, Some(
 /// What `/metrics` shows.
 pub struct Exposition {
     sampled: Mutex<Sampled>,
-    observed: PrometheusRecorder,
 }
 
 /// Counters and gauges: a handle for each sample, in the order of the samples.
 struct Sampled {
     recorder: PrometheusRecorder,
     series: Vec<Series>,
+    histograms: Vec<OwnedHistogram>,
 }
 
 struct Series {
@@ -41,25 +41,25 @@ enum Handle {
 impl Exposition {
     /// Without a single series but those of the process.
     pub fn new() -> Exposition {
-        let mut builder = PrometheusBuilder::new();
-        for (name, _, bounds) in families::OBSERVED {
-            builder = with_buckets(builder, name, bounds);
-        }
-        let observed = builder.build_recorder();
-        families::describe_observed(&observed);
-        Exposition { sampled: Mutex::new(Sampled::new()), observed }
+        Exposition { sampled: Mutex::new(Sampled::new()) }
     }
 
-    /// Sets counters and gauges to what the samples say. A series that is in no sample is no longer shown: a server
+    /// Sets everything to what the figures say. A series that is in no sample is no longer shown: a server
     /// that a reload has removed would otherwise stay up, or down, for ever.
-    pub fn apply(&self, samples: &[OwnedSample]) {
-        self.sampled.lock().unwrap_or_else(PoisonError::into_inner).apply(samples);
+    pub fn apply(&self, figures: Figures) {
+        let mut sampled = self.sampled.lock().unwrap_or_else(PoisonError::into_inner);
+        sampled.apply(&figures.samples);
+        sampled.histograms = figures.histograms;
     }
 
     /// The whole page. Takes milliseconds: not for a thread that has anything else to do.
     pub fn render(&self) -> String {
-        let mut page = self.sampled.lock().unwrap_or_else(PoisonError::into_inner).recorder.handle().render();
-        page.push_str(&self.observed.handle().render());
+        let mut page = {
+            let sampled = self.sampled.lock().unwrap_or_else(PoisonError::into_inner);
+            let mut page = sampled.recorder.handle().render();
+            histograms::render(&mut page, &sampled.histograms);
+            page
+        };
         process::render(&mut page);
         let (version, revision) = (VERSION, revision());
         // Writing to a string does not fail.
@@ -69,17 +69,6 @@ impl Exposition {
              sipstamp_build_info{{version=\"{version}\",revision=\"{revision}\"}} 1\n"
         );
         page
-    }
-
-    /// Sorts what was observed into its buckets. To be done every few seconds: until then each
-    /// observation takes memory.
-    pub fn run_upkeep(&self) {
-        self.observed.handle().run_upkeep();
-    }
-
-    /// A histogram with these labels; the same one for the same labels.
-    pub(super) fn histogram(&self, name: &'static str, labels: Vec<Label>) -> Histogram {
-        self.observed.register_histogram(&Key::from_parts(name, labels), &METADATA)
     }
 }
 
@@ -93,7 +82,7 @@ impl Sampled {
     fn new() -> Sampled {
         let recorder = PrometheusBuilder::new().build_recorder();
         families::describe_sampled(&recorder);
-        Sampled { recorder, series: Vec::new() }
+        Sampled { recorder, series: Vec::new(), histograms: Vec::new() }
     }
 
     fn apply(&mut self, samples: &[OwnedSample]) {
@@ -135,15 +124,9 @@ impl Series {
     }
 }
 
-#[expect(clippy::expect_used, reason = "only an empty list of bounds is refused, and those lists are constants")]
-fn with_buckets(builder: PrometheusBuilder, name: &str, bounds: &[f64]) -> PrometheusBuilder {
-    builder.set_buckets_for_metric(Matcher::Full(name.into()), bounds).expect("no list of bounds is empty")
-}
-
 #[cfg(test)]
 mod tests {
     use std::process::{Command, Stdio};
-    use std::sync::Arc;
 
     use super::*;
     use crate::call::Uid;
@@ -170,6 +153,17 @@ mod tests {
         OwnedSample { name, kind, labels: vec![(label.0.into(), label.1.into())], value }
     }
 
+    fn apply(exposition: &Exposition, samples: &[OwnedSample]) {
+        exposition.apply(Figures { samples: samples.to_vec(), histograms: Vec::new() });
+    }
+
+    /// A page with these histograms and no sample.
+    fn observed(histograms: &Histograms) -> Exposition {
+        let exposition = Exposition::new();
+        exposition.apply(Figures { samples: Vec::new(), histograms: histograms.snapshot() });
+        exposition
+    }
+
     fn has(exposition: &Exposition, line: &str) -> bool {
         exposition.render().lines().any(|found| found == line)
     }
@@ -177,7 +171,7 @@ mod tests {
     #[test]
     fn a_counter_at_zero_is_shown() {
         let exposition = Exposition::new();
-        exposition.apply(&[sample("sipstamp_races_total", SampleKind::Counter, ("kind", "late_2xx"), 0)]);
+        apply(&exposition, &[sample("sipstamp_races_total", SampleKind::Counter, ("kind", "late_2xx"), 0)]);
         assert!(has(&exposition, "sipstamp_races_total{kind=\"late_2xx\"} 0"));
         assert!(has(&exposition, "# TYPE sipstamp_races_total counter"));
     }
@@ -186,11 +180,11 @@ mod tests {
     fn samples_set_what_they_name_and_nothing_else_stays() {
         let exposition = Exposition::new();
         let up = |server, value| sample("sipstamp_server_up", SampleKind::Gauge, ("server", server), value);
-        exposition.apply(&[up("a", 1), up("b", 1)]);
-        exposition.apply(&[up("a", 0), up("b", 1)]);
+        apply(&exposition, &[up("a", 1), up("b", 1)]);
+        apply(&exposition, &[up("a", 0), up("b", 1)]);
         assert!(has(&exposition, "sipstamp_server_up{server=\"a\"} 0"));
         assert!(has(&exposition, "sipstamp_server_up{server=\"b\"} 1"));
-        exposition.apply(&[up("b", 1)]);
+        apply(&exposition, &[up("b", 1)]);
         assert!(has(&exposition, "sipstamp_server_up{server=\"b\"} 1"));
         assert!(!exposition.render().contains("server=\"a\""));
     }
@@ -198,21 +192,20 @@ mod tests {
     #[test]
     fn two_expositions_do_not_mix() {
         let (one, other) = (Exposition::new(), Exposition::new());
-        one.apply(&[sample("sipstamp_calls_active", SampleKind::Gauge, ("state", "setup"), 7)]);
+        apply(&one, &[sample("sipstamp_calls_active", SampleKind::Gauge, ("state", "setup"), 7)]);
         assert!(one.render().contains("sipstamp_calls_active"));
         assert!(!other.render().contains("sipstamp_calls_active"));
     }
 
     #[test]
     fn an_ended_call_is_in_the_histograms_of_its_server_and_outcome() {
-        let exposition = Arc::new(Exposition::new());
-        let histograms = Histograms::new(exposition.clone());
+        let histograms = Histograms::new();
         histograms.add_server(ServerId(1), "pbx-a");
         let answered = Summary { talk_ms: Some(1_999), answer_delay_ms: Some(5_000), ..UNANSWERED };
         histograms.call_ended(&answered);
-        exposition.run_upkeep();
         histograms.call_ended(&answered);
         histograms.call_ended(&Summary { server: None, ..answered });
+        let exposition = observed(&histograms);
         let labels = "server=\"pbx-a\",direction=\"outbound\"";
         for line in [
             format!("sipstamp_talk_seconds_bucket{{{labels},le=\"1\"}} 0"),
@@ -230,13 +223,23 @@ mod tests {
 
     #[test]
     fn histograms_with_closed_labels_exist_from_the_start() {
-        let exposition = Arc::new(Exposition::new());
-        let histograms = Histograms::new(exposition.clone());
-        let page = exposition.render();
+        let page = observed(&Histograms::new()).render();
         assert_eq!(page.matches("sipstamp_ring_seconds_count{").count(), 16, "{page}");
+    }
+
+    #[test]
+    fn how_long_messages_take_is_in_its_bucket() {
+        let exposition = Exposition::new();
+        let mut processing = Processing::new();
+        let apply = |processing: &Processing| {
+            exposition.apply(Figures { samples: Vec::new(), histograms: vec![processing.snapshot()] });
+        };
+        apply(&processing);
         assert!(has(&exposition, "sipstamp_processing_seconds_count 0"));
-        histograms.processing(0.000_2, 3);
+        processing.observe(0.000_2, 3);
+        apply(&processing);
         assert!(has(&exposition, "sipstamp_processing_seconds_count 3"));
+        assert!(has(&exposition, "sipstamp_processing_seconds_bucket{le=\"0.0001\"} 0"));
         assert!(has(&exposition, "sipstamp_processing_seconds_bucket{le=\"0.00025\"} 3"));
     }
 
@@ -252,8 +255,8 @@ mod tests {
             eprintln!("SKIPPED: promtool is not installed");
             return;
         };
-        let exposition = Arc::new(Exposition::new());
-        let histograms = Histograms::new(exposition.clone());
+        let exposition = Exposition::new();
+        let histograms = Histograms::new();
         histograms.add_server(ServerId(1), "pbx-a");
         histograms.call_ended(&UNANSWERED);
         let all: Vec<OwnedSample> = families::SAMPLED
@@ -263,7 +266,8 @@ mod tests {
                 sample(name, kind, ("server", "a \"quoted\\ name\n"), 1)
             })
             .collect();
-        exposition.apply(&all);
+        let observed = [histograms.snapshot(), vec![Processing::new().snapshot()]].concat();
+        exposition.apply(Figures { samples: all, histograms: observed });
         let page = exposition.render();
         for name in families::SAMPLED.iter().map(|(name, ..)| name).chain(families::OBSERVED.iter().map(|of| &of.0)) {
             assert_eq!(page.matches(&format!("# HELP {name} ")).count(), 1, "{name}");

@@ -1,4 +1,4 @@
-//! The admin API: HTTP/1.1 on a thread of its own, with one question to the loop per request.
+//! The admin API: HTTP/1.1 on a thread of its own, with one question to the workers per request.
 //!
 //! | route | what it does |
 //! |---|---|
@@ -50,7 +50,7 @@ use self::metrics::Exposition;
 pub use self::problem::Problem;
 pub use self::readiness::Readiness;
 pub use self::server::{AdminHandle, serve};
-use crate::control::{Control, OwnedSample};
+use crate::control::{Control, Figures};
 use crate::recent::Recent;
 
 /// The version in `Cargo.toml`.
@@ -78,8 +78,8 @@ pub struct Context {
     pub recent: Recent,
     pub readiness: Readiness,
     pub metrics: Arc<Exposition>,
-    /// Figures that the loop does not have: those of the sinks, of the last reload.
-    pub figures: Arc<dyn Fn() -> Vec<OwnedSample> + Send + Sync>,
+    /// Figures that the workers do not have: those of the sinks and of ended calls.
+    pub figures: Arc<dyn Fn() -> Figures + Send + Sync>,
 }
 
 /// Where the API listens.

@@ -31,7 +31,7 @@ impl Readiness {
         Readiness::default()
     }
 
-    /// The sockets are open and the loop runs.
+    /// The sockets are open and the workers run.
     pub fn set_ready(&self) {
         self.flags.phase.fetch_max(READY, Ordering::Relaxed);
     }

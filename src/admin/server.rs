@@ -2,26 +2,23 @@
 
 use std::io;
 use std::net::TcpListener;
-use std::sync::{Arc, mpsc};
+use std::sync::mpsc;
 use std::thread::JoinHandle;
 use std::time::Duration;
 
 use tokio::runtime::{Builder, Runtime};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
-use tokio::time::{MissedTickBehavior, interval, timeout};
+use tokio::time::timeout;
 
 use super::guard::Guard;
 use super::listener::{Limited, Limits};
-use super::metrics::Exposition;
 use super::{Addresses, Admin, App, Context, Sockets};
 
-/// How often what histograms have observed is sorted into buckets.
-const UPKEEP: Duration = Duration::from_secs(5);
 /// Longest wait for answers under way when the thread is told to stop.
 const FAREWELL: Duration = Duration::from_secs(1);
-/// A scrape and the upkeep.
-const BLOCKING_THREADS: usize = 2;
+/// A scrape: there is one at a time.
+const BLOCKING_THREADS: usize = 1;
 
 /// The running API. Dropping it stops it too, without waiting.
 #[derive(Debug)]
@@ -31,8 +28,7 @@ pub struct AdminHandle {
     thread: JoinHandle<()>,
 }
 
-/// Serves on a thread of its own, called `admin`, until it is stopped. The thread is there without a listener too: it
-/// also keeps the histograms small.
+/// Serves on a thread of its own, called `admin`, until it is stopped.
 ///
 /// # Errors
 /// The system gives no thread or no runtime, or does not take the listeners.
@@ -115,10 +111,7 @@ impl Running {
     fn run(self, stopped: watch::Receiver<bool>) {
         let Running { runtime, serving, context } = self;
         runtime.block_on(async {
-            tokio::select! {
-                () = keep_small(context.metrics) => {}
-                () = told_to_stop(stopped) => {}
-            }
+            told_to_stop(stopped).await;
             context.recent.close();
             // Connections that are still open after this are cut when the runtime goes.
             let _ = timeout(FAREWELL, serving.join_all()).await;
@@ -129,16 +122,4 @@ impl Running {
 async fn told_to_stop(mut stopped: watch::Receiver<bool>) {
     // An error says that the handle was dropped: that is a stop too.
     let _ = stopped.wait_for(|stopped| *stopped).await;
-}
-
-/// Keeps the memory of the histograms small, for ever.
-async fn keep_small(metrics: Arc<Exposition>) {
-    let mut ticks = interval(UPKEEP);
-    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    loop {
-        ticks.tick().await;
-        let metrics = metrics.clone();
-        // An error is a panic in there, which the next scrape shows.
-        let _ = tokio::task::spawn_blocking(move || metrics.run_upkeep()).await;
-    }
 }

@@ -10,7 +10,7 @@ use serde::Serialize;
 use serde_json::{Value, json};
 
 use super::ask::{ask, reload};
-use super::figures::samples;
+use super::figures::figures;
 use super::{App, Problem, VERSION, revision};
 use crate::control::{Ask, OwnedSample, ServerStatus};
 
@@ -47,7 +47,7 @@ struct SinkStatus {
 /// `GET /v1/status`
 pub async fn status(State(app): State<App>) -> Result<Json<StatusView>, Problem> {
     let status = ask(&app.context.control, Ask::Status).await?;
-    let samples = samples(&app).await?;
+    let samples = figures(&app).await?.samples;
     let mut listen = status.listen;
     listen.extend(app.addresses.named().map(|(name, address)| (name, vec![address])));
     Ok(Json(StatusView {

@@ -9,9 +9,9 @@ use std::time::{Duration, Instant};
 use serde_json::Value;
 use tokio::sync::mpsc;
 
-use super::metrics::{Exposition, Histograms};
+use super::metrics::{Exposition, Histograms, Processing};
 use super::{Admin, AdminHandle, Context, Readiness, Sockets, serve};
-use crate::control::{Ask, Control, OwnedSample, ServerStatus, Status};
+use crate::control::{Ask, Control, Figures, OwnedSample, ServerStatus, Status};
 use crate::endpoint::Refusal;
 use crate::event::{CallState, CallView};
 use crate::recent::Recent;
@@ -25,7 +25,7 @@ struct Api {
     handle: AdminHandle,
     recent: Recent,
     readiness: Readiness,
-    /// What the loop was asked, in short.
+    /// What the workers were asked, in short.
     asked: Arc<Mutex<Vec<String>>>,
 }
 
@@ -47,13 +47,16 @@ impl Api {
         let log = asked.clone();
         std::thread::spawn(move || fake_loop(asks, &log));
         let metrics = Arc::new(Exposition::new());
-        Histograms::new(metrics.clone()).add_server(crate::policy::ServerId(1), "pbx-a");
         let context = Context {
             control: Control(sender),
             recent: Recent::new(10),
             readiness: Readiness::new(),
             metrics,
-            figures: Arc::new(sink_figures),
+            figures: Arc::new(|| {
+                let histograms = Histograms::new();
+                histograms.add_server(crate::policy::ServerId(1), "pbx-a");
+                Figures { samples: sink_figures(), histograms: histograms.snapshot() }
+            }),
         };
         let (recent, readiness) = (context.recent.clone(), context.readiness.clone());
         let sockets = Sockets { admin: listener(), metrics: listener() };
@@ -140,9 +143,10 @@ fn fake_loop(mut asks: mpsc::Receiver<Ask>, asked: &Mutex<Vec<String>>) {
     let note = |text: String| asked.lock().unwrap().push(text);
     while let Some(ask) = asks.blocking_recv() {
         match ask {
-            Ask::Samples(reply) => {
+            Ask::Figures(reply) => {
                 note("samples".into());
-                reply.send(core_figures()).unwrap();
+                let histograms = vec![Processing::new().snapshot()];
+                reply.send(Figures { samples: core_figures(), histograms }).unwrap();
             }
             Ask::Status(reply) => {
                 let address: SocketAddr = "127.0.0.1:5060".parse().unwrap();

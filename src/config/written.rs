@@ -19,7 +19,7 @@ pub struct File {
     #[schemars(extend("enum" = ["proxy"], "default" = "proxy", "x-later" = ["b2bua"]))]
     pub mode: Key<String>,
     /// Threads that handle calls.
-    #[schemars(range(min = 1, max = 1), extend("default" = 1, "x-later" = []))]
+    #[schemars(range(min = 1, max = 64), extend("default" = 1))]
     pub workers: Key<u64>,
     pub listen: Listen,
     pub dialer: Key<Dialer>,

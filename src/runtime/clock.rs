@@ -4,7 +4,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use crate::time::{Mono, Now, Wall};
 
-/// The origin of the core's monotonic clock.
+/// The origin of the core's monotonic clock; the same for all workers.
 #[derive(Clone, Copy, Debug)]
 pub struct Clock {
     origin: Instant,
@@ -17,15 +17,14 @@ impl Clock {
 
     pub fn now(&self) -> Now {
         let wall = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-        let micros = |duration: Duration| u64::try_from(duration.as_micros()).unwrap_or(u64::MAX);
-        Now {
-            mono: Mono(micros(self.origin.elapsed())),
-            wall: Wall(i64::try_from(wall.as_micros()).unwrap_or(i64::MAX)),
-        }
+        Now { mono: self.mono(), wall: Wall(i64::try_from(micros(wall)).unwrap_or(i64::MAX)) }
     }
 
-    /// A deadline of the core as the runtime's timers take it.
-    pub fn instant(&self, mono: Mono) -> Instant {
-        self.origin + Duration::from_micros(mono.0)
+    pub fn mono(&self) -> Mono {
+        Mono(micros(self.origin.elapsed()))
     }
+}
+
+fn micros(duration: Duration) -> u64 {
+    duration.as_secs().saturating_mul(1_000_000).saturating_add(u64::from(duration.subsec_micros()))
 }

@@ -1,133 +1,164 @@
-//! What the admin API and signals ask of the loop.
+//! What the admin API asks: put to every worker, answered as one.
 
+use std::collections::BTreeMap;
 use std::net::SocketAddr;
-use std::sync::Arc;
 
-use tokio::sync::oneshot;
 use tokio::task::spawn_local;
 
-use super::ReloadSource;
-use super::driver::{Driver, Loaded, seconds};
-use super::start::{counter, gauge};
-use crate::config::{self, Settings};
-use crate::control::{Ask, OwnedSample, ServerStatus, Status};
-use crate::endpoint::Input;
-use crate::policy::{Listener, Policy};
+use super::supervisor::Supervisor;
+use super::worker::Worker;
+use super::workers::{Workers, add_figures, find_one};
+use crate::control::{Ask, Figures, OwnedSample, ServerStatus, Status};
+use crate::endpoint::{Filter, Refusal};
+use crate::event::CallView;
+use crate::policy::Listener;
+use crate::stats::SampleKind;
 
-impl Driver {
-    pub(super) fn on_ask(&mut self, ask: Ask) {
+/// What is done with a call.
+type Command = fn(&mut Worker, &str) -> Result<CallView, Refusal>;
+
+impl Supervisor {
+    pub(super) async fn on_ask(&mut self, ask: Ask) {
+        let workers = self.workers.clone();
         // Whoever asked may have gone: then nobody reads the answer.
-        let now = self.clock.now();
         match ask {
-            Ask::Samples(reply) => drop(reply.send(self.samples())),
-            Ask::Status(reply) => drop(reply.send(self.status())),
+            Ask::Figures(reply) => {
+                let own = self.own_samples();
+                spawn_local(async move { drop(reply.send(figures(&workers, own).await)) });
+            }
+            Ask::Status(reply) => {
+                let listen = self.listen();
+                let targets = self.policy.servers.iter().map(|server| server.target.hop).collect::<Vec<_>>();
+                spawn_local(async move {
+                    let mut status = status(&workers, listen).await;
+                    for (server, hop) in status.servers.iter_mut().zip(targets) {
+                        (server.address, server.transport) = (hop.remote, hop.transport.label());
+                    }
+                    drop(reply.send(status));
+                });
+            }
             Ask::Calls { filter, after, limit, reply } => {
-                drop(reply.send(self.endpoint.calls(filter, after.as_deref(), limit)));
+                spawn_local(async move {
+                    drop(reply.send(calls(&workers, filter, after, limit).await));
+                });
             }
             Ask::Call { id, reply } => {
-                drop(reply.send(self.endpoint.call(&id)));
+                spawn_local(async move {
+                    drop(reply.send(find(&workers, &id).await.map(|(_, view)| view)));
+                });
             }
             Ask::VoicemailDrop { id, reply } => {
-                drop(reply.send(self.endpoint.voicemail_drop(now, &id)));
+                let drop_it: Command = |worker, id| worker.core.endpoint.voicemail_drop(worker.core.now, id);
+                spawn_local(async move { drop(reply.send(command(&workers, id, drop_it).await)) });
             }
             Ask::HangUp { id, reply } => {
-                drop(reply.send(self.endpoint.hang_up(now, &id)));
+                let hang_up: Command = |worker, id| worker.core.endpoint.hang_up(worker.core.now, id);
+                spawn_local(async move { drop(reply.send(command(&workers, id, hang_up).await)) });
             }
             Ask::Drain(reply) => {
-                self.drain();
+                self.drain().await;
                 let _ = reply.send(());
             }
             Ask::Reload(reply) => self.begin_reload(Some(reply)),
         }
     }
 
-    fn samples(&self) -> Vec<OwnedSample> {
+    fn own_samples(&self) -> Vec<OwnedSample> {
+        vec![
+            gauge("sipstamp_config_last_reload_successful", u64::from(self.reload.successful)),
+            gauge("sipstamp_config_last_reload_success_timestamp_seconds", self.reload.at),
+        ]
+    }
+
+    fn listen(&self) -> BTreeMap<&'static str, Vec<SocketAddr>> {
+        let mut listen = BTreeMap::<_, Vec<_>>::new();
+        for Listener { transport, bound, .. } in &self.locals.0 {
+            listen.entry(transport.label()).or_default().push(*bound);
+        }
+        listen
+    }
+}
+
+impl Worker {
+    fn figures(&mut self) -> Figures {
         let mut samples = Vec::new();
-        self.endpoint.samples(&mut |sample| {
+        self.core.endpoint.samples(&mut |sample| {
             let owned = |(name, value): &(&str, &str)| ((*name).to_owned(), (*value).to_owned());
             let labels = sample.labels.iter().map(owned).collect();
             samples.push(OwnedSample { name: sample.name, kind: sample.kind, labels, value: sample.value });
         });
-        let tcp = self.connections.figures();
-        let dropped = self.udp.iter().map(|port| port.dropped).sum();
-        samples.push(gauge("sipstamp_config_last_reload_successful", u64::from(self.reload.successful)));
-        samples.push(gauge("sipstamp_config_last_reload_success_timestamp_seconds", self.reload.at));
+        let (tcp, udp) = (self.connections.figures(), self.udp.figures());
         samples.push(gauge("sipstamp_tcp_connections", tcp.open));
-        samples.push(counter("sipstamp_transport_dropped_total", "udp_send_queue", dropped));
-        samples.push(counter("sipstamp_transport_dropped_total", "tcp_connections", tcp.refused));
-        samples.push(counter("sipstamp_transport_dropped_total", "tcp_stalled", tcp.stalled));
-        samples
+        samples.push(dropped("udp_send_queue", udp.unsent));
+        samples.push(dropped("udp_receive_buffer", udp.unread));
+        samples.push(dropped("tcp_connections", tcp.refused));
+        samples.push(dropped("tcp_stalled", tcp.stalled));
+        Figures { samples, histograms: vec![self.processing.snapshot()] }
     }
+}
 
-    fn status(&self) -> Status {
-        let mut listen = std::collections::BTreeMap::<&'static str, Vec<SocketAddr>>::new();
-        for Listener { transport, bound, .. } in &self.locals.0 {
-            listen.entry(transport.label()).or_default().push(*bound);
-        }
-        let policy: &Policy = self.endpoint.policy();
-        let servers =
-            self.endpoint.servers_up().into_iter().zip(&policy.servers).map(|((name, up), server)| ServerStatus {
-                name: name.to_string(),
-                address: server.target.hop.remote,
-                transport: server.target.hop.transport.label(),
-                up,
-            });
-        Status {
-            listen,
-            draining: self.endpoint.is_draining(),
-            calls_active: self.endpoint.active_calls(),
-            servers: servers.collect(),
-        }
-    }
+async fn figures(workers: &Workers, own: Vec<OwnedSample>) -> Figures {
+    let all = workers.ask(Worker::figures).await;
+    let mut figures = add_figures(all.into_iter().flatten().collect());
+    figures.samples.extend(own);
+    figures
+}
 
-    /// Reads the configuration beside the loop: names in it may take their time to resolve.
-    pub(super) fn begin_reload(&mut self, reply: Option<oneshot::Sender<Result<(), String>>>) {
-        let ReloadSource { config, overrides } = self.bind.reload.clone();
-        let loads = self.loads.clone();
-        spawn_local(async move {
-            let load = move || config::load(config.as_deref(), &overrides, &config::process_environment);
-            let settings = match tokio::task::spawn_blocking(load).await {
-                Ok(loaded) => loaded.map_err(|mistakes| mistakes.to_string()),
-                Err(error) => Err(error.to_string()),
-            };
-            // Nobody waits once the loop has ended.
-            drop(loads.send(Loaded { settings, reply }));
-        });
+/// Without what the workers do not know: where a server is.
+async fn status(workers: &Workers, listen: BTreeMap<&'static str, Vec<SocketAddr>>) -> Status {
+    let of_worker = |worker: &mut Worker| {
+        let endpoint = &worker.core.endpoint;
+        (endpoint.is_draining(), endpoint.active_calls(), endpoint.servers_up())
+    };
+    let mut status = Status { listen, draining: false, calls_active: 0, servers: Vec::new() };
+    for (is_draining, calls, servers) in workers.ask(of_worker).await.into_iter().flatten() {
+        status.draining |= is_draining;
+        status.calls_active += calls;
+        for (at, (name, up)) in servers.into_iter().enumerate() {
+            match status.servers.get_mut(at) {
+                Some(server) => server.up &= up,
+                None => {
+                    let (address, transport) = (SocketAddr::from(([0, 0, 0, 0], 0)), "");
+                    status.servers.push(ServerStatus { name: name.to_string(), address, transport, up });
+                }
+            }
+        }
     }
+    status
+}
 
-    pub(super) fn on_loaded(&mut self, Loaded { settings, reply }: Loaded) {
-        let done = settings.and_then(|settings| self.swap(settings));
-        self.reload.successful = done.is_ok();
-        if let Err(mistakes) = &done {
-            tracing::warn!("the configuration is refused, nothing has changed:\n{mistakes}");
-        }
-        if let Some(reply) = reply {
-            // Whoever asked may have gone.
-            drop(reply.send(done));
-        }
-    }
+async fn calls(workers: &Workers, filter: Filter, after: Option<String>, limit: usize) -> Vec<CallView> {
+    let of_worker = move |worker: &mut Worker| worker.core.endpoint.calls(filter, after.as_deref(), limit);
+    let mut calls = workers.ask(of_worker).await.into_iter().flatten().flatten().collect::<Vec<_>>();
+    calls.sort_by(|one, other| one.data.call_uid.cmp(&other.data.call_uid));
+    calls.truncate(limit);
+    calls
+}
 
-    /// A whole valid configuration is swapped in, or nothing changes.
-    fn swap(&mut self, settings: Settings) -> Result<(), String> {
-        let keys = config::restart_needed(&self.settings, &settings);
-        if !keys.is_empty() {
-            return Err(keys.join("\n"));
-        }
-        let policy = settings.policy(self.locals.0.clone(), &mut self.locals, &mut self.names);
-        for server in &policy.servers {
-            self.histograms.add_server(server.id, &server.name);
-        }
-        if let Some(level) = &self.bind.log_level {
-            level.change(&settings.logging);
-        }
-        for warning in &settings.warnings {
-            tracing::warn!("{warning}");
-        }
-        self.limits.message_bytes = settings.sockets.message_bytes;
-        self.settings = settings;
-        self.handle(Input::Policy(Arc::new(policy)));
-        self.reload.at = seconds(self.clock.now().wall);
-        tracing::info!("configuration reloaded");
-        Ok(())
-    }
+/// An open call, and whose it is.
+async fn find(workers: &Workers, id: &str) -> Result<(usize, CallView), Refusal> {
+    let wanted = id.to_owned();
+    let answers = workers.ask(move |worker: &mut Worker| worker.core.endpoint.call(&wanted)).await;
+    find_one(id, answers.into_iter().map(|answer| answer.unwrap_or(Err(Refusal::NotFound))).collect())
+}
+
+/// Has the worker do it that has the call. Where none has, the first one refuses, and counts that.
+async fn command(workers: &Workers, id: String, command: Command) -> Result<CallView, Refusal> {
+    let (worker, id) = match find(workers, &id).await {
+        Ok((worker, view)) => (worker, view.data.call_uid),
+        Err(Refusal::NotFound) => (0, id),
+        Err(refusal) => return Err(refusal),
+    };
+    workers.ask_one(worker, move |worker| command(worker, &id)).await.unwrap_or(Err(Refusal::NotFound))
+}
+
+/// A gauge that belongs to the process rather than to calls.
+fn gauge(name: &'static str, value: u64) -> OwnedSample {
+    OwnedSample { name, kind: SampleKind::Gauge, labels: Vec::new(), value }
+}
+
+/// Given up by the socket layer.
+fn dropped(reason: &str, value: u64) -> OwnedSample {
+    let labels = vec![("reason".to_owned(), reason.to_owned())];
+    OwnedSample { name: "sipstamp_transport_dropped_total", kind: SampleKind::Counter, labels, value }
 }

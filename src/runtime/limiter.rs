@@ -1,7 +1,9 @@
 //! Log lines that a stranger can cause: one per source and second at most, in a table of fixed size.
 
 use std::net::IpAddr;
-use std::time::{Duration, Instant};
+use std::time::Duration;
+
+use crate::time::Mono;
 
 /// Sources that are told apart; others share a place with them.
 const PLACES: usize = 1024;
@@ -15,7 +17,7 @@ pub struct Limiter {
 
 #[derive(Clone, Copy, Debug)]
 struct Place {
-    last: Instant,
+    last: Mono,
     suppressed: u64,
 }
 
@@ -25,10 +27,10 @@ impl Limiter {
     }
 
     /// Whether a line about this source may be written now, and how many were not since the last one.
-    pub fn admit(&mut self, source: IpAddr, now: Instant) -> Option<u64> {
+    pub fn admit(&mut self, source: IpAddr, now: Mono) -> Option<u64> {
         let place = self.places.get_mut(place_of(source))?;
         match place {
-            Some(place) if now.duration_since(place.last) < INTERVAL => {
+            Some(place) if now.since(place.last) < INTERVAL => {
                 place.suppressed += 1;
                 None
             }
@@ -58,7 +60,7 @@ mod tests {
     #[test]
     fn one_line_a_second_for_each_source() {
         let mut limiter = Limiter::new();
-        let start = Instant::now();
+        let start = Mono(1);
         let (one, other) = ("192.0.2.1".parse().unwrap(), "192.0.2.2".parse().unwrap());
         assert_eq!(limiter.admit(one, start), Some(0));
         assert_eq!(limiter.admit(one, start), None);

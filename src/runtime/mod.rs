@@ -1,15 +1,23 @@
-//! The process: start-up, the loop, reload, drain, end.
+//! The process: start-up, the workers, reload, drain, end.
 //!
-//! Reading, deciding and sending happen on one thread ("sip") with no hand-over. Beside it run the
-//! admin API and the sinks, each on threads of their own, connected by channels that never make the
-//! loop wait. This is the one place that reads clocks.
+//! Reading, deciding and sending happen on one thread for each worker ("sip-0", …), with no hand-over
+//! where there is one; where there are more, a message goes to the worker that its Call-ID names. Beside
+//! them run the supervisor, the admin API and the sinks, each on threads of their own, connected by
+//! queues that never make a worker wait. This is the one place that reads clocks.
 
+mod build;
 mod clock;
 mod commands;
-mod driver;
 mod limiter;
+mod mail;
+mod reload;
 mod resolve;
 mod start;
+mod supervisor;
+#[cfg(test)]
+mod tests;
+mod worker;
+mod workers;
 
 use std::path::PathBuf;
 use std::process::ExitCode;

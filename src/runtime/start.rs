@@ -11,19 +11,18 @@ use std::time::Duration;
 use tokio::sync::{mpsc, oneshot};
 
 use super::ReloadSource;
-use super::driver::{Driver, DriverParts};
+use super::build::{Built, Parts, build};
 use crate::admin::metrics::{Exposition, Histograms};
 use crate::admin::{self, AdminHandle, Context, Readiness};
 use crate::config::Settings;
-use crate::control::{Control, OwnedSample};
+use crate::control::{Control, Figures};
 use crate::flow::Transport;
 use crate::recent::{self, Recent};
 use crate::sink::Sinks;
-use crate::stats::SampleKind;
 use crate::telemetry::LogLevel;
 use crate::transport::{self, BindError};
 
-/// Questions that may wait for the loop.
+/// Questions that may wait for an answer.
 const ASKS: usize = 256;
 
 /// How a sidecar is started, beside its settings.
@@ -63,7 +62,7 @@ pub struct Running {
     pub listen: Vec<(Transport, SocketAddr)>,
     pub admin: Option<SocketAddr>,
     stop: Option<oneshot::Sender<()>>,
-    sip: Option<JoinHandle<io::Result<()>>>,
+    supervisor: Option<JoinHandle<io::Result<()>>>,
     http: Option<AdminHandle>,
 }
 
@@ -83,48 +82,28 @@ pub fn start(settings: Settings, bind: Bind) -> Result<Running, StartError> {
     };
     let recent = Recent::new(recent::CAPACITY);
     let readiness = Readiness::new();
-    let listeners = bound.listeners();
-    let listen = listeners.iter().map(|listener| (listener.transport, listener.bound)).collect::<Vec<_>>();
-    let exposition = Arc::new(Exposition::new());
-    let histograms = Histograms::new(exposition.clone());
+    let histograms = Histograms::new();
     let sinks = Sinks::open(&settings.events, recent.clone(), &readiness, histograms.clone()).map_err(|error| {
         StartError::EventsFile {
             path: settings.events.file.as_ref().map(|path| path.display().to_string()).unwrap_or_default(),
             error,
         }
     })?;
-    let (asks, inbox) = mpsc::channel(ASKS);
-    let control = Control(asks);
+    let listen = bound.listeners().iter().map(|listener| (listener.transport, listener.bound)).collect::<Vec<_>>();
     let token = settings.admin.as_ref().and_then(|admin| admin.token.clone());
-    let figures = sinks.figures();
+    let (figures, observed) = (sinks.figures(), histograms.clone());
+    let (asks, inbox) = mpsc::channel(ASKS);
     let (stop, stopped) = oneshot::channel();
-    let (started, is_started) = sync_channel::<io::Result<()>>(1);
-    let parts = DriverParts {
-        settings,
-        bind,
-        bound,
-        sinks,
-        histograms,
-        inbox,
-        stopped,
-        readiness: readiness.clone(),
-        recent: recent.clone(),
-    };
-    let sip = std::thread::Builder::new()
-        .name("sip".into())
-        .spawn(move || run_loop(parts, &started))
-        .map_err(StartError::System)?;
-    match is_started.recv() {
-        Ok(Ok(())) => {}
-        Ok(Err(error)) => return Err(StartError::System(error)),
-        Err(_) => return Err(StartError::System(io::Error::other("the loop ended before it began"))),
-    }
+    let (ready, events) = (readiness.clone(), recent.clone());
+    let parts = Parts { settings, bind, bound, sinks, histograms, readiness: ready, recent: events };
+    let supervisor = build(parts, inbox, stopped).and_then(supervise).map_err(StartError::System)?;
+    let control = Control(asks);
     let context = Context {
         control: control.clone(),
         recent: recent.clone(),
         readiness: readiness.clone(),
-        metrics: exposition,
-        figures: Arc::new(move || figures.samples()),
+        metrics: Arc::new(Exposition::new()),
+        figures: Arc::new(move || Figures { samples: figures.samples(), histograms: observed.snapshot() }),
     };
     let http = admin::serve(sockets, admin::Admin { token }, context).map_err(StartError::System)?;
     let admin = http.addresses().admin;
@@ -132,7 +111,7 @@ pub fn start(settings: Settings, bind: Bind) -> Result<Running, StartError> {
         tracing::info!(%transport, %address, "listening");
     }
     readiness.set_ready();
-    Ok(Running { control, recent, listen, admin, stop: Some(stop), sip: Some(sip), http: Some(http) })
+    Ok(Running { control, recent, listen, admin, stop: Some(stop), supervisor: Some(supervisor), http: Some(http) })
 }
 
 impl Running {
@@ -144,7 +123,7 @@ impl Running {
     /// Waits until the sidecar ends by itself.
     ///
     /// # Errors
-    /// What ended the loop, where it was no command.
+    /// What ended it, where it was no command.
     pub fn wait(mut self) -> io::Result<()> {
         self.join()
     }
@@ -162,8 +141,8 @@ impl Running {
     }
 
     fn join(&mut self) -> io::Result<()> {
-        let ended = match self.sip.take() {
-            Some(sip) => sip.join().unwrap_or_else(|_| Err(io::Error::other("the loop panicked"))),
+        let ended = match self.supervisor.take() {
+            Some(thread) => thread.join().unwrap_or_else(|_| Err(io::Error::other("the supervisor panicked"))),
             None => Ok(()),
         };
         if let Some(http) = self.http.take() {
@@ -190,38 +169,29 @@ impl fmt::Display for StartError {
 
 impl std::error::Error for StartError {}
 
-/// The thread of the loop.
-fn run_loop(parts: DriverParts, started: &std::sync::mpsc::SyncSender<io::Result<()>>) -> io::Result<()> {
-    let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
-        Ok(runtime) => runtime,
-        Err(error) => {
-            // Whoever started us waits for the word.
-            drop(started.send(Err(error)));
-            return Ok(());
-        }
-    };
-    let local = tokio::task::LocalSet::new();
-    local.block_on(&runtime, async {
-        match Driver::new(parts) {
-            Ok(driver) => {
+/// Starts the threads, the supervisor's first, and waits until they are there.
+fn supervise(built: Built) -> io::Result<JoinHandle<io::Result<()>>> {
+    let (started, is_started) = sync_channel(1);
+    let run = move || {
+        // The runtime is made and dropped over here, since one must not be dropped inside another.
+        let begin = || -> io::Result<_> {
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+            let Built { mut supervisor, workers, inlets } = built;
+            supervisor.spawn(workers)?;
+            Ok((runtime, supervisor, inlets))
+        };
+        match begin() {
+            Ok((runtime, supervisor, inlets)) => {
                 drop(started.send(Ok(())));
-                driver.run().await
+                tokio::task::LocalSet::new().block_on(&runtime, supervisor.run(inlets))
             }
             Err(error) => {
                 drop(started.send(Err(error)));
                 Ok(())
             }
         }
-    })
-}
-
-/// Gauges that belong to the process rather than to calls.
-pub(super) fn gauge(name: &'static str, value: u64) -> OwnedSample {
-    OwnedSample { name, kind: SampleKind::Gauge, labels: Vec::new(), value }
-}
-
-/// Counters likewise.
-pub(super) fn counter(name: &'static str, reason: &str, value: u64) -> OwnedSample {
-    let labels = vec![("reason".to_owned(), reason.to_owned())];
-    OwnedSample { name, kind: SampleKind::Counter, labels, value }
+    };
+    let thread = std::thread::Builder::new().name("supervisor".into()).spawn(run)?;
+    is_started.recv().unwrap_or_else(|_| Err(io::Error::other("the supervisor ended before it began")))?;
+    Ok(thread)
 }

@@ -1,5 +1,5 @@
 //! What becomes of events: each sink has a queue and a thread of its own, so that a dead one delays
-//! nobody else, and nothing here ever makes the loop wait.
+//! nobody else, and nothing here ever makes a worker wait.
 
 mod file;
 mod queue;
@@ -39,6 +39,10 @@ pub struct Sinks {
     file: Option<Arc<file::Reopen>>,
 }
 
+/// Where a worker hands its events over.
+#[derive(Clone, Debug)]
+pub struct EventInput(Sender<Event>);
+
 /// The figures of all sinks, for whoever renders metrics.
 #[derive(Clone, Debug)]
 pub struct SinkFigures(Vec<Arc<Queue>>);
@@ -69,12 +73,9 @@ impl Sinks {
         Ok(Sinks { input: Some(input), dispatcher: Some(dispatcher), queues, file })
     }
 
-    /// Hands an event over; never waits.
-    pub fn push(&self, event: Event) {
-        if let Some(input) = &self.input {
-            // The other end lives until `close`.
-            drop(input.send(event));
-        }
+    /// A way in, for one worker; `None` once closed.
+    pub fn input(&self) -> Option<EventInput> {
+        self.input.clone().map(EventInput)
     }
 
     /// The events' file is opened again by its name: logrotate moved it.
@@ -91,13 +92,22 @@ impl Sinks {
         SinkFigures(self.queues.clone())
     }
 
-    /// Writes what waits, as far as that goes within a few seconds. Returns how many events were left behind.
+    /// Writes what waits, as far as that goes within a few seconds, once every [`EventInput`] is gone. Returns how many
+    /// events were left behind.
     pub fn close(mut self) -> usize {
         self.input = None;
         if let Some(dispatcher) = self.dispatcher.take() {
             drop(dispatcher.join());
         }
         self.queues.iter().map(|queue| queue.close(FLUSH_TIMEOUT)).sum()
+    }
+}
+
+impl EventInput {
+    /// Hands an event over; never waits.
+    pub fn push(&self, event: Event) {
+        // The other end lives for as long as there is a way in.
+        drop(self.0.send(event));
     }
 }
 

@@ -10,8 +10,6 @@ use crate::config::{ListenAddress, Locate};
 use crate::flow::Transport;
 use crate::policy::Listener;
 
-/// Asked of the kernel for datagrams that wait: a burst of a thousand calls fits. It may give less.
-const SOCKET_BUFFER: usize = 4 * 1024 * 1024;
 /// Connections that wait to be accepted.
 const BACKLOG: i32 = 1024;
 
@@ -98,10 +96,6 @@ fn open(address: SocketAddr, kind: Type, protocol: Protocol) -> io::Result<Socke
     }
     if kind == Type::STREAM {
         socket.set_reuse_address(true)?;
-    } else {
-        // The kernel caps these at its own limits; less is no reason not to start.
-        let _ = socket.set_recv_buffer_size(SOCKET_BUFFER);
-        let _ = socket.set_send_buffer_size(SOCKET_BUFFER);
     }
     socket.set_nonblocking(true)?;
     socket.bind(&address.into())?;

@@ -8,11 +8,11 @@ use std::os::fd::AsRawFd;
 use bytes::Bytes;
 use nix::libc;
 use nix::sys::socket::{MsgFlags, SockaddrLike, SockaddrStorage, recvmsg, setsockopt, sockopt};
-use tokio::io::Interest;
-use tokio::sync::mpsc;
 
 /// As much of a datagram as ICMP quotes; the Via that names its transaction is at its start.
 const QUOTED: usize = 2048;
+/// Entries that are read in one turn.
+const MOST_AT_ONCE: usize = 64;
 
 /// A datagram that did not arrive.
 #[derive(Debug)]
@@ -34,32 +34,16 @@ pub fn enable(socket: &UdpSocket, family: IpAddr) -> io::Result<()> {
     Ok(())
 }
 
-/// Reads the error queue of a socket for as long as somebody listens.
-pub async fn watch(socket: std::rc::Rc<tokio::net::UdpSocket>, out: mpsc::Sender<Unreachable>) {
-    loop {
-        if socket.ready(Interest::ERROR).await.is_err() {
-            return;
-        }
-        loop {
-            let read = socket.try_io(Interest::ERROR, || read_one(socket.as_raw_fd()));
-            match read {
-                Ok(Some(unreachable)) => {
-                    if out.send(unreachable).await.is_err() {
-                        return;
-                    }
-                }
-                Ok(None) => {}
-                Err(_) => break,
-            }
+/// Reads a socket's error queue. True where more may be there.
+pub fn read(socket: &UdpSocket, mut take: impl FnMut(Unreachable)) -> bool {
+    for _ in 0..MOST_AT_ONCE {
+        match read_one(socket.as_raw_fd()) {
+            Ok(Some(unreachable)) => take(unreachable),
+            Ok(None) => {}
+            Err(_) => return false,
         }
     }
-}
-
-pub fn socket_addr(address: &SockaddrStorage) -> Option<SocketAddr> {
-    if let Some(v4) = address.as_sockaddr_in() {
-        return Some(SocketAddr::from((v4.ip(), v4.port())));
-    }
-    address.as_sockaddr_in6().map(|v6| SocketAddr::from((v6.ip(), v6.port())))
+    true
 }
 
 /// One entry of the queue: `None` for one that tells nothing. The message's address is where the datagram was to go.
@@ -73,4 +57,11 @@ fn read_one(fd: i32) -> io::Result<Option<Unreachable>> {
     let remote = message.address.filter(|address| address.len() > 0).as_ref().and_then(socket_addr);
     let quoted = Bytes::copy_from_slice(buffer.get(..size).unwrap_or_default());
     Ok(remote.map(|remote| Unreachable { remote, quoted }))
+}
+
+fn socket_addr(address: &SockaddrStorage) -> Option<SocketAddr> {
+    if let Some(v4) = address.as_sockaddr_in() {
+        return Some(SocketAddr::from((v4.ip(), v4.port())));
+    }
+    address.as_sockaddr_in6().map(|v6| SocketAddr::from((v6.ip(), v6.port())))
 }

@@ -1,55 +1,51 @@
 //! Datagrams, read and sent in batches: one system call for many, in both directions.
+//!
+//! A socket is read by one worker and sent through by all. Besides the listeners there is a connected
+//! socket for each configured next hop: what goes there by it needs no route to be looked up, and what
+//! comes from there is delivered to it by the kernel.
 
 use std::collections::VecDeque;
 use std::io;
-use std::io::{IoSlice, IoSliceMut};
-use std::net::{IpAddr, SocketAddr};
+use std::net::{IpAddr, SocketAddr, UdpSocket};
 use std::os::fd::AsRawFd;
-use std::rc::Rc;
-use std::task::{Context, Poll};
+use std::sync::Arc;
 
-use bytes::{Bytes, BytesMut};
-use nix::libc;
-use nix::sys::socket::{
-    ControlMessage, ControlMessageOwned, MsgFlags, MultiHeaders, SockaddrStorage, recvmmsg, sendmmsg, setsockopt,
-    sockopt,
-};
-use tokio::io::Interest;
-use tokio::net::UdpSocket;
+use bytes::Bytes;
+use mio::event::Event;
+use mio::unix::SourceFd;
+use mio::{Interest, Registry};
+use slab::Slab;
 
-use super::errqueue::socket_addr;
+use super::Source;
+use super::chunks::Chunks;
+use super::errqueue::{self, Unreachable};
+use super::mmsg::{BATCH, Outgoing, Received, Receiver, Sender};
 use crate::endpoint::Owner;
 use crate::flow::{Flow, Hop, Transport};
 use crate::policy::Listener;
 
-/// Datagrams that one system call reads or sends.
-const BATCH: usize = 32;
-/// Largest datagram that UDP can carry.
-const LARGEST: usize = 65_535;
-/// Datagrams are copied into pieces of this size, which are given back when nothing of them is used any more.
-const CHUNK: usize = 64 * 1024;
-/// Datagrams that wait for room in the socket's buffer; beyond it the oldest go.
+/// Datagrams that wait for room in a socket's buffer; beyond it the oldest go.
 const MOST_QUEUED: usize = 10_000;
+/// How often in a row a send may report what ICMP has left on the socket, each time for another datagram.
+const MOST_LEFTOVERS: u32 = 1_000;
 
-/// A socket that datagrams come and go by.
-#[derive(Debug)]
-pub struct UdpPort {
-    pub socket: Rc<UdpSocket>,
+/// A socket and what it is for.
+#[derive(Clone, Debug)]
+pub struct UdpSource {
+    pub socket: Arc<UdpSocket>,
+    /// By whose port it sends.
     pub listener: Listener,
-    /// Where the kernel writes, [`BATCH`] × [`LARGEST`].
-    buffer: Vec<u8>,
-    chunk: BytesMut,
-    /// To be sent with the next [`UdpPort::flush`].
-    queue: VecDeque<Queued>,
-    /// Datagrams that were dropped because the queue was full.
-    pub dropped: u64,
+    /// Of a connected socket: both ends.
+    pub ends: Option<Ends>,
+    /// The worker that reads it.
+    pub reader: usize,
 }
 
-/// A datagram and how it came.
-#[derive(Debug)]
-pub struct Datagram {
-    pub flow: Flow,
-    pub bytes: Bytes,
+/// Both ends of a connected socket.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Ends {
+    pub local: SocketAddr,
+    pub remote: SocketAddr,
 }
 
 /// A datagram that the kernel refused outright: no route, too long.
@@ -60,184 +56,393 @@ pub struct Refusal {
     pub error: io::Error,
 }
 
-#[derive(Debug)]
+/// Counts for metrics.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct UdpFigures {
+    /// Datagrams that were dropped because a queue was full.
+    pub unsent: u64,
+    /// Datagrams that the kernel dropped because a socket's buffer was full.
+    pub unread: u64,
+}
+
+/// The sockets as one worker has them.
+pub struct UdpPorts {
+    ports: Slab<Port>,
+    worker: usize,
+    registry: Registry,
+    receiver: Receiver,
+    sender: Sender,
+    chunks: Chunks,
+    figures: UdpFigures,
+}
+
+struct Port {
+    source: UdpSource,
+    is_readable: bool,
+    has_errors: bool,
+    /// The socket has no room; its queue waits for the event that says otherwise.
+    is_blocked: bool,
+    /// To be sent with the next [`UdpPorts::flush`].
+    queue: VecDeque<Queued>,
+    /// The kernel's count of drops, as last read.
+    drops: u32,
+}
+
 struct Queued {
     hop: Hop,
     bytes: Bytes,
     owner: Option<Owner>,
 }
 
-impl UdpPort {
+impl UdpPorts {
     /// # Errors
-    /// Where the socket cannot be given to the runtime.
-    pub fn new(socket: std::net::UdpSocket, listener: Listener) -> io::Result<UdpPort> {
-        if listener.bound.ip().is_unspecified() {
-            // Replies must leave from the address that the request was sent to.
-            match listener.bound.ip() {
-                IpAddr::V4(_) => setsockopt(&socket, sockopt::Ipv4PacketInfo, &true)?,
-                IpAddr::V6(_) => setsockopt(&socket, sockopt::Ipv6RecvPacketInfo, &true)?,
+    /// Where a socket cannot be registered.
+    pub fn new(sources: &[UdpSource], worker: usize, registry: Registry) -> io::Result<UdpPorts> {
+        let mut ports = UdpPorts {
+            ports: Slab::new(),
+            worker,
+            registry,
+            receiver: Receiver::new(),
+            sender: Sender::new(),
+            chunks: Chunks::default(),
+            figures: UdpFigures::default(),
+        };
+        for source in sources {
+            ports.add(source.clone())?;
+        }
+        Ok(ports)
+    }
+
+    /// Takes on the connected sockets that a new configuration has. What has come by one that it has not is read before.
+    pub fn follow(&mut self, sources: &[UdpSource], take: &mut dyn FnMut(Flow, Bytes)) {
+        let is_wanted =
+            |port: &Port| port.source.ends.is_none() || sources.iter().any(|source| source.ends == port.source.ends);
+        let gone = self.ports.iter().filter(|(_, port)| !is_wanted(port)).map(|(key, _)| key).collect::<Vec<_>>();
+        for key in gone {
+            while self.receive(key, take) {}
+            let port = self.ports.remove(key);
+            if port.source.reader == self.worker || port.is_blocked {
+                // An error leaves an event that nobody takes.
+                drop(self.registry.deregister(&mut SourceFd(&port.source.socket.as_raw_fd())));
+            }
+            // What waits there goes by the listener.
+            for Queued { hop, bytes, owner } in port.queue {
+                self.enqueue(hop, bytes, owner);
             }
         }
-        super::errqueue::enable(&socket, listener.bound.ip())?;
-        Ok(UdpPort {
-            socket: Rc::new(UdpSocket::from_std(socket)?),
-            listener,
-            buffer: vec![0; BATCH * LARGEST],
-            chunk: BytesMut::new(),
-            queue: VecDeque::new(),
-            dropped: 0,
-        })
-    }
-
-    pub fn poll_readable(&self, cx: &mut Context<'_>) -> Poll<()> {
-        self.socket.poll_recv_ready(cx).map(|_| ())
-    }
-
-    /// Ready when something waits and the socket has room again.
-    pub fn poll_flushable(&self, cx: &mut Context<'_>) -> Poll<()> {
-        if self.queue.is_empty() { Poll::Pending } else { self.socket.poll_send_ready(cx).map(|_| ()) }
-    }
-
-    /// Reads what is there, at most one batch. Errors that ICMP left on the socket are skipped: they come by the
-    /// error queue.
-    pub fn receive(&mut self, mut take: impl FnMut(Datagram)) {
-        let (socket, listener) = (self.socket.clone(), self.listener);
-        let (buffer, chunk) = (&mut self.buffer, &mut self.chunk);
-        for _ in 0..BATCH {
-            let received = socket.try_io(Interest::READABLE, || {
-                let count = receive_batch(socket.as_raw_fd(), &listener, buffer, chunk, &mut take)?;
-                // Fewer than asked for: the socket is empty. Saying so spares the call that would find it out;
-                // the next datagram wakes the loop again.
-                if count < BATCH { Err(io::ErrorKind::WouldBlock.into()) } else { Ok(()) }
-            });
-            match received {
-                Ok(()) => return,
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return,
-                Err(_) => {}
+        for source in sources.iter().filter(|source| source.ends.is_some()) {
+            let is_known = self.ports.iter().any(|(_, port)| port.source.ends == source.ends);
+            if !is_known && let Err(error) = self.add(source.clone()) {
+                tracing::warn!(%error, "a connected socket cannot be used");
             }
         }
     }
 
-    /// Puts a datagram into the next batch. Beyond the limit the oldest is dropped.
-    pub fn enqueue(&mut self, hop: Hop, bytes: Bytes, owner: Option<Owner>) {
-        if self.queue.len() >= MOST_QUEUED {
-            self.queue.pop_front();
-            self.dropped += 1;
+    /// Notes what an event says of a socket.
+    pub fn note(&mut self, key: usize, event: &Event) {
+        let Some(port) = self.ports.get_mut(key) else { return };
+        // An error may have ended a batch before the socket was empty.
+        port.is_readable |= port.source.reader == self.worker && (event.is_readable() || event.is_error());
+        port.has_errors |= event.is_error();
+        if event.is_writable() && port.is_blocked {
+            port.is_blocked = false;
+            port.watch(key, self.worker, &self.registry);
         }
-        self.queue.push_back(Queued { hop, bytes, owner });
+    }
+
+    /// Whether something is known to be there that has not been read.
+    pub fn is_readable(&self) -> bool {
+        self.ports.iter().any(|(_, port)| port.is_readable || port.has_errors)
+    }
+
+    /// Reads a batch of each socket that has something.
+    pub fn read(&mut self, take: &mut dyn FnMut(Flow, Bytes)) {
+        for key in 0..self.ports.capacity() {
+            if self.ports.get(key).is_some_and(|port| port.is_readable) {
+                self.receive(key, take);
+            }
+        }
+    }
+
+    /// Reads what ICMP has said.
+    pub fn read_errors(&mut self, mut take: impl FnMut(Unreachable)) {
+        for (_, port) in self.ports.iter_mut().filter(|(_, port)| port.has_errors) {
+            port.has_errors = errqueue::read(&port.source.socket, &mut take);
+        }
+    }
+
+    /// Puts a datagram into the next batch. Beyond the limit the oldest is dropped. False where no socket leads there.
+    pub fn enqueue(&mut self, hop: Hop, bytes: Bytes, owner: Option<Owner>) -> bool {
+        let Some(port) = port_towards(&mut self.ports, &hop) else { return false };
+        if port.queue.len() >= MOST_QUEUED {
+            port.queue.pop_front();
+            self.figures.unsent += 1;
+        }
+        port.queue.push_back(Queued { hop, bytes, owner });
+        true
     }
 
     /// Sends what waits, as far as there is room; `refused` hears what the kernel refuses.
-    pub fn flush(&mut self, mut refused: impl FnMut(Refusal)) {
-        let mut last_error_at = None;
-        while !self.queue.is_empty() {
-            match self.socket.try_io(Interest::WRITABLE, || self.send_batch()) {
+    pub fn flush(&mut self, refused: &mut dyn FnMut(Refusal)) {
+        for key in 0..self.ports.capacity() {
+            if self.ports.get(key).is_some_and(|port| !port.queue.is_empty() && !port.is_blocked) {
+                self.flush_one(key, refused);
+            }
+        }
+    }
+
+    /// Whether nothing waits to be sent.
+    pub fn is_flushed(&self) -> bool {
+        self.ports.iter().all(|(_, port)| port.queue.is_empty())
+    }
+
+    pub fn figures(&self) -> UdpFigures {
+        self.figures
+    }
+
+    fn add(&mut self, source: UdpSource) -> io::Result<()> {
+        let entry = self.ports.vacant_entry();
+        let is_read = source.reader == self.worker;
+        if is_read {
+            let token = Source::Udp(entry.key()).token();
+            self.registry.register(&mut SourceFd(&source.socket.as_raw_fd()), token, Interest::READABLE)?;
+        }
+        entry.insert(Port {
+            source,
+            // What came before the socket was registered.
+            is_readable: is_read,
+            has_errors: false,
+            is_blocked: false,
+            queue: VecDeque::new(),
+            drops: 0,
+        });
+        Ok(())
+    }
+
+    /// Reads one batch. True where more may be there.
+    fn receive(&mut self, key: usize, take: &mut dyn FnMut(Flow, Bytes)) -> bool {
+        let Some(port) = self.ports.get_mut(key).filter(|port| port.source.reader == self.worker) else { return false };
+        let count = loop {
+            match self.receiver.receive(&port.source.socket) {
+                Ok(count) => break count,
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => break 0,
+                // What ICMP has left on the socket: it comes by the error queue, and is told here only once.
+                Err(_) => {}
+            }
+        };
+        // Fewer than asked for: the socket is empty, and the next datagram makes another event.
+        port.is_readable = count == BATCH;
+        if count == 0 {
+            return false;
+        }
+        for datagram in self.receiver.datagrams() {
+            if let Some(drops) = datagram.drops {
+                self.figures.unread += u64::from(drops.wrapping_sub(std::mem::replace(&mut port.drops, drops)));
+            }
+            take(port.source.flow(&datagram), self.chunks.copy(datagram.bytes));
+        }
+        port.is_readable
+    }
+
+    fn flush_one(&mut self, key: usize, refused: &mut dyn FnMut(Refusal)) {
+        let Some(port) = self.ports.get_mut(key) else { return };
+        let mut leftovers = 0;
+        while !port.queue.is_empty() {
+            let source = &port.source;
+            let batch = port.queue.iter().take(BATCH).map(|one| source.outgoing(one));
+            match self.sender.send(&source.socket, batch) {
                 Ok(count) => {
-                    self.queue.drain(..count.min(self.queue.len()));
+                    port.queue.drain(..count.min(port.queue.len()));
+                    leftovers = 0;
                 }
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return,
-                // An error that an earlier datagram's ICMP left on the socket is reported once by the next send, which
-                // then did not happen: it is tried again.
-                Err(error) if is_leftover(&error) && last_error_at != Some(self.queue.len()) => {
-                    last_error_at = Some(self.queue.len());
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                    port.is_blocked = true;
+                    return port.watch(key, self.worker, &self.registry);
                 }
+                // An error that ICMP for an earlier datagram left on the socket is reported once by the next send,
+                // which then did not happen: it is tried again. A refused connection is never this datagram's own.
+                Err(error) if leftovers == 0 || is_leftover(&error) && leftovers < MOST_LEFTOVERS => leftovers += 1,
                 Err(error) => {
-                    if let Some(Queued { hop, owner, .. }) = self.queue.pop_front() {
+                    leftovers = 0;
+                    if let Some(Queued { hop, owner, .. }) = port.queue.pop_front() {
                         refused(Refusal { remote: hop.remote, owner, error });
                     }
                 }
             }
         }
     }
+}
 
-    /// Sends the head of the queue: as many as leave from the same address.
-    fn send_batch(&self) -> io::Result<usize> {
-        let Some(first) = self.queue.front() else { return Ok(0) };
-        let source = first.hop.local.ip();
-        let count = self.queue.iter().take(BATCH).take_while(|one| one.hop.local.ip() == source).count();
-        let parts = self.queue.iter().take(count).map(|one| [IoSlice::new(&one.bytes)]).collect::<Vec<_>>();
-        let addresses = self.queue.iter().take(count).map(|one| Some(SockaddrStorage::from(one.hop.remote)));
-        let addresses = addresses.collect::<Vec<_>>();
-        let fd = self.socket.as_raw_fd();
-        let is_any = self.listener.bound.ip().is_unspecified() && !source.is_unspecified();
-        let sent = match source {
-            IpAddr::V4(address) if is_any => {
-                let source = libc::in_addr { s_addr: u32::from_ne_bytes(address.octets()) };
-                let any = libc::in_addr { s_addr: 0 };
-                let info = libc::in_pktinfo { ipi_ifindex: 0, ipi_spec_dst: source, ipi_addr: any };
-                let mut headers = MultiHeaders::preallocate(count, Some(nix::cmsg_space!(libc::in_pktinfo)));
-                let control = [ControlMessage::Ipv4PacketInfo(&info)];
-                sendmmsg(fd, &mut headers, &parts, &addresses, control, MsgFlags::MSG_DONTWAIT)?.count()
-            }
-            IpAddr::V6(address) if is_any => {
-                let source = libc::in6_addr { s6_addr: address.octets() };
-                let info = libc::in6_pktinfo { ipi6_addr: source, ipi6_ifindex: 0 };
-                let mut headers = MultiHeaders::preallocate(count, Some(nix::cmsg_space!(libc::in6_pktinfo)));
-                let control = [ControlMessage::Ipv6PacketInfo(&info)];
-                sendmmsg(fd, &mut headers, &parts, &addresses, control, MsgFlags::MSG_DONTWAIT)?.count()
-            }
-            _ => {
-                let mut headers = MultiHeaders::preallocate(count, None);
-                sendmmsg(fd, &mut headers, &parts, &addresses, [], MsgFlags::MSG_DONTWAIT)?.count()
-            }
+impl Port {
+    /// Asks for the events that the port needs.
+    fn watch(&self, key: usize, worker: usize, registry: &Registry) {
+        let fd = self.source.socket.as_raw_fd();
+        let (mut fd, token) = (SourceFd(&fd), Source::Udp(key).token());
+        let is_read = self.source.reader == worker;
+        let done = match (is_read, self.is_blocked) {
+            (true, true) => registry.reregister(&mut fd, token, Interest::READABLE | Interest::WRITABLE),
+            (true, false) => registry.reregister(&mut fd, token, Interest::READABLE),
+            (false, true) => registry.register(&mut fd, token, Interest::WRITABLE),
+            (false, false) => registry.deregister(&mut fd),
         };
-        Ok(sent)
+        if let Err(error) = done {
+            tracing::error!(%error, "a socket cannot be watched");
+        }
     }
 }
 
-/// Reads one batch and returns how many datagrams it held.
-fn receive_batch(
-    fd: i32,
-    listener: &Listener,
-    buffer: &mut [u8],
-    chunk: &mut BytesMut,
-    take: &mut impl FnMut(Datagram),
-) -> io::Result<usize> {
-    let is_any = listener.bound.ip().is_unspecified();
-    let space = is_any.then(|| nix::cmsg_space!(libc::in6_pktinfo, libc::in_pktinfo));
-    // Made anew for each batch: the kernel leaves the lengths of what it wrote in them.
-    let mut headers = MultiHeaders::<SockaddrStorage>::preallocate(BATCH, space);
-    let mut parts = buffer.chunks_mut(LARGEST).map(|part| [IoSliceMut::new(part)]).collect::<Vec<_>>();
-    let mut count = 0;
-    for message in recvmmsg(fd, &mut headers, parts.iter_mut(), MsgFlags::MSG_DONTWAIT, None)? {
-        count += 1;
-        let Some(remote) = message.address.as_ref().and_then(socket_addr) else { continue };
-        let to =
-            if is_any { message.cmsgs().ok().and_then(|mut all| all.find_map(|one| packet_info(&one))) } else { None };
-        let local = if is_any { to.unwrap_or(listener.address.ip()) } else { listener.bound.ip() };
-        let flow = Flow {
+impl UdpSource {
+    fn flow(&self, datagram: &Received<'_>) -> Flow {
+        let bound = self.ends.map_or(self.listener.bound, |ends| ends.local);
+        let ip =
+            if bound.ip().is_unspecified() { datagram.local.unwrap_or(self.listener.address.ip()) } else { bound.ip() };
+        Flow {
             transport: Transport::Udp,
-            local: SocketAddr::new(local, listener.bound.port()),
-            remote,
+            local: SocketAddr::new(ip, bound.port()),
+            remote: datagram.remote,
             connection: None,
             opened_for: None,
-        };
-        let bytes = message.iovs().next().and_then(|part| part.get(..message.bytes)).unwrap_or_default();
-        take(Datagram { flow, bytes: copy(bytes, chunk) });
+        }
     }
-    Ok(count)
+
+    fn outgoing<'a>(&self, queued: &'a Queued) -> Outgoing<'a> {
+        let is_connected = self.ends.is_some();
+        let source = queued.hop.local.ip();
+        let is_any = !is_connected && self.listener.bound.ip().is_unspecified() && !source.is_unspecified();
+        Outgoing {
+            bytes: &queued.bytes,
+            remote: (!is_connected).then_some(queued.hop.remote),
+            local: is_any.then_some(source),
+        }
+    }
+
+    /// How well this socket fits a hop: a connected one before its listener, any of the family at last.
+    fn fitness(&self, hop: &Hop) -> u8 {
+        let bound = self.listener.bound;
+        match self.ends {
+            Some(ends) if ends.remote == hop.remote && ends.local == hop.local => 3,
+            Some(_) => 0,
+            None if bound.port() == hop.local.port() && is_reached_by(bound.ip(), hop.local.ip()) => 2,
+            None => u8::from(bound.is_ipv4() == hop.remote.is_ipv4()),
+        }
+    }
 }
 
-/// A copy in the current chunk, or at the start of another one.
-fn copy(bytes: &[u8], chunk: &mut BytesMut) -> Bytes {
-    if chunk.capacity() < bytes.len() {
-        *chunk = BytesMut::with_capacity(CHUNK.max(bytes.len()));
+/// The socket to send by: the first of those that fit best.
+fn port_towards<'a>(ports: &'a mut Slab<Port>, hop: &Hop) -> Option<&'a mut Port> {
+    let mut best = (0, 0);
+    for (key, port) in ports.iter() {
+        let fitness = port.source.fitness(hop);
+        if fitness > best.0 {
+            best = (fitness, key);
+        }
+        if fitness == 3 {
+            break;
+        }
     }
-    chunk.extend_from_slice(bytes);
-    chunk.split().freeze()
+    if best.0 > 0 { ports.get_mut(best.1) } else { None }
 }
 
-fn packet_info(control: &ControlMessageOwned) -> Option<IpAddr> {
-    match control {
-        ControlMessageOwned::Ipv4PacketInfo(info) => Some(IpAddr::from(info.ipi_addr.s_addr.to_ne_bytes())),
-        ControlMessageOwned::Ipv6PacketInfo(info) => Some(IpAddr::from(info.ipi6_addr.s6_addr)),
-        _ => None,
-    }
+fn is_reached_by(bound: IpAddr, local: IpAddr) -> bool {
+    bound == local || bound.is_unspecified() && bound.is_ipv4() == local.is_ipv4()
 }
 
 fn is_leftover(error: &io::Error) -> bool {
-    matches!(
-        error.kind(),
-        io::ErrorKind::ConnectionRefused | io::ErrorKind::HostUnreachable | io::ErrorKind::NetworkUnreachable
-    )
+    error.kind() == io::ErrorKind::ConnectionRefused
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use mio::{Events, Poll};
+
+    use super::*;
+    use crate::transport::UdpSockets;
+
+    const LOOPBACK: &str = "127.0.0.1:0";
+
+    fn bound(address: &str) -> (UdpSocket, SocketAddr) {
+        let socket = UdpSocket::bind(address).unwrap();
+        socket.set_read_timeout(Some(Duration::from_secs(10))).unwrap();
+        let address = socket.local_addr().unwrap();
+        (socket, address)
+    }
+
+    /// One worker with one listener; the socket itself cannot be waited for.
+    fn ports() -> (Poll, UdpPorts, SocketAddr, UdpSockets) {
+        let (socket, address) = bound(LOOPBACK);
+        socket.set_nonblocking(true).unwrap();
+        let listener = Listener { transport: Transport::Udp, bound: address, address };
+        let sockets = UdpSockets::new(vec![(socket, listener)], 1).unwrap();
+        let poll = Poll::new().unwrap();
+        let ports = UdpPorts::new(sockets.sources(), 0, poll.registry().try_clone().unwrap()).unwrap();
+        (poll, ports, address, sockets)
+    }
+
+    fn hop(local: SocketAddr, remote: SocketAddr) -> Hop {
+        Hop { transport: Transport::Udp, local, remote, connection: None }
+    }
+
+    fn refused(ports: &mut UdpPorts) -> Vec<u64> {
+        let mut refused = Vec::new();
+        ports.flush(&mut |refusal| refused.extend(refusal.owner.map(|owner| owner.0)));
+        refused
+    }
+
+    #[test]
+    fn what_is_refused_is_reported_alone_and_the_rest_is_sent() {
+        let (_poll, mut ports, local, _) = ports();
+        let (far, remote) = bound(LOOPBACK);
+        let too_long = vec![0; 65_535];
+        for (owner, bytes) in [b"zero", &too_long[..], b"two", &too_long[..], b"four"].into_iter().enumerate() {
+            let owner = Some(Owner(owner as u64));
+            assert!(ports.enqueue(hop(local, remote), Bytes::copy_from_slice(bytes), owner));
+        }
+        assert_eq!(refused(&mut ports), [1, 3]);
+        assert!(ports.is_flushed());
+        let mut buffer = [0; 16];
+        for expected in [&b"zero"[..], b"two", b"four"] {
+            let size = far.recv(&mut buffer).unwrap();
+            assert_eq!(&buffer[..size], expected);
+        }
+    }
+
+    #[test]
+    fn what_icmp_says_of_one_datagram_costs_no_other_and_names_the_right_peer() {
+        let (mut poll, mut ports, local, _) = ports();
+        let (far, remote) = bound(LOOPBACK);
+        let (gone, nobody) = bound(LOOPBACK);
+        drop(gone);
+        for number in 0..40_u8 {
+            let to = if number % 2 == 0 { nobody } else { remote };
+            assert!(ports.enqueue(hop(local, to), Bytes::from(vec![number; 8]), Some(Owner(number.into()))));
+        }
+        assert_eq!(refused(&mut ports), Vec::<u64>::new());
+        let mut buffer = [0; 16];
+        for number in (1..40).step_by(2) {
+            far.recv(&mut buffer).unwrap();
+            assert_eq!(buffer[0], number);
+        }
+        let mut told = Vec::new();
+        let mut events = Events::with_capacity(8);
+        while told.len() < 20 {
+            poll.poll(&mut events, Some(Duration::from_secs(10))).unwrap();
+            assert!(!events.is_empty(), "{} of 20", told.len());
+            events.iter().for_each(|event| ports.note(0, event));
+            ports.read_errors(|unreachable| told.push((unreachable.remote, unreachable.quoted[0])));
+        }
+        assert!(told.iter().all(|(peer, _)| *peer == nobody), "{told:?}");
+        assert!(told.iter().map(|(_, number)| *number).eq((0..40).step_by(2)), "{told:?}");
+    }
+
+    #[test]
+    fn beyond_the_limit_the_oldest_is_dropped_and_counted() {
+        let (_poll, mut ports, local, _) = ports();
+        let (_far, remote) = bound(LOOPBACK);
+        for _ in 0..MOST_QUEUED + 3 {
+            ports.enqueue(hop(local, remote), Bytes::from_static(b"x"), None);
+        }
+        assert_eq!(ports.figures(), UdpFigures { unsent: 3, unread: 0 });
+    }
 }

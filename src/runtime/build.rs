@@ -1,0 +1,186 @@
+//! The workers and their supervisor, put together of what is configured and bound.
+
+use std::io;
+use std::sync::Arc;
+
+use mio::Poll;
+use tokio::sync::mpsc::{self, UnboundedSender};
+use tokio::sync::oneshot;
+
+use super::clock::Clock;
+use super::limiter::Limiter;
+use super::mail::{Address, Inbox, Post, mailbox};
+use super::reload::{ReloadFigures, share_of};
+use super::resolve::Resolver;
+use super::start::Bind;
+use super::supervisor::{Inlets, Report, Supervisor};
+use super::worker::{Core, Worker};
+use super::workers::Workers;
+use crate::admin::Readiness;
+use crate::admin::metrics::{Histograms, Processing};
+use crate::config::{ServerNames, Settings};
+use crate::control::Ask;
+use crate::endpoint::{Endpoint, Seed};
+use crate::policy::{Listener, Policy};
+use crate::recent::Recent;
+use crate::sink::Sinks;
+use crate::sip::Limits;
+use crate::transport::{Acceptor, Bound, Connections, LocalAddresses, Names, Seats, UdpPorts, UdpSockets};
+
+/// Header fields of one message.
+const MOST_FIELDS: usize = 512;
+
+/// What it takes.
+pub(super) struct Parts {
+    pub(super) settings: Settings,
+    pub(super) bind: Bind,
+    pub(super) bound: Bound,
+    pub(super) sinks: Sinks,
+    pub(super) histograms: Histograms,
+    pub(super) readiness: Readiness,
+    pub(super) recent: Recent,
+}
+
+/// Ready to be started.
+pub(super) struct Built {
+    pub(super) supervisor: Supervisor,
+    pub(super) workers: Vec<Birth>,
+    pub(super) inlets: Inlets,
+}
+
+/// Makes a worker on its own thread, which it never leaves: nothing can fail there.
+pub(super) type Birth = Box<dyn FnOnce() -> Worker + Send>;
+
+/// What all workers are made of.
+struct Common<'a> {
+    clock: Clock,
+    key: [u8; 16],
+    policy: Arc<Policy>,
+    settings: &'a Settings,
+    sinks: &'a Sinks,
+    sockets: &'a UdpSockets,
+    seats: &'a Seats,
+    listeners: Vec<Listener>,
+    addresses: Vec<Address>,
+    reports: UnboundedSender<Report>,
+}
+
+/// # Errors
+/// Where the system has no descriptors left, or a socket refuses what it needs.
+pub(super) fn build(parts: Parts, asks: mpsc::Receiver<Ask>, stopped: oneshot::Receiver<()>) -> io::Result<Built> {
+    let Parts { settings, bind, bound, sinks, histograms, readiness, recent } = parts;
+    let clock = Clock::start();
+    let count = settings.workers;
+    let listeners = bound.listeners();
+    let mut names = ServerNames::default();
+    let mut locals = LocalAddresses(listeners.clone());
+    let policy = Arc::new(settings.policy(listeners.clone(), &mut locals, &mut names));
+    for server in &policy.servers {
+        histograms.add_server(server.id, &server.name);
+    }
+    let mut sockets = UdpSockets::new(bound.udp, count)?;
+    sockets.follow(&policy);
+    let seats = Seats::new(settings.sockets.tcp_connections);
+    let (reports, reported) = mpsc::unbounded_channel();
+    let mut ends = Vec::new();
+    let mut addresses = Vec::new();
+    for _ in 0..count {
+        let poll = Poll::new()?;
+        let (address, inbox) = mailbox(poll.registry())?;
+        addresses.push(address);
+        ends.push((poll, inbox));
+    }
+    let common = Common {
+        clock,
+        key: random_key()?,
+        policy: policy.clone(),
+        settings: &settings,
+        sinks: &sinks,
+        sockets: &sockets,
+        seats: &seats,
+        listeners,
+        addresses: addresses.clone(),
+        reports: reports.clone(),
+    };
+    let mut workers = Vec::new();
+    for (me, (poll, inbox)) in ends.into_iter().enumerate() {
+        let mut acceptors = Vec::new();
+        for (socket, listener) in bound.tcp.iter().skip(me).step_by(count) {
+            acceptors.push(Acceptor::new(socket.try_clone()?, *listener, acceptors.len(), poll.registry())?);
+        }
+        workers.push(common.worker(me, poll, inbox, acceptors)?);
+    }
+    drop(common);
+    let (loads, loaded) = mpsc::unbounded_channel();
+    let supervisor = Supervisor {
+        workers: Workers(addresses),
+        reports,
+        threads: Vec::new(),
+        clock,
+        reload: ReloadFigures::taken(&clock),
+        settings,
+        policy,
+        bind,
+        names,
+        locals,
+        sockets,
+        seats,
+        sinks,
+        histograms,
+        readiness,
+        recent,
+        resolver: Resolver::new(),
+        loads,
+        ending: None,
+    };
+    Ok(Built { supervisor, workers, inlets: Inlets { asks, reports: reported, loaded, stopped } })
+}
+
+/// What a message may have, by configuration and by ourselves.
+pub(super) fn sip_limits(settings: &Settings) -> Limits {
+    Limits { message_bytes: settings.sockets.message_bytes, fields: MOST_FIELDS }
+}
+
+impl Common<'_> {
+    fn worker(&self, me: usize, poll: Poll, inbox: Inbox, acceptors: Vec<Acceptor>) -> io::Result<Birth> {
+        let count = self.addresses.len();
+        let (clock, key, limits) = (self.clock, self.key, sip_limits(self.settings));
+        let policy = share_of(&self.policy, me, count);
+        let post = Post::new(me, self.addresses.clone(), &key);
+        let events = self.sinks.input().ok_or_else(|| io::Error::other("the sinks are closed"))?;
+        let reports = self.reports.clone();
+        let udp = UdpPorts::new(self.sockets.sources(), me, poll.registry().try_clone()?)?;
+        let (names, registry) = (Names::new(me, count), poll.registry().try_clone()?);
+        let connections = Connections::new(limits, self.seats.clone(), self.listeners.clone(), names, registry);
+        Ok(Box::new(move || {
+            let now = clock.now();
+            let endpoint = Endpoint::new(now, Seed { key }, policy);
+            Worker {
+                poll,
+                clock,
+                core: Core { endpoint, now, limits, post, messages: 0 },
+                udp,
+                acceptors,
+                connections,
+                inbox,
+                reports,
+                events,
+                processing: Processing::new(),
+                limiter: Limiter::new(),
+                failed: Vec::new(),
+                deadline: None,
+                is_full_of_mail: false,
+                ending: None,
+                is_over: false,
+            }
+        }))
+    }
+}
+
+/// The key under which names are derived, from the system's random source.
+fn random_key() -> io::Result<[u8; 16]> {
+    use std::io::Read;
+    let mut key = [0; 16];
+    std::fs::File::open("/dev/urandom")?.read_exact(&mut key)?;
+    Ok(key)
+}

@@ -1,0 +1,117 @@
+//! The configuration read again, and taken on by all workers or by none.
+
+use std::sync::Arc;
+
+use tokio::sync::oneshot;
+use tokio::task::spawn_local;
+
+use super::ReloadSource;
+use super::build::sip_limits;
+use super::clock::Clock;
+use super::supervisor::Supervisor;
+use super::workers::share;
+use crate::config::{self, Settings};
+use crate::endpoint::Input;
+use crate::policy::Policy;
+
+/// A configuration that was read, and who asked for it.
+pub(super) struct Loaded {
+    settings: Result<Settings, String>,
+    reply: Option<oneshot::Sender<Result<(), String>>>,
+}
+
+/// How the last one went.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct ReloadFigures {
+    pub(super) successful: bool,
+    /// Seconds since the epoch.
+    pub(super) at: u64,
+}
+
+impl ReloadFigures {
+    /// A configuration has been taken on.
+    pub(super) fn taken(clock: &Clock) -> ReloadFigures {
+        let at = u64::try_from(clock.now().wall.0.div_euclid(1_000_000)).unwrap_or(0);
+        ReloadFigures { successful: true, at }
+    }
+}
+
+impl Supervisor {
+    /// Reads the configuration on another thread: names in it may take their time to resolve.
+    pub(super) fn begin_reload(&mut self, reply: Option<oneshot::Sender<Result<(), String>>>) {
+        let ReloadSource { config, overrides } = self.bind.reload.clone();
+        let loads = self.loads.clone();
+        spawn_local(async move {
+            let load = move || config::load(config.as_deref(), &overrides, &config::process_environment);
+            let settings = match tokio::task::spawn_blocking(load).await {
+                Ok(loaded) => loaded.map_err(|mistakes| mistakes.to_string()),
+                Err(error) => Err(error.to_string()),
+            };
+            // Nobody waits once the process ends.
+            drop(loads.send(Loaded { settings, reply }));
+        });
+    }
+
+    pub(super) async fn on_loaded(&mut self, Loaded { settings, reply }: Loaded) {
+        let done = match settings {
+            Ok(settings) => self.swap(settings).await,
+            Err(mistakes) => Err(mistakes),
+        };
+        self.reload.successful = done.is_ok();
+        if let Err(mistakes) = &done {
+            tracing::warn!("the configuration is refused, nothing has changed:\n{mistakes}");
+        }
+        if let Some(reply) = reply {
+            // Whoever asked may have gone.
+            drop(reply.send(done));
+        }
+    }
+
+    /// A whole valid configuration is swapped in, or nothing changes.
+    async fn swap(&mut self, settings: Settings) -> Result<(), String> {
+        let keys = config::restart_needed(&self.settings, &settings);
+        if !keys.is_empty() {
+            return Err(keys.join("\n"));
+        }
+        let policy = settings.policy(self.locals.0.clone(), &mut self.locals, &mut self.names);
+        for server in &policy.servers {
+            self.histograms.add_server(server.id, &server.name);
+        }
+        if let Some(level) = &self.bind.log_level {
+            level.change(&settings.logging);
+        }
+        for warning in &settings.warnings {
+            tracing::warn!("{warning}");
+        }
+        self.settings = settings;
+        self.policy = Arc::new(policy);
+        self.sockets.follow(&self.policy);
+        self.seats.set_most(self.settings.sockets.tcp_connections);
+        self.take_on().await;
+        self.reload = ReloadFigures::taken(&self.clock);
+        tracing::info!("configuration reloaded");
+        Ok(())
+    }
+
+    /// Has the workers take on what is configured, and waits until they have.
+    async fn take_on(&self) {
+        let (policy, sources) = (self.policy.clone(), self.sockets.sources().to_vec());
+        let (limits, workers) = (sip_limits(&self.settings), self.workers.count());
+        let job = move |worker: &mut super::worker::Worker| {
+            worker.core.limits = limits;
+            worker.connections.set_limits(limits);
+            let policy = share_of(&policy, worker.core.post.me, workers);
+            worker.handle(Input::Policy(policy));
+            worker.follow(&sources);
+        };
+        self.workers.ask(job).await;
+    }
+}
+
+/// A worker's own policy: its share of the limits over all calls.
+pub(super) fn share_of(policy: &Arc<Policy>, worker: usize, workers: usize) -> Arc<Policy> {
+    if workers == 1 {
+        return policy.clone();
+    }
+    Arc::new(Policy { limits: share(policy.limits, worker, workers), ..Policy::clone(policy) })
+}

@@ -1,0 +1,264 @@
+//! The thread beside the workers: signals, questions and commands, names to resolve, reload, the end.
+//!
+//! It owns what the workers share at the start and changes at a reload, and it is the only one that
+//! knows of all of them. Nothing here is on the way of a message.
+
+use std::io;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::sync::mpsc::{self, UnboundedReceiver, UnboundedSender};
+use tokio::sync::oneshot;
+use tokio::task::spawn_local;
+use tokio::time::Instant;
+
+use super::build::Birth;
+use super::clock::Clock;
+use super::mail::Mail;
+use super::reload::{Loaded, ReloadFigures};
+use super::resolve::Resolver;
+use super::start::Bind;
+use super::workers::Workers;
+use crate::admin::Readiness;
+use crate::admin::metrics::Histograms;
+use crate::config::{ServerNames, Settings};
+use crate::control::Ask;
+use crate::endpoint::{Input, QueryId};
+use crate::policy::Policy;
+use crate::recent::Recent;
+use crate::sink::Sinks;
+use crate::transport::{LocalAddresses, Seats, UdpSockets};
+
+/// After a forced end, for what connections have still to write.
+const LAST_WORDS: Duration = Duration::from_millis(200);
+
+/// What workers tell.
+#[derive(Debug)]
+pub(super) enum Report {
+    /// A name to look up for a worker.
+    Resolve { worker: usize, query: QueryId, name: Box<str> },
+    /// Whether nothing is left to do there, once the process is to end.
+    Settled { worker: usize, is_settled: bool },
+    /// It works no more, and was not told to end.
+    Ended { worker: usize, why: String },
+}
+
+/// Everything that the supervisor is made of.
+pub(super) struct Supervisor {
+    pub(super) workers: Workers,
+    pub(super) reports: UnboundedSender<Report>,
+    pub(super) threads: Vec<JoinHandle<()>>,
+    pub(super) clock: Clock,
+    pub(super) settings: Settings,
+    pub(super) policy: Arc<Policy>,
+    pub(super) bind: Bind,
+    pub(super) names: ServerNames,
+    pub(super) locals: LocalAddresses,
+    pub(super) sockets: UdpSockets,
+    pub(super) seats: Seats,
+    pub(super) sinks: Sinks,
+    pub(super) histograms: Histograms,
+    pub(super) readiness: Readiness,
+    pub(super) recent: Recent,
+    pub(super) reload: ReloadFigures,
+    pub(super) resolver: Resolver,
+    pub(super) loads: UnboundedSender<Loaded>,
+    pub(super) ending: Option<Ending>,
+}
+
+/// What comes in from outside and from the workers.
+pub(super) struct Inlets {
+    pub(super) asks: mpsc::Receiver<Ask>,
+    pub(super) reports: UnboundedReceiver<Report>,
+    pub(super) loaded: UnboundedReceiver<Loaded>,
+    pub(super) stopped: oneshot::Receiver<()>,
+}
+
+/// The process is to end.
+#[derive(Clone, Debug)]
+pub(super) struct Ending {
+    /// Not later than this.
+    by: Option<Instant>,
+    is_forced: bool,
+    /// By worker.
+    settled: Vec<bool>,
+}
+
+/// Signals that the process answers to; none of them in a demo or a test.
+struct Signals {
+    terminate: Option<Signal>,
+    interrupt: Option<Signal>,
+    hangup: Option<Signal>,
+}
+
+/// Whether it goes on.
+type Verdict = Option<io::Result<()>>;
+
+impl Supervisor {
+    /// Starts the workers, each on a thread of its own.
+    ///
+    /// # Errors
+    /// Where no thread can be had; those that were started end.
+    pub(super) fn spawn(&mut self, workers: Vec<Birth>) -> io::Result<()> {
+        for (index, birth) in workers.into_iter().enumerate() {
+            let reports = self.reports.clone();
+            let work = move || {
+                let why = match catch_unwind(AssertUnwindSafe(|| birth().run())) {
+                    Ok(Ok(())) => return,
+                    Ok(Err(error)) => error.to_string(),
+                    Err(_) => "it has panicked".to_owned(),
+                };
+                // Nobody listens once everything ends.
+                drop(reports.send(Report::Ended { worker: index, why }));
+            };
+            match std::thread::Builder::new().name(format!("sip-{index}")).spawn(work) {
+                Ok(thread) => self.threads.push(thread),
+                Err(error) => {
+                    self.workers.end();
+                    return Err(error);
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Until a signal, a command or the last call of a drain ends it.
+    ///
+    /// # Errors
+    /// A worker that has failed.
+    pub(super) async fn run(mut self, mut inlets: Inlets) -> io::Result<()> {
+        let mut signals = Signals::new(self.bind.handles_signals)?;
+        let ended = loop {
+            if let Some(ended) = self.step(&mut inlets, &mut signals).await {
+                break ended;
+            }
+        };
+        self.workers.end();
+        for thread in self.threads {
+            // Its panic has been reported.
+            drop(thread.join());
+        }
+        let left = self.sinks.close();
+        if left > 0 {
+            tracing::error!(events = left, "events could not be written before the end");
+        }
+        self.recent.close();
+        tracing::info!("ended");
+        ended
+    }
+
+    async fn step(&mut self, inlets: &mut Inlets, signals: &mut Signals) -> Verdict {
+        let deadline = self.ending.as_ref().and_then(|ending| ending.by);
+        let is_forced = self.ending.as_ref().is_some_and(|ending| ending.is_forced);
+        tokio::select! {
+            biased;
+            Some(()) = received(&mut signals.terminate) => self.on_terminate().await,
+            Some(()) = received(&mut signals.interrupt) => self.on_terminate().await,
+            Some(()) = received(&mut signals.hangup) => {
+                self.sinks.reopen();
+                self.begin_reload(None);
+            }
+            _ = &mut inlets.stopped, if !is_forced => self.force_end().await,
+            Some(report) = inlets.reports.recv() => return self.on_report(report),
+            Some(loaded) = inlets.loaded.recv() => self.on_loaded(loaded).await,
+            Some(ask) = inlets.asks.recv() => self.on_ask(ask).await,
+            () = until(deadline) => {
+                if is_forced {
+                    return Some(Ok(()));
+                }
+                self.force_end().await;
+            }
+        }
+        None
+    }
+
+    fn on_report(&mut self, report: Report) -> Verdict {
+        match report {
+            Report::Resolve { worker, query, name } => {
+                let (resolver, workers) = (self.resolver.clone(), self.workers.clone());
+                spawn_local(async move {
+                    let addresses = resolver.look_up(name).await;
+                    workers.post(worker, Mail::Inputs(vec![Input::Resolved { query, addresses }]));
+                });
+            }
+            Report::Settled { worker, is_settled } => {
+                let ending = self.ending.as_mut()?;
+                if let Some(of_worker) = ending.settled.get_mut(worker) {
+                    *of_worker = is_settled;
+                }
+                let is_over = !ending.is_forced && ending.settled.iter().all(|is_settled| *is_settled);
+                return is_over.then_some(Ok(()));
+            }
+            Report::Ended { worker, why } => {
+                tracing::error!(worker, why, "a worker has failed: the process ends");
+                return Some(Err(io::Error::other(format!("worker {worker}: {why}"))));
+            }
+        }
+        None
+    }
+
+    /// No new calls from here on.
+    pub(super) async fn drain(&mut self) {
+        self.readiness.set_draining();
+        let calls = self.workers.ask(|worker| {
+            worker.handle(Input::Drain);
+            worker.core.endpoint.active_calls()
+        });
+        let calls = calls.await.into_iter().flatten().sum::<usize>();
+        tracing::info!(calls, "draining: no new calls");
+    }
+
+    async fn on_terminate(&mut self) {
+        if self.ending.is_some() {
+            return self.force_end().await;
+        }
+        let by = self.bind.drain_timeout.map(|timeout| Instant::now() + timeout);
+        self.ending = Some(Ending { by, is_forced: false, settled: vec![false; self.workers.count()] });
+        self.drain().await;
+        self.workers.tell(|worker| worker.ending = Some(Default::default()));
+    }
+
+    async fn force_end(&mut self) {
+        if self.ending.as_ref().is_some_and(|ending| ending.is_forced) {
+            return;
+        }
+        self.readiness.set_draining();
+        self.ending = Some(Ending { by: Some(Instant::now() + LAST_WORDS), is_forced: true, settled: Vec::new() });
+        let calls = self.workers.ask(|worker| {
+            let calls = worker.core.endpoint.active_calls();
+            worker.handle(Input::Stop);
+            calls
+        });
+        let calls = calls.await.into_iter().flatten().sum::<usize>();
+        tracing::warn!(calls, "open calls are given up");
+    }
+}
+
+impl Signals {
+    fn new(wanted: bool) -> io::Result<Signals> {
+        let open = |kind| if wanted { signal(kind).map(Some) } else { Ok(None) };
+        Ok(Signals {
+            terminate: open(SignalKind::terminate())?,
+            interrupt: open(SignalKind::interrupt())?,
+            hangup: open(SignalKind::hangup())?,
+        })
+    }
+}
+
+/// The next signal; never, where it is not listened to.
+async fn received(signal: &mut Option<Signal>) -> Option<()> {
+    match signal {
+        Some(signal) => signal.recv().await,
+        None => std::future::pending().await,
+    }
+}
+
+async fn until(deadline: Option<Instant>) {
+    match deadline {
+        Some(deadline) => tokio::time::sleep_until(deadline).await,
+        None => std::future::pending().await,
+    }
+}

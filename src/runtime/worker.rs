@@ -1,0 +1,350 @@
+//! A worker: one thread with its own sockets' events, its own core, its own queue of mail.
+//!
+//! A turn is: wait for something to do or for the core's next deadline; read both clocks; take what has
+//! come, up to a limit for each socket; take all that the core wants done; send it. Nothing on this way
+//! waits or locks, and an idle worker is woken by nothing but its next deadline.
+
+use std::io;
+use std::time::Duration;
+
+use bytes::Bytes;
+use mio::{Events, Poll};
+use tokio::sync::mpsc::UnboundedSender;
+
+use super::clock::Clock;
+use super::limiter::Limiter;
+use super::mail::{Inbox, Mail, Post};
+use super::supervisor::Report;
+use crate::admin::metrics::Processing;
+use crate::endpoint::{Endpoint, Input, Notice, Output, Transmit};
+use crate::flow::{Flow, Transport};
+use crate::sink::EventInput;
+use crate::sip::{FrameError, Limits, Message};
+use crate::time::{Mono, Now};
+use crate::transport::{Acceptor, Connections, Failed, Source, Taker, UdpPorts, UdpSource, Unreachable};
+
+/// Events that one wait brings; more come with the next.
+const EVENTS: usize = 256;
+/// Letters and messages in them that are taken before sockets get their turn again.
+const MOST_MAIL: usize = 64;
+/// A datagram that keeps a NAT binding open has at most this many bytes (RFC 5626 §3.5.1 and what phones send).
+const KEEP_ALIVE: usize = 4;
+/// After the last call of a drain, for its final response to be acknowledged (64·T1 at most) and written.
+const SETTLE_TIMEOUT: Duration = Duration::from_secs(35);
+
+/// Everything that a worker is made of.
+pub(super) struct Worker {
+    pub(super) poll: Poll,
+    pub(super) clock: Clock,
+    pub(super) core: Core,
+    pub(super) udp: UdpPorts,
+    pub(super) acceptors: Vec<Acceptor>,
+    pub(super) connections: Connections,
+    pub(super) inbox: Inbox,
+    pub(super) reports: UnboundedSender<Report>,
+    pub(super) events: EventInput,
+    pub(super) processing: Processing,
+    pub(super) limiter: Limiter,
+    /// Failures of sends, to be told after the outputs are drained.
+    pub(super) failed: Vec<Failed>,
+    pub(super) deadline: Option<Mono>,
+    pub(super) is_full_of_mail: bool,
+    pub(super) ending: Option<Ending>,
+    pub(super) is_over: bool,
+}
+
+/// The core, and what decides whether a message is for it.
+pub(super) struct Core {
+    pub(super) endpoint: Endpoint,
+    /// Both clocks, as read at the beginning of the turn.
+    pub(super) now: Now,
+    pub(super) limits: Limits,
+    pub(super) post: Post,
+    /// Messages of this turn.
+    pub(super) messages: u64,
+}
+
+/// The process is to end when nothing is left to do here.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Ending {
+    /// After the last call, how long its last responses may take to arrive.
+    settle_by: Option<Mono>,
+    is_settled: bool,
+}
+
+impl Worker {
+    /// Works until it is told to end.
+    ///
+    /// # Errors
+    /// None that a message could cause: only where the kernel does not let it wait.
+    pub(super) fn run(mut self) -> io::Result<()> {
+        let mut events = Events::with_capacity(EVENTS);
+        self.drain_outputs();
+        while !self.is_over {
+            let timeout = self.time_to_wait();
+            let waited = self.poll.poll(&mut events, timeout);
+            self.inbox.wake();
+            match waited {
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
+                waited => waited?,
+            }
+            self.turn(&events);
+        }
+        Ok(())
+    }
+
+    /// How long nothing is to be done; `None`: until somebody wakes us.
+    fn time_to_wait(&mut self) -> Option<Duration> {
+        if self.is_full_of_mail || self.udp.is_readable() || self.connections.is_readable() || !self.inbox.may_sleep() {
+            return Some(Duration::ZERO);
+        }
+        let settle = self.ending.filter(|ending| !ending.is_settled).and_then(|ending| ending.settle_by);
+        let accept = self.acceptors.iter().filter_map(Acceptor::next_deadline).min();
+        let deadline = [self.deadline, self.connections.next_deadline(), accept, settle].into_iter().flatten().min()?;
+        Some(deadline.since(self.clock.mono()))
+    }
+
+    fn turn(&mut self, events: &Events) {
+        self.core.now = self.clock.now();
+        for event in events {
+            match Source::of(event.token()) {
+                Source::Mail => {}
+                Source::Udp(key) => self.udp.note(key, event),
+                Source::Acceptor(index) => self.acceptors.get_mut(index).map_or((), Acceptor::note),
+                Source::Connection(key) => self.connections.note(key, event),
+            }
+        }
+        let now = self.core.now.mono;
+        if self.deadline.is_some_and(|deadline| deadline <= now) {
+            self.handle(Input::Timeout);
+        }
+        self.connections.on_deadlines(now);
+        self.open_mail();
+        self.read();
+        self.core.post.hand_over();
+        self.drain_outputs();
+        let messages = std::mem::take(&mut self.core.messages);
+        if messages > 0 {
+            let spent = self.clock.mono().since(now).as_secs_f64();
+            self.processing.observe(spent, messages);
+        }
+        self.look_at_the_end();
+    }
+
+    /// Takes one input in this turn.
+    pub(super) fn handle(&mut self, input: Input) {
+        self.core.endpoint.handle(self.core.now, input);
+    }
+
+    fn open_mail(&mut self) {
+        let mut taken = 0;
+        while taken < MOST_MAIL {
+            let Some(mail) = self.inbox.take() else {
+                self.is_full_of_mail = false;
+                return;
+            };
+            taken += 1;
+            match mail {
+                Mail::Inputs(mut inputs) => {
+                    taken += inputs.len();
+                    self.core.messages += inputs.len() as u64;
+                    for input in inputs.drain(..) {
+                        self.core.endpoint.handle(self.core.now, input);
+                    }
+                    self.core.post.give_back(inputs);
+                }
+                Mail::Transmit { transmit, from } => self.send_by_connection(*transmit, from),
+                Mail::Failed(owner) => self.handle(Input::TransportFailed { owner }),
+                Mail::Accepted(accepted) => self.take_connection(accepted),
+                Mail::Job(job) => job(self),
+            }
+        }
+        self.is_full_of_mail = true;
+    }
+
+    fn read(&mut self) {
+        let core = &mut self.core;
+        self.udp.read_errors(|Unreachable { remote, quoted }| {
+            // Which of us it was that sent the datagram is in its branch: whoever knows that takes it.
+            for other in core.post.others() {
+                core.post.put_aside(other, Input::Unreachable { remote, quoted: quoted.clone() });
+            }
+            core.endpoint.handle(core.now, Input::Unreachable { remote, quoted });
+        });
+        self.udp.read(&mut |flow, bytes| core.datagram(flow, bytes));
+        self.accept();
+        let now = self.core.now.mono;
+        self.connections.read(now, &mut self.core);
+    }
+
+    /// Takes on the connected sockets of a configuration.
+    pub(super) fn follow(&mut self, sources: &[UdpSource]) {
+        let core = &mut self.core;
+        self.udp.follow(sources, &mut |flow, bytes| core.datagram(flow, bytes));
+    }
+
+    fn accept(&mut self) {
+        let mut accepted = Vec::new();
+        for acceptor in &mut self.acceptors {
+            acceptor.accept(self.core.now.mono, |one| accepted.push(one));
+        }
+        for one in accepted {
+            match self.core.post.of_peer(one.remote) {
+                owner if owner == self.core.post.me => self.take_connection(one),
+                // Refused only when everything ends.
+                owner => drop(self.core.post.send(owner, Mail::Accepted(one))),
+            }
+        }
+    }
+
+    fn take_connection(&mut self, accepted: crate::transport::Accepted) {
+        let source = accepted.remote.ip();
+        if !self.connections.on_accepted(accepted)
+            && let Some(suppressed) = self.limiter.admit(source, self.core.now.mono)
+        {
+            tracing::warn!(remote = %source, suppressed, "connection refused: limits.tcp_connections is reached");
+        }
+    }
+
+    /// Does all that the core wants done, and sends it.
+    pub(super) fn drain_outputs(&mut self) {
+        loop {
+            match self.core.endpoint.poll_output() {
+                Output::Transmit(transmit) => self.send(transmit),
+                Output::Event(event) => self.events.push(event),
+                Output::Resolve { query, name } => {
+                    // Nobody listens once everything ends.
+                    let worker = self.core.post.me;
+                    drop(self.reports.send(Report::Resolve { worker, query, name }));
+                }
+                Output::Notice(notice) => self.note(&notice),
+                Output::Idle { deadline } => {
+                    self.deadline = deadline;
+                    self.flush();
+                    if !self.tell_failures() {
+                        return;
+                    }
+                }
+            }
+        }
+    }
+
+    fn send(&mut self, transmit: Transmit) {
+        let me = self.core.post.me;
+        match transmit.hop.transport {
+            Transport::Tcp => self.send_by_connection(transmit, me),
+            Transport::Udp => {
+                let Transmit { hop, bytes, owner, .. } = transmit;
+                if !self.udp.enqueue(hop, bytes, owner) {
+                    self.failed.extend(owner.map(|owner| Failed { worker: me, owner }));
+                }
+            }
+        }
+    }
+
+    /// Sends by a connection of this worker, or has the worker do it whose connection it is.
+    fn send_by_connection(&mut self, mut transmit: Transmit, from: usize) {
+        let me = self.core.post.me;
+        let mut owner = self.core.post.of_hop(&transmit.hop);
+        if owner == me && !self.connections.has(&transmit.hop) {
+            // A connection that has been closed: the next one belongs to whom the peer belongs.
+            owner = self.core.post.of_peer(transmit.hop.remote);
+            transmit.hop.connection = None;
+        }
+        if owner == me {
+            return self.connections.send(transmit, from, self.core.now.mono);
+        }
+        let failed = transmit.owner.map(|owner| Failed { worker: from, owner });
+        if !self.core.post.send(owner, Mail::Transmit { transmit: Box::new(transmit), from }) {
+            self.failed.extend(failed);
+        }
+    }
+
+    /// Sends what has come together in this turn.
+    fn flush(&mut self) {
+        self.connections.close_broken(self.core.now.mono);
+        let me = self.core.post.me;
+        let failed = &mut self.failed;
+        self.udp.flush(&mut |refusal| {
+            tracing::debug!(error = %refusal.error, remote = %refusal.remote, "datagram not sent");
+            failed.extend(refusal.owner.map(|owner| Failed { worker: me, owner }));
+        });
+        self.connections.flush();
+        self.failed.extend(self.connections.take_failed());
+    }
+
+    /// Tells who waits for it what could not be sent. True where the core may have something to say to that.
+    fn tell_failures(&mut self) -> bool {
+        let mut is_told = false;
+        while let Some(Failed { worker, owner }) = self.failed.pop() {
+            if worker == self.core.post.me {
+                is_told = true;
+                self.handle(Input::TransportFailed { owner });
+            } else {
+                self.core.post.send(worker, Mail::Failed(owner));
+            }
+        }
+        is_told
+    }
+
+    fn note(&mut self, notice: &Notice) {
+        if let Some(suppressed) = self.limiter.admit(notice.remote.ip(), self.core.now.mono) {
+            let Notice { remote, reason, detail } = notice;
+            tracing::warn!(%remote, reason, detail, suppressed, "message refused");
+        }
+    }
+
+    /// Once the process is to end: reports whether anything is left to do here, each time that changes.
+    fn look_at_the_end(&mut self) {
+        let Some(mut ending) = self.ending else { return };
+        let is_settled = self.core.endpoint.active_calls() == 0 && {
+            let patience = *ending.settle_by.get_or_insert(self.core.now.mono + SETTLE_TIMEOUT);
+            let is_quiet = !self.core.endpoint.awaits_ack() && self.connections.is_idle() && self.udp.is_flushed();
+            is_quiet || self.core.now.mono >= patience
+        };
+        if is_settled != ending.is_settled {
+            ending.is_settled = is_settled;
+            // Nobody listens once everything ends.
+            drop(self.reports.send(Report::Settled { worker: self.core.post.me, is_settled }));
+        }
+        self.ending = Some(ending);
+    }
+}
+
+impl Core {
+    fn datagram(&mut self, flow: Flow, bytes: Bytes) {
+        if bytes.len() > KEEP_ALIVE {
+            self.message(flow, bytes);
+        }
+    }
+
+    /// A message to whom its Call-ID names; one without to whoever has read it.
+    fn message(&mut self, flow: Flow, bytes: Bytes) {
+        match Message::parse(bytes, &self.limits) {
+            Ok(message) => {
+                let worker = self.post.of_call(message.call_id());
+                let input = Input::Message { flow, message };
+                if worker == self.post.me {
+                    self.messages += 1;
+                    self.endpoint.handle(self.now, input);
+                } else {
+                    self.post.put_aside(worker, input);
+                }
+            }
+            Err(rejected) => {
+                self.messages += 1;
+                self.endpoint.handle(self.now, Input::Broken { flow, rejected });
+            }
+        }
+    }
+}
+
+impl Taker for Core {
+    fn message(&mut self, flow: Flow, bytes: Bytes) {
+        Core::message(self, flow, bytes);
+    }
+
+    fn broken(&mut self, flow: Flow, error: FrameError) {
+        self.endpoint.handle(self.now, Input::Broken { flow, rejected: Box::new(error.into_rejected()) });
+    }
+}

@@ -1,0 +1,149 @@
+//! The UDP sockets of the process: the listeners, and a connected one for each configured next hop.
+//!
+//! A connected socket has its listener's address and port. The kernel lets two sockets have one address
+//! only while both allow it (SO_REUSEADDR): they do for as long as the second one is bound, so that a
+//! second process is still told that the address is in use.
+
+use std::io;
+use std::net::{IpAddr, UdpSocket};
+use std::sync::Arc;
+
+use nix::sys::socket::{setsockopt, sockopt};
+use socket2::{Domain, Protocol, SockRef, Socket, Type};
+
+use super::errqueue;
+use super::udp::{Ends, UdpSource};
+use crate::flow::Transport;
+use crate::policy::{Listener, Policy};
+
+/// Asked of the kernel for datagrams that wait: a burst of a thousand calls fits. It may give less.
+const BUFFER: usize = 4 * 1024 * 1024;
+/// Connected sockets; next hops beyond it are served by the listeners.
+const MOST_CONNECTED: usize = 32;
+
+/// All of them, as the workers are told.
+#[derive(Debug)]
+pub struct UdpSockets {
+    sources: Vec<UdpSource>,
+    workers: usize,
+    /// Sockets are dealt out to the workers one after the other.
+    dealt: usize,
+}
+
+impl UdpSockets {
+    /// Takes bound sockets.
+    ///
+    /// # Errors
+    /// Where the kernel refuses an option that is needed.
+    pub fn new(bound: Vec<(UdpSocket, Listener)>, workers: usize) -> io::Result<UdpSockets> {
+        let mut sockets = UdpSockets { sources: Vec::new(), workers, dealt: 0 };
+        let mut is_small = false;
+        for (socket, listener) in bound {
+            is_small |= prepare(&socket, listener.bound.ip())?;
+            sockets.add(socket, listener, None);
+        }
+        if is_small {
+            tracing::info!(
+                wanted = BUFFER,
+                "the kernel gives sockets smaller buffers than wanted: \
+                 raise net.core.rmem_max and net.core.wmem_max, or give this process CAP_NET_ADMIN"
+            );
+        }
+        Ok(sockets)
+    }
+
+    pub fn sources(&self) -> &[UdpSource] {
+        &self.sources
+    }
+
+    /// Connects to the next hops of a policy, and gives up what is connected to others.
+    pub fn follow(&mut self, policy: &Policy) {
+        let targets = policy.servers.iter().map(|server| &server.target).chain(&policy.dialer.target);
+        let hops = targets.map(|target| target.hop).filter(|hop| hop.transport == Transport::Udp);
+        let mut wanted = Vec::new();
+        for ends in hops.map(|hop| Ends { local: hop.local, remote: hop.remote }) {
+            if !wanted.contains(&ends) && wanted.len() < MOST_CONNECTED {
+                wanted.push(ends);
+            }
+        }
+        let (kept, gone) = std::mem::take(&mut self.sources)
+            .into_iter()
+            .partition::<Vec<_>, _>(|source| source.ends.is_none_or(|ends| wanted.contains(&ends)));
+        self.sources = kept;
+        for ends in wanted {
+            if self.sources.iter().any(|source| source.ends == Some(ends)) {
+                continue;
+            }
+            let Some(listener) = self.sources.iter().find(|source| source.is_bound_for(ends)) else { continue };
+            let listener = listener.listener;
+            let neighbours = self.sources.iter().chain(&gone).filter(|other| other.listener.bound == listener.bound);
+            match connect(neighbours.map(|source| &*source.socket), ends) {
+                Ok(socket) => self.add(socket, listener, Some(ends)),
+                Err(error) => tracing::debug!(%error, remote = %ends.remote, "served by the listener's socket"),
+            }
+        }
+    }
+
+    fn add(&mut self, socket: UdpSocket, listener: Listener, ends: Option<Ends>) {
+        let reader = self.dealt % self.workers.max(1);
+        self.dealt += 1;
+        self.sources.push(UdpSource { socket: Arc::new(socket), listener, ends, reader });
+    }
+}
+
+impl UdpSource {
+    /// Whether it listens at the local end.
+    fn is_bound_for(&self, ends: Ends) -> bool {
+        let bound = self.listener.bound;
+        let is_wildcard = bound.ip().is_unspecified() && bound.is_ipv4() == ends.local.is_ipv4();
+        self.ends.is_none() && bound.port() == ends.local.port() && (is_wildcard || bound.ip() == ends.local.ip())
+    }
+}
+
+/// Sets what every socket needs. True where its buffers are smaller than wanted.
+fn prepare(socket: &UdpSocket, bound: IpAddr) -> io::Result<bool> {
+    if bound.is_unspecified() {
+        // Replies must leave from the address that the request was sent to.
+        match bound {
+            IpAddr::V4(_) => setsockopt(socket, sockopt::Ipv4PacketInfo, &true)?,
+            IpAddr::V6(_) => setsockopt(socket, sockopt::Ipv6RecvPacketInfo, &true)?,
+        }
+    }
+    errqueue::enable(socket, bound)?;
+    setsockopt(socket, sockopt::RxqOvfl, &1)?;
+    // The first of each needs a capability; the second is capped by the kernel. Less is no reason not to start.
+    let at = SockRef::from(socket);
+    if setsockopt(socket, sockopt::RcvBufForce, &BUFFER).is_err() {
+        at.set_recv_buffer_size(BUFFER)?;
+    }
+    if setsockopt(socket, sockopt::SndBufForce, &BUFFER).is_err() {
+        at.set_send_buffer_size(BUFFER)?;
+    }
+    // The kernel counts its own needs too, and doubles what it is asked for.
+    Ok(at.recv_buffer_size()?.min(at.send_buffer_size()?) < 2 * BUFFER)
+}
+
+/// A socket with the port of its neighbours that is connected to one peer.
+fn connect<'a>(neighbours: impl Iterator<Item = &'a UdpSocket> + Clone, ends: Ends) -> io::Result<UdpSocket> {
+    let socket = Socket::new(Domain::for_address(ends.local), Type::DGRAM, Some(Protocol::UDP))?;
+    if ends.local.is_ipv6() {
+        socket.set_only_v6(true)?;
+    }
+    socket.set_nonblocking(true)?;
+    share(neighbours.clone(), &socket, true)?;
+    let bound = socket.bind(&ends.local.into());
+    share(neighbours, &socket, false)?;
+    bound?;
+    socket.connect(&ends.remote.into())?;
+    let socket: UdpSocket = socket.into();
+    prepare(&socket, ends.local.ip())?;
+    Ok(socket)
+}
+
+/// Whether sockets may have one address.
+fn share<'a>(neighbours: impl Iterator<Item = &'a UdpSocket>, socket: &Socket, may: bool) -> io::Result<()> {
+    for neighbour in neighbours {
+        SockRef::from(neighbour).set_reuse_address(may)?;
+    }
+    socket.set_reuse_address(may)
+}

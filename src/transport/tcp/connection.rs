@@ -1,0 +1,192 @@
+//! One connection: what waits to be written, what has been read of it.
+
+use std::collections::VecDeque;
+use std::io::{self, IoSlice, Write};
+use std::net::TcpStream;
+
+use bytes::{Buf, Bytes};
+
+use crate::endpoint::Owner;
+use crate::flow::{ConnectionId, Flow};
+use crate::sip::{Frame, FrameError, Framer, Limits};
+use crate::time::Mono;
+use crate::transport::mmsg;
+
+/// Room that is made for the next read.
+const READ_SIZE: usize = 16 * 1024;
+/// Bytes that are read of one connection before the others get their turn.
+const MOST_READ: usize = 64 * 1024;
+/// Messages that one system call writes.
+const MOST_SLICES: usize = 64;
+/// The answer to a keep-alive (RFC 5626 §3.5.1).
+const PONG: &[u8] = b"\r\n";
+
+/// A connection that is open, or is being opened or closed.
+#[derive(Debug)]
+pub struct Connection {
+    pub stream: TcpStream,
+    pub id: ConnectionId,
+    pub flow: Flow,
+    pub phase: Phase,
+    /// When the opening, the message or the closing has taken too long.
+    pub deadline: Option<Mono>,
+    /// Something is known to be there that has not been read.
+    pub is_readable: bool,
+    /// The peer has said that nothing more comes: what is there is read to its end.
+    pub is_ending: bool,
+    /// The socket has no room for what waits.
+    pub is_blocked: bool,
+    pub is_dirty: bool,
+    /// Bytes that wait to be written.
+    pub unsent: usize,
+    queue: VecDeque<Waiting>,
+    framer: Framer,
+}
+
+/// How far a connection is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Phase {
+    Opening,
+    Open,
+    /// Nothing is read any more; it closes when what waits is written.
+    Closing,
+}
+
+/// Bytes that wait, and who hears if they cannot be written.
+#[derive(Debug)]
+pub struct Waiting {
+    pub bytes: Bytes,
+    pub failed: Option<Failed>,
+}
+
+/// A transmit that failed, and the worker whose it was.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Failed {
+    pub worker: usize,
+    pub owner: Owner,
+}
+
+/// What reading has come to.
+#[derive(Debug)]
+pub enum Read {
+    /// More may come.
+    Open,
+    /// The peer has closed, or the connection has broken.
+    Ended,
+    /// The stream cannot be framed any further.
+    Broken(FrameError),
+}
+
+impl Connection {
+    pub fn new(stream: TcpStream, id: ConnectionId, flow: Flow, phase: Phase, limits: Limits) -> Connection {
+        Connection {
+            stream,
+            id,
+            flow,
+            phase,
+            deadline: None,
+            is_readable: false,
+            is_ending: false,
+            is_blocked: phase == Phase::Opening,
+            is_dirty: false,
+            unsent: 0,
+            queue: VecDeque::new(),
+            framer: Framer::new(limits),
+        }
+    }
+
+    pub fn push(&mut self, waiting: Waiting) {
+        self.unsent += waiting.bytes.len();
+        self.queue.push_back(waiting);
+    }
+
+    /// Those who hear that nothing of what waits was written.
+    pub fn fail_all(&mut self) -> impl Iterator<Item = Failed> {
+        self.unsent = 0;
+        self.queue.drain(..).filter_map(|waiting| waiting.failed)
+    }
+
+    /// Whether a message has begun and not ended.
+    pub fn is_amid_a_message(&self) -> bool {
+        !self.framer.buffer.is_empty()
+    }
+
+    /// Reads what is there, up to a limit. The number is that of whole messages.
+    pub fn read(&mut self, take: &mut dyn FnMut(Flow, Bytes)) -> (usize, Read) {
+        let (mut size, mut messages) = (0, 0);
+        while size < MOST_READ {
+            self.framer.buffer.reserve(READ_SIZE);
+            let room = self.framer.buffer.capacity() - self.framer.buffer.len();
+            match mmsg::read(&self.stream, &mut self.framer.buffer) {
+                Ok(0) => return (messages, Read::Ended),
+                Ok(read) => {
+                    size += read;
+                    if let Err(error) = self.cut(take, &mut messages) {
+                        return (messages, Read::Broken(error));
+                    }
+                    // Less than there was room for: the rest makes another event, unless that has come already.
+                    if read < room && !self.is_ending {
+                        self.is_readable = false;
+                        break;
+                    }
+                }
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                    self.is_readable = false;
+                    break;
+                }
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(_) => return (messages, Read::Ended),
+            }
+        }
+        (messages, Read::Open)
+    }
+
+    /// Writes what waits as far as there is room.
+    ///
+    /// # Errors
+    /// What ends the connection.
+    pub fn write(&mut self) -> io::Result<()> {
+        while !self.queue.is_empty() {
+            let mut slices = [IoSlice::new(&[]); MOST_SLICES];
+            let count =
+                slices.iter_mut().zip(&self.queue).map(|(slice, one)| *slice = IoSlice::new(&one.bytes)).count();
+            match (&self.stream).write_vectored(slices.get(..count).unwrap_or_default()) {
+                Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
+                Ok(written) => self.advance(written),
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                    self.is_blocked = true;
+                    return Ok(());
+                }
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(())
+    }
+
+    /// Takes whole messages out of what was read.
+    fn cut(&mut self, take: &mut dyn FnMut(Flow, Bytes), messages: &mut usize) -> Result<(), FrameError> {
+        while let Some(frame) = self.framer.next()? {
+            match frame {
+                Frame::Message(bytes) => {
+                    *messages += 1;
+                    take(self.flow, bytes);
+                }
+                Frame::Ping => self.push(Waiting { bytes: Bytes::from_static(PONG), failed: None }),
+            }
+        }
+        Ok(())
+    }
+
+    fn advance(&mut self, mut written: usize) {
+        self.unsent = self.unsent.saturating_sub(written);
+        while let Some(first) = self.queue.front_mut() {
+            if first.bytes.len() > written {
+                first.bytes.advance(written);
+                return;
+            }
+            written -= first.bytes.len();
+            self.queue.pop_front();
+        }
+    }
+}
