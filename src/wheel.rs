@@ -17,8 +17,9 @@ const SLOTS: usize = 1 << SLOT_BITS;
 const SLOT_BITS: u32 = 12;
 const WORDS: usize = SLOTS / 64;
 const LEVELS: usize = 3;
-/// The earliest tick of a slot has to be looked for.
-const UNKNOWN: u64 = u64::MAX;
+/// Timers of a slot that are looked through for the earliest. With more of them in a slot of seconds or hours, and the
+/// earliest cancelled, its tick stands for the next one's: thousands are not looked through to sleep a little longer.
+const MOST_LOOKED_AT: u32 = 128;
 
 /// Names one timer in its wheel until it fires or is cancelled; never matches another one later.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -52,8 +53,10 @@ struct Level {
 struct Slot {
     head: Option<Handle>,
     tail: Option<Handle>,
-    /// The earliest tick in the slot, or [`UNKNOWN`].
+    /// No tick in the slot is earlier; one is this, where that is known.
     earliest: Cell<u64>,
+    is_exact: Cell<bool>,
+    len: u32,
 }
 
 #[derive(Debug)]
@@ -102,7 +105,8 @@ impl<T> Wheel<T> {
         Some(timer.value)
     }
 
-    /// A point in time, at or after which `pop` has something and before which it has nothing; `None` when empty.
+    /// A point in time before which `pop` has nothing; `None` when empty. It has something then, unless the timer was
+    /// cancelled that was the earliest of very many.
     pub fn next_deadline(&self) -> Option<Mono> {
         if !self.is_exact.replace(true) {
             self.bound.set(self.earliest().unwrap_or(u64::MAX));
@@ -225,7 +229,7 @@ impl<T> Wheel<T> {
 
 impl Level {
     fn new(index: u32) -> Level {
-        let slot = Slot { head: None, tail: None, earliest: Cell::new(UNKNOWN) };
+        let slot = Slot { head: None, tail: None, earliest: Cell::new(0), is_exact: Cell::new(true), len: 0 };
         Level { shift: index * SLOT_BITS, slots: vec![slot; SLOTS].into(), words: [0; WORDS], summary: 0 }
     }
 
@@ -266,12 +270,15 @@ impl Level {
 
     fn earliest_in<T>(&self, start: u64, timers: &Arena<Timer<T>>) -> Option<u64> {
         let slot = self.slot(start >> self.shift)?;
-        if slot.earliest.get() == UNKNOWN {
+        if !slot.is_exact.get() && slot.len <= MOST_LOOKED_AT {
+            let mut earliest = u64::MAX;
             let mut handle = slot.head;
             while let Some(timer) = handle.and_then(|handle| timers.get(handle)) {
-                slot.earliest.set(slot.earliest.get().min(timer.tick));
+                earliest = earliest.min(timer.tick);
                 handle = timer.next;
             }
+            slot.earliest.set(earliest);
+            slot.is_exact.set(true);
         }
         Some(slot.earliest.get())
     }
@@ -280,12 +287,14 @@ impl Level {
     fn append(&mut self, position: usize, timer: Handle, tick: u64) -> Option<Handle> {
         let slot = self.slots.get_mut(position)?;
         let last = slot.tail.replace(timer);
+        slot.len += 1;
+        if last.is_none() || tick < slot.earliest.get() {
+            slot.earliest.set(tick);
+            slot.is_exact.set(true);
+        }
         if last.is_none() {
             slot.head = Some(timer);
-            slot.earliest.set(tick);
             self.mark(position, true);
-        } else if slot.earliest.get() != UNKNOWN {
-            slot.earliest.set(slot.earliest.get().min(tick));
         }
         last
     }
@@ -298,8 +307,9 @@ impl Level {
         if next.is_none() {
             slot.tail = previous;
         }
+        slot.len = slot.len.saturating_sub(1);
         if slot.earliest.get() == tick {
-            slot.earliest.set(UNKNOWN);
+            slot.is_exact.set(false);
         }
         if slot.head.is_none() {
             self.mark(position, false);
@@ -312,6 +322,7 @@ impl Level {
         self.mark(position, false);
         let slot = self.slots.get_mut(position)?;
         slot.tail = None;
+        slot.len = 0;
         slot.head.take()
     }
 
@@ -412,6 +423,21 @@ mod tests {
         }
         let fired: Vec<u64> = std::iter::from_fn(|| wheel.pop(Mono(30_000_000 * MS))).collect();
         assert_eq!(fired, [1, 4_095, 4_096, 5_000, 5_000, 8_192, 16_777_216, 20_000_000]);
+    }
+
+    #[test]
+    fn the_next_deadline_costs_the_same_with_many_timers_in_a_slot() {
+        let mut wheel = Wheel::new(Mono(0));
+        let far = |number: u64| Mono(32_000 * MS + number * 10);
+        let keys = (0..100_000).map(|number| wheel.insert(far(number), number)).collect::<Vec<_>>();
+        for key in &keys[..90_000] {
+            wheel.cancel(*key);
+            // Looking through what is left each time would take hours.
+            assert!(wheel.next_deadline().is_some_and(|deadline| deadline >= far(0)));
+        }
+        assert_eq!(wheel.pop(Mono(far(90_000).0 - MS)), None);
+        assert_eq!(wheel.next_deadline(), Some(far(90_000)));
+        assert_eq!(wheel.pop(far(90_000)), Some(90_000));
     }
 
     #[derive(Clone, Debug)]
