@@ -5,6 +5,7 @@
 pub mod admin;
 pub mod arena;
 pub mod call;
+pub mod chunks;
 pub mod cli;
 pub mod closed;
 pub mod config;

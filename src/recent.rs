@@ -28,13 +28,13 @@ pub struct Recent {
 pub struct Told {
     pub kind: EventKind,
     /// The CloudEvent in its JSON form, one line without the line feed.
-    pub line: Arc<str>,
+    pub line: Arc<[u8]>,
 }
 
 impl Told {
     /// What it says of the call; `None` does not occur.
     pub fn data(&self) -> Option<CallData> {
-        data_of(self.line.as_bytes()).ok()
+        data_of(&self.line).ok()
     }
 }
 
@@ -188,7 +188,7 @@ pub(crate) mod tests {
 
     /// Tells `recent` that a call has ended.
     pub(crate) fn push_ended(recent: &Recent, data: CallData) {
-        recent.push(Told { kind: EventKind::Ended, line: line(EventKind::Ended, &data).into() });
+        recent.push(Told { kind: EventKind::Ended, line: line(EventKind::Ended, &data).into_bytes().into() });
     }
 
     fn uids(calls: &[CallView]) -> Vec<&str> {
@@ -236,8 +236,8 @@ pub(crate) mod tests {
     fn only_ended_calls_are_kept_but_all_events_are_fed() {
         let recent = Recent::new(10);
         let mut feed = recent.subscribe();
-        recent.push(Told { kind: EventKind::Ringing, line: "line".into() });
-        assert_eq!(&*feed.try_recv().unwrap().line, "line");
+        recent.push(Told { kind: EventKind::Ringing, line: b"line".as_slice().into() });
+        assert_eq!(&*feed.try_recv().unwrap().line, b"line");
         assert!(recent.newest(10).is_empty());
     }
 

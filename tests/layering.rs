@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 const CORE: &[&str] = &[
     "arena.rs",
     "call",
+    "chunks.rs",
     "closed.rs",
     "endpoint",
     "event",

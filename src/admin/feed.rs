@@ -48,11 +48,11 @@ fn tell(told: &Told) -> Event {
     }
     let event = Event::default().event(told.kind.type_name());
     // Every line of ours has one, without a character that would be escaped.
-    let event = match serde_json::from_str::<Line<'_>>(&told.line) {
+    let event = match serde_json::from_slice::<Line<'_>>(&told.line) {
         Ok(line) => event.id(line.id),
         Err(_) => event,
     };
-    event.data(&*told.line)
+    event.data(String::from_utf8_lossy(&told.line))
 }
 
 #[cfg(test)]

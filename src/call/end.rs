@@ -308,7 +308,7 @@ impl Endpoint {
         let own_text = self.own.at(&policy, side, hop.transport, hop.local);
         let via = self.own.get(own_text).map(|text| &*text.via).unwrap_or_default();
         let stamp = String::from_utf8_lossy(&kept);
-        let bytes = make::in_dialog(Method::Bye, party, (via, branch), &stamp, &mut self.out);
+        let bytes = make::in_dialog(Method::Bye, party, (via, branch), &stamp, self.out.piece());
         self.store.release(kept);
         let bye = self.start_bye(branch, hop, side, bytes, User::Bye { call: handle });
         self.await_bye(handle, bye);

@@ -67,8 +67,8 @@ impl Endpoint {
         let own_text = self.own.at(&policy, side, hop.transport, hop.local);
         let via = self.own.get(own_text).map(|text| &*text.via).unwrap_or_default();
         let (ack_branch, branch) = (self.keys.branch(own, 0, 0), self.keys.branch(own, 1, 0));
-        let ack = make::in_dialog(Method::Ack, party(number), (via, ack_branch), "", &mut self.out);
-        let bytes = make::in_dialog(Method::Bye, party(number.saturating_add(1)), (via, branch), "", &mut self.out);
+        let ack = make::in_dialog(Method::Ack, party(number), (via, ack_branch), "", self.out.piece());
+        let bytes = make::in_dialog(Method::Bye, party(number.saturating_add(1)), (via, branch), "", self.out.piece());
         if let Some(client) = self.client_txs.get_mut(tx) {
             client.rare().answered.push((tag, hop, (&*ack).into()));
         }
@@ -99,8 +99,7 @@ impl Endpoint {
 
     fn send_ack(&mut self, side: Side, hop: Hop, ack: &[u8]) {
         self.stats.on_request(Method::Ack, side, Way::Sent);
-        self.out.extend_from_slice(ack);
-        let bytes = self.out.split().freeze();
+        let bytes = self.out.copy(ack);
         self.transmit(Transmit { hop, bytes, side, owner: None, connect_timeout: None });
     }
 }

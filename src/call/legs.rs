@@ -313,7 +313,7 @@ impl Endpoint {
         };
         let Some(server) = self.server_txs.get(upstream) else { return };
         let change = forward::ResponseChange { policy: &policy, stamp, phrase, transport: server.reply.transport };
-        let bytes = forward::response(message, &change, &mut self.edits, &mut self.out);
+        let bytes = forward::response(message, &change, &mut self.edits, self.out.piece());
         self.respond(upstream, message.code(), bytes);
     }
 
@@ -452,7 +452,7 @@ impl Endpoint {
             stamp: how.stamp,
             transport: hop.transport,
         };
-        forward::request(message, &change, &mut self.edits, &mut self.out)
+        forward::request(message, &change, &mut self.edits, self.out.piece())
     }
 
     pub(crate) fn loop_hash_of(&self, message: &Message, dialog: Key, side: Side, own_routes: usize) -> u64 {

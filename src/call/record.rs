@@ -1,9 +1,8 @@
 //! What is told of a call, and the one function that ends it.
 
-use bytes::BytesMut;
-
 use super::{Call, CallTimer, FinalResponse, Phase};
 use crate::arena::Handle;
+use crate::chunks::Chunks;
 use crate::endpoint::{Deadline, Endpoint, Output};
 use crate::event::{CallState, CallView, Event, EventKind, Record, Summary};
 use crate::outcome::{Anomaly, Decision, EndCause, Facts, decide, q850};
@@ -129,10 +128,9 @@ impl Endpoint {
 }
 
 /// Writes an event into `line` and hands it out as a piece of `told`.
-fn write(kind: EventKind, time: Wall, record: &Record<'_>, line: &mut Vec<u8>, told: &mut BytesMut) -> Event {
+fn write(kind: EventKind, time: Wall, record: &Record<'_>, line: &mut Vec<u8>, told: &mut Chunks) -> Event {
     line.clear();
     record.put_event(kind, time, line);
-    told.extend_from_slice(line);
     let (call, delays) = (record.call, record.delays());
     let summary = Summary {
         call: call.uid,
@@ -146,7 +144,7 @@ fn write(kind: EventKind, time: Wall, record: &Record<'_>, line: &mut Vec<u8>, t
         answer_delay_ms: delays.answer_ms,
         talk_ms: delays.talk_ms,
     };
-    Event { kind, line: told.split().freeze(), summary }
+    Event { kind, line: told.copy(line), summary }
 }
 
 impl FinalResponse {

@@ -185,7 +185,7 @@ impl Endpoint {
     /// The names by which the API finds a call, hashed.
     pub(crate) fn names_of(&self, identity: &Identity) -> SmallVec<[u64; 2]> {
         let names = [Some(identity.call_id()), identity.correlation()];
-        names.into_iter().flatten().map(|name| self.keys.name(String::from_utf8_lossy(name).as_bytes())).collect()
+        names.into_iter().flatten().map(|name| self.keys.name(name)).collect()
     }
 
     fn new_call(&mut self, key: Key, at: &Arrival<'_>, policy: std::sync::Arc<Policy>) -> Call {

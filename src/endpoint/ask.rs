@@ -109,7 +109,7 @@ impl Endpoint {
             }
         }
         let named = |handle: &Handle| {
-            let is_it = |name: Option<&[u8]>| name.is_some_and(|name| String::from_utf8_lossy(name) == id);
+            let is_it = |name: Option<&[u8]>| name == Some(id.as_bytes());
             let identity = self.calls.get(*handle).map(|call| &call.identity);
             identity.is_some_and(|identity| is_it(Some(identity.call_id())) || is_it(identity.correlation()))
         };

@@ -57,7 +57,7 @@ impl Endpoint {
         let Some(answerable) = rejected.answerable.as_ref().filter(|_| is_known) else { return };
         let tag = self.keys.name(&answerable.raw);
         let made = make::Response { code: rejected.code, phrase: None, tag, extra: "" };
-        let bytes = make::response_to_broken(answerable, flow.remote, made, &mut self.out);
+        let bytes = make::response_to_broken(answerable, flow.remote, made, self.out.piece());
         let mut hop = flow.reply();
         if flow.connection.is_none() && answerable.via.rport.is_none() {
             hop.remote.set_port(answerable.via.port.unwrap_or(route::DEFAULT_PORT));
@@ -179,7 +179,7 @@ impl Endpoint {
         if self.policy.strangers == Strangers::Forbid && message.method() != Method::Ack {
             let tag = self.keys.tag(self.keys.server(message, false));
             let made = make::Response { code: 403, phrase: None, tag, extra: "" };
-            let bytes = make::response(message, flow.remote, made, &mut self.out);
+            let bytes = make::response(message, flow.remote, made, self.out.piece());
             let hop = super::wire::reply_hop(message, flow);
             self.transmit(Transmit { hop, bytes, side: Side::Dialer, owner: None, connect_timeout: None });
         }
@@ -205,7 +205,7 @@ impl Endpoint {
         self.edits.clear();
         self.edits.replace(uri.clone(), target);
         self.edits.remove_element(message, &last);
-        let bytes = self.edits.apply(message, &mut self.out);
+        let bytes = self.edits.apply(message, self.out.piece());
         Self::own_request(&bytes)
     }
 

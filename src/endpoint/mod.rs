@@ -18,13 +18,14 @@ use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
 use foldhash::fast::FixedState;
 use hashbrown::HashMap;
 use smallvec::SmallVec;
 
 use crate::arena::{Arena, Handle};
 use crate::call::{CallTable, CallTimer, Places, Redirects};
+use crate::chunks::Chunks;
 use crate::event::{CallState, Event};
 use crate::flow::{Direction, Flow, Hop, Side};
 use crate::kept::Store;
@@ -186,15 +187,17 @@ pub struct Endpoint {
     /// When the next new call fits the limit of calls per second.
     pub(crate) next_call_at: Mono,
     /// Messages that leave are written here and split off.
-    pub(crate) out: BytesMut,
+    pub(crate) out: Chunks,
     pub(crate) edits: Edits,
     /// Header lines that are put together.
     pub(crate) lines: Vec<u8>,
     /// Lines of events are written here and split off.
-    pub(crate) told: BytesMut,
+    pub(crate) told: Chunks,
     outputs: VecDeque<Output>,
 }
 
+/// What the messages that follow an input need at most, but for large ones.
+const ROOM: usize = 8 * 1024;
 /// Addresses of our own that are remembered: a machine has fewer.
 const MOST_SEEN: usize = 64;
 
@@ -241,10 +244,10 @@ impl Endpoint {
             is_draining: false,
             serial: 0,
             next_call_at: now.mono,
-            out: BytesMut::new(),
+            out: Chunks::default(),
             edits: Edits::default(),
             lines: Vec::new(),
-            told: BytesMut::new(),
+            told: Chunks::default(),
             outputs: VecDeque::new(),
             policy,
         };
@@ -255,6 +258,7 @@ impl Endpoint {
     /// Takes one input. Follow it, or a batch of them, with [`Endpoint::poll_output`].
     pub fn handle(&mut self, now: Now, input: Input) {
         self.advance(now);
+        self.out.make_room(ROOM);
         if let Input::Message { flow, .. } = &input {
             self.see(flow.local.ip().to_canonical());
         }

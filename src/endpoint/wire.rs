@@ -125,7 +125,7 @@ impl Endpoint {
         // A 100 makes no dialog: it needs no tag.
         let tag = if reply.code > 100 { self.keys.tag(server.key) } else { 0 };
         let made = make::Response { code: reply.code, phrase: reply.phrase, tag, extra: reply.extra };
-        let bytes = make::response(request, server.path.remote, made, &mut self.out);
+        let bytes = make::response(request, server.path.remote, made, self.out.piece());
         self.respond(tx, reply.code, bytes);
     }
 
@@ -135,8 +135,7 @@ impl Endpoint {
         if request.is_empty() {
             return None;
         }
-        self.out.extend_from_slice(request);
-        Self::own_request(&self.out.split().freeze())
+        Self::own_request(&self.out.copy(request))
     }
 
     /// A request that came again.
@@ -145,7 +144,7 @@ impl Endpoint {
         let (hop, side) = (*server.reply, server.side);
         let is_answered = server.on_repeat() == OnRepeat::Answer;
         let (user, repeats) = (server.user, server.repeats);
-        let last = if is_answered { copy(&server.last, &mut self.out) } else { None };
+        let last = if is_answered { copy(&server.last, self.out.piece()) } else { None };
         let is_trying = is_answered && last.is_none();
         self.stats.on_retransmission(side, RetransmitKind::RequestReceived);
         if let (server::User::Call(call), true) = (user, repeats > MANY) {
@@ -183,7 +182,7 @@ impl Endpoint {
         let Some(interval) = server.on_retransmit() else { return };
         let (hop, side) = (*server.reply, server.side);
         server.retransmit = Some(self.wheel.insert(self.now.mono + interval, Deadline::ServerRetransmit(tx)));
-        if let Some(bytes) = copy(&server.last, &mut self.out) {
+        if let Some(bytes) = copy(&server.last, self.out.piece()) {
             self.stats.on_retransmission(side, RetransmitKind::ResponseSent);
             self.transmit(Transmit { hop, bytes, side, owner: None, connect_timeout: None });
         }
@@ -460,7 +459,7 @@ impl Endpoint {
     /// A request as it was sent, for another time; once an INVITE has failed, its ACK.
     fn sent_again(&mut self, tx: Handle) -> Option<Bytes> {
         let client = self.client_txs.get(tx)?;
-        match copy(&client.request, &mut self.out) {
+        match copy(&client.request, self.out.piece()) {
             None => self.leg_again(tx),
             sent => sent,
         }
@@ -486,7 +485,7 @@ impl Endpoint {
             method_text: b"CANCEL",
             hop,
             side,
-            bytes: make::cancel(&invite, &reasons, &mut self.out),
+            bytes: make::cancel(&invite, &reasons, self.out.piece()),
             fallback: None,
             user: client::User::Cancel { invite: tx },
         };
@@ -499,7 +498,7 @@ impl Endpoint {
         let Some(client) = self.client_txs.get(tx) else { return };
         let (hop, side) = (*client.path, client.side);
         let Some(request) = self.sent_request(tx) else { return };
-        let bytes = make::ack_of_failure(&request, response, &mut self.out);
+        let bytes = make::ack_of_failure(&request, response, self.out.piece());
         if request.method() == Method::Invite {
             // For another time the ACK does as well: it has all that an ACK is made of.
             let kept = self.store.keep(&[&bytes]);

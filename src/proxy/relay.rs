@@ -265,7 +265,7 @@ impl Endpoint {
         };
         let stamped = (!stamp.is_empty()).then_some(&*stamp);
         let change = forward::ResponseChange { policy: &policy, stamp: stamped, phrase: None, transport };
-        let bytes = forward::response(message, &change, &mut self.edits, &mut self.out);
+        let bytes = forward::response(message, &change, &mut self.edits, self.out.piece());
         self.store.release(stamp);
         self.respond(server, code, bytes);
         if let (Some(call), Some(note)) = (call, note) {

@@ -57,13 +57,18 @@ impl FileSink {
     }
 
     fn run(mut self, queue: &Queue, reopen: &Reopen) {
+        let mut text = Vec::new();
         loop {
             match queue.next() {
                 Next::Closed => return,
                 Next::Woken => self.reopen_if(reopen),
                 Next::Lines(lines) => {
-                    let text = lines.iter().fold(String::new(), |text, line| text + line + "\n");
-                    if !self.write_all(text.as_bytes(), queue, reopen) {
+                    text.clear();
+                    for line in lines {
+                        text.extend_from_slice(&line);
+                        text.push(b'\n');
+                    }
+                    if !self.write_all(&text, queue, reopen) {
                         return;
                     }
                     queue.delivered();
@@ -157,7 +162,7 @@ mod tests {
         let path = directory.join("events.jsonl");
         let queue = Arc::new(Queue::new("file", 1 << 20, None));
         let reopen = FileSink::open(&path).unwrap().start(queue.clone()).unwrap();
-        queue.push(&[(EventKind::Ended, "one".into())]);
+        queue.push(&[(EventKind::Ended, b"one".as_slice().into())]);
         let delivered = |count| {
             let deadline = std::time::Instant::now() + Duration::from_secs(5);
             while queue.figures().delivered < count {
@@ -170,7 +175,7 @@ mod tests {
         reopen.ask();
         queue.wake();
         // The order of a wake and a line is the queue's: wakes first.
-        queue.push(&[(EventKind::Ended, "two".into())]);
+        queue.push(&[(EventKind::Ended, b"two".as_slice().into())]);
         delivered(2);
         assert_eq!(queue.close(Duration::from_secs(5)), 0);
         assert_eq!(std::fs::read_to_string(directory.join("events.1")).unwrap(), "one\n");

@@ -31,7 +31,7 @@ pub struct Figures {
 /// What a sink's thread does next.
 #[derive(Debug)]
 pub enum Next {
-    Lines(Vec<Arc<str>>),
+    Lines(Vec<Arc<[u8]>>),
     /// Something beside lines was asked.
     Woken,
     /// Everything is written and nothing more comes.
@@ -55,7 +55,7 @@ struct State {
 #[derive(Debug)]
 struct Line {
     kind: EventKind,
-    text: Arc<str>,
+    text: Arc<[u8]>,
     since: Instant,
 }
 
@@ -72,7 +72,7 @@ impl Queue {
     }
 
     /// Adds lines. Beyond the limit the oldest lifecycle events go first and outcomes last; each is counted.
-    pub fn push(&self, lines: &[(EventKind, Arc<str>)]) {
+    pub fn push(&self, lines: &[(EventKind, Arc<[u8]>)]) {
         let mut state = self.state();
         let since = Instant::now();
         for (kind, text) in lines {
@@ -197,14 +197,14 @@ mod tests {
     fn beyond_the_limit_lifecycle_events_go_first_and_outcomes_last() {
         let queue = Queue::new("test", 12, None);
         for (kind, text) in [(EventKind::Ended, "aaaa"), (EventKind::Ringing, "bbbb"), (EventKind::Ended, "cccc")] {
-            queue.push(&[(kind, text.into())]);
+            queue.push(&[(kind, text.as_bytes().into())]);
         }
-        queue.push(&[(EventKind::Ended, "dddd".into())]);
+        queue.push(&[(EventKind::Ended, b"dddd".as_slice().into())]);
         assert_eq!(queue.dropped(EventKind::Ringing), 1);
-        queue.push(&[(EventKind::Ended, "eeee".into())]);
+        queue.push(&[(EventKind::Ended, b"eeee".as_slice().into())]);
         assert_eq!(queue.dropped(EventKind::Ended), 1);
         let Next::Lines(lines) = queue.next() else { panic!("lines expected") };
-        assert_eq!(lines.iter().map(|line| &**line).collect::<Vec<_>>(), ["cccc", "dddd", "eeee"]);
+        assert_eq!(lines.iter().map(|line| &**line).collect::<Vec<_>>(), [b"cccc", b"dddd", b"eeee"]);
         queue.delivered();
         assert_eq!(queue.figures().delivered, 3);
         assert_eq!(queue.close(Duration::ZERO), 0);

@@ -24,9 +24,9 @@ fn run(queue: &Queue) {
             Next::Closed => return,
             Next::Woken => {}
             Next::Lines(lines) => {
-                let text = lines.iter().fold(String::new(), |text, line| text + line + "\n");
+                let text = lines.iter().flat_map(|line| [&**line, b"\n"]).collect::<Vec<_>>().concat();
                 let mut out = io::stdout().lock();
-                match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
+                match out.write_all(&text).and_then(|()| out.flush()) {
                     Ok(()) => queue.delivered(),
                     Err(error) => {
                         // What was written of a batch is not known: best effort is at most once.

@@ -4,7 +4,6 @@
 //! is empty or full. No opinion about SIP beyond framing.
 
 mod bind;
-mod chunks;
 mod errqueue;
 mod mmsg;
 mod sockets;

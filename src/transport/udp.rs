@@ -17,9 +17,9 @@ use mio::{Interest, Registry};
 use slab::Slab;
 
 use super::Source;
-use super::chunks::Chunks;
 use super::errqueue::{self, Unreachable};
 use super::mmsg::{BATCH, Outgoing, Received, Receiver, Sender};
+use crate::chunks::Chunks;
 use crate::endpoint::Owner;
 use crate::flow::{Flow, Hop, Transport};
 use crate::policy::Listener;

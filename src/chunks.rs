@@ -1,4 +1,4 @@
-//! Memory that datagrams are copied to: pieces of one size, taken again when nobody uses them any more.
+//! Memory that messages are written to: pieces of one size, taken again when nobody uses them any more.
 
 use std::collections::VecDeque;
 use std::mem;
@@ -8,7 +8,7 @@ use bytes::{Bytes, BytesMut};
 /// Size of a piece: the largest datagram fits.
 const CHUNK: usize = 64 * 1024;
 /// Pieces that are kept in the hope that what lies in them is given up; the others' owners free them.
-const MOST_RESTING: usize = 4;
+const MOST_RESTING: usize = 8;
 
 /// The piece that is filled, and those that were.
 #[derive(Debug, Default)]
@@ -18,21 +18,32 @@ pub struct Chunks {
 }
 
 impl Chunks {
+    /// Sees to it that the piece has this much room.
+    pub fn make_room(&mut self, room: usize) {
+        if self.current.capacity() - self.current.len() < room {
+            self.change(room);
+        }
+    }
+
+    /// To append to, and to split from. What finds no room there gets memory of its own.
+    pub fn piece(&mut self) -> &mut BytesMut {
+        &mut self.current
+    }
+
     /// A copy that shares its piece with those before and after it.
     pub fn copy(&mut self, bytes: &[u8]) -> Bytes {
-        if self.current.capacity() < bytes.len() {
-            self.change();
-        }
+        self.make_room(bytes.len());
         self.current.extend_from_slice(bytes);
         self.current.split().freeze()
     }
 
-    fn change(&mut self) {
+    fn change(&mut self, room: usize) {
+        let size = CHUNK.max(room);
         self.resting.push_back(mem::take(&mut self.current));
-        let free = self.resting.iter_mut().position(|chunk| chunk.try_reclaim(CHUNK));
+        let free = self.resting.iter_mut().position(|chunk| chunk.try_reclaim(size));
         self.current = match free.and_then(|free| self.resting.remove(free)) {
             Some(chunk) => chunk,
-            None => BytesMut::with_capacity(CHUNK),
+            None => BytesMut::with_capacity(size),
         };
         if self.resting.len() > MOST_RESTING {
             self.resting.pop_front();
