@@ -29,8 +29,9 @@ struct Class {
 }
 
 /// In steps of a quarter, so that a fifth is wasted at most.
-const SIZES: [usize; 23] = [
-    32, 48, 64, 80, 96, 128, 160, 192, 224, 256, 320, 384, 448, 512, 640, 768, 896, 1024, 1280, 1536, 1792, 2048, 4096,
+const SIZES: [usize; 24] = [
+    16, 32, 48, 64, 80, 96, 128, 160, 192, 224, 256, 320, 384, 448, 512, 640, 768, 896, 1024, 1280, 1536, 1792, 2048,
+    4096,
 ];
 /// Buffers of each size that may wait, whatever is in use.
 const WAITING: usize = 64;

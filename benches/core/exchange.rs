@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use bytes::Bytes;
+use sipstamp::chunks::Chunks;
 use sipstamp::endpoint::{Endpoint, Input, Output, Seed};
 use sipstamp::event::EventKind;
 use sipstamp::flow::{Flow, Transport};
@@ -54,6 +54,8 @@ pub struct Exchange {
     /// When the core wants to be called again.
     deadline: Option<Mono>,
     outputs: Vec<Output>,
+    /// Where datagrams lie, as in the shell.
+    received: Chunks,
     calls: u32,
     events: u64,
 }
@@ -66,6 +68,7 @@ impl Exchange {
             now,
             deadline: None,
             outputs: Vec::with_capacity(16),
+            received: Chunks::default(),
             calls: 0,
             events: 0,
         }
@@ -78,8 +81,7 @@ impl Exchange {
 
     /// One whole call, about 100 of them in a second of the core's time.
     pub fn call(&mut self, probe: &mut impl Probe) {
-        self.calls += 1;
-        let caller = Caller::new(self.calls);
+        let caller = self.caller();
         let [trying, invite] = self.deliver(probe, Kind::Invite, DIALER, caller.invite());
         assert!(trying.starts_with("SIP/2.0 100 ") && invite.starts_with("INVITE "), "{trying}{invite}");
         let [ringing] = self.deliver(probe, Kind::Ringing, SERVER, peers::ringing(&invite));
@@ -90,13 +92,25 @@ impl Exchange {
         assert!(ack.starts_with("ACK "), "{ack}");
         let [bye] = self.deliver(probe, Kind::Bye, DIALER, caller.in_dialog("BYE", 2, &answer));
         assert!(bye.starts_with("BYE "), "{bye}");
-        let [ended] = self.deliver(probe, Kind::ByeAnswer, SERVER, peers::ok(&bye));
+        let [ended] = self.deliver(probe, Kind::ByeAnswer, SERVER, peers::plain(&bye, "200 OK"));
         assert!(peers::value(&ended, "Call-Outcome").starts_with("Normal;cause="), "{ended}");
         assert_eq!(self.events, u64::from(self.calls), "the call was told");
     }
 
+    /// The next caller.
+    pub fn caller(&mut self) -> Caller {
+        self.calls += 1;
+        Caller::new(self.calls)
+    }
+
     /// Hands a message to the core as the loop does, and takes the `N` messages that this makes it send.
-    fn deliver<const N: usize>(&mut self, probe: &mut impl Probe, kind: Kind, from: &str, text: String) -> [String; N] {
+    pub fn deliver<const N: usize>(
+        &mut self,
+        probe: &mut impl Probe,
+        kind: Kind,
+        from: &str,
+        text: String,
+    ) -> [String; N] {
         self.wait(probe);
         let flow = Flow {
             transport: Transport::Udp,
@@ -105,7 +119,7 @@ impl Exchange {
             connection: None,
             opened_for: None,
         };
-        let raw = Bytes::copy_from_slice(text.as_bytes());
+        let raw = self.received.copy(text.as_bytes());
         let message = probe.run(Span::Index(kind), || Message::parse(raw, &LIMITS)).expect("the message can be read");
         let Exchange { endpoint, now, deadline, outputs, .. } = self;
         probe.run(Span::Handle(kind), || {

@@ -78,9 +78,9 @@ pub fn answer(invite: &str) -> String {
     reply(invite, "200 OK", &more, &sdp("10.0.2.10", "-"))
 }
 
-/// A 200 to any other request.
-pub fn ok(request: &str) -> String {
-    reply(request, "200 OK", "", "")
+/// A response without anything of its own.
+pub fn plain(request: &str, status: &str) -> String {
+    reply(request, status, "", "")
 }
 
 /// The value of a header that stands there once.

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use super::dialog::{Callee, Party};
 use super::identity::contact;
-use super::{CallState, CallTimer, Dialog, DialogState, Phase};
+use super::{CallState, CallTimer, Dialog, DialogState, Phase, Reasons};
 use crate::arena::Handle;
 use crate::endpoint::{Endpoint, reason_fields};
 use crate::event::EventKind;
@@ -45,26 +45,22 @@ impl Endpoint {
         }
         let dialog = self.learn_dialog(handle, tx, flow, message);
         let now = self.now.mono;
-        let mut response = super::legs::peer_response(message, &mut self.store);
-        if let (Some(_), Some(tag)) = (dialog, response.to_tag.take()) {
-            self.store.release(tag);
-            response.dialog = dialog;
-        }
+        let response = super::legs::peer_response(message, dialog, &mut self.store);
         let Some(call) = self.calls.get_mut(handle) else { return };
         if !call.progress_at.is_set() {
             call.anomalies.add(Anomaly::No18xBefore2xx);
         }
         call.answered_at.note(now);
         call.response = Some(response);
-        call.reasons.clear();
+        call.reasons = Reasons::default();
         self.places.release(std::mem::replace(&mut call.phase, Phase::Answered));
         let max_duration = call.timeouts().max_duration;
         let stamps = call.stamps(call.caller_side());
-        self.lines.clear();
-        provisional_stamp(&call.policy.stamp.headers, &call.uid.text(), &mut self.lines);
+        let uid = call.uid.0.to_be_bytes();
         if let Some(server) = self.server_txs.get_mut(upstream).filter(|_| stamps) {
-            let stamp = self.store.keep(&[&self.lines]);
-            self.store.release(std::mem::replace(&mut server.stamp, stamp));
+            // The same stamp is made of it for each 2xx.
+            let kept = self.store.keep(&[&uid]);
+            self.store.release(std::mem::replace(&mut server.stamp, kept));
         }
         self.set_call_state(handle, CallState::Answered);
         self.set_call_timer(handle, CallTimer::MaxDuration, max_duration);
@@ -96,9 +92,13 @@ impl Endpoint {
         let Some(client) = self.client_txs.get(tx) else { return };
         let crate::transaction::client::User::Leg { call, .. } = client.user else { return };
         let Some(server) = self.server_txs.get(upstream) else { return };
-        self.lines.clear();
-        self.lines.extend_from_slice(&server.stamp);
-        let stamp = std::mem::take(&mut self.lines);
+        let uid = <[u8; 16]>::try_from(&*server.stamp).ok().map(|uid| super::Uid(u128::from_be_bytes(uid)));
+        let mut stamp = std::mem::take(&mut self.lines);
+        stamp.clear();
+        if let Some(uid) = uid {
+            let policy = self.calls.get(call).map_or(&self.policy, |call| &call.policy);
+            provisional_stamp(&policy.stamp.headers, &uid.text(), &mut stamp);
+        }
         let is_phrased = !stamp.is_empty() && self.policy.stamp.reason_phrase;
         let phrase = is_phrased.then(|| crate::outcome::Outcome::Normal.label());
         self.forward_leg_response(call, upstream, message, (!stamp.is_empty()).then_some(&stamp), phrase);
@@ -149,7 +149,7 @@ impl Endpoint {
             call.anomalies.add(Anomaly::CseqOutOfOrder);
         }
         if matches!(message.method(), Method::Invite | Method::Update) {
-            note.contact = contact(message).map(Into::into);
+            note.has_target = true;
         }
         if side == Side::Dialer {
             self.hear_voicemail_drop(handle, message, &mut note);
@@ -179,7 +179,7 @@ impl Endpoint {
             return false;
         }
         let cause = if side == caller { EndCause::AnsweredByeCaller } else { EndCause::AnsweredByeCallee };
-        self.end_dialog(handle, dialog, cause, reason_fields(message));
+        self.end_dialog(handle, dialog, cause, reason_fields(message).into());
         true
     }
 
@@ -189,7 +189,7 @@ impl Endpoint {
         handle: Handle,
         dialog: u8,
         bye: Handle,
-        note: &Note,
+        (note, target): (Note, Option<&[u8]>),
         flow: &Flow,
         message: &Message,
     ) {
@@ -212,11 +212,11 @@ impl Endpoint {
         }
         if matches!(note.method, Some(Method::Invite | Method::Update)) {
             if let Some(of) = call.dialog_mut(dialog) {
-                if let Some(target) = &note.contact {
-                    *of.target_mut(from, caller) = Some(target.clone());
+                if let Some(target) = target {
+                    of.set_target(from, caller, target);
                 }
                 if let Some(target) = contact(message) {
-                    *of.target_mut(from.opposite(), caller) = Some(target.into());
+                    of.set_target(from.opposite(), caller, target);
                 }
             }
             self.start_session_timer(handle, dialog, message);
@@ -264,7 +264,7 @@ impl Endpoint {
         let Some(call) = self.calls.get(handle) else { return };
         let by_caller = side == call.caller_side();
         let cause = if by_caller { EndCause::AnsweredByeCaller } else { EndCause::AnsweredByeCallee };
-        if self.end_dialog(handle, dialog, cause, Vec::new()) {
+        if self.end_dialog(handle, dialog, cause, Reasons::default()) {
             self.emit_if_over(handle);
         }
     }
@@ -293,6 +293,7 @@ impl Endpoint {
         }
         let path = self.paths.of(flow.reply());
         let call = self.calls.get(handle)?;
+        let side = call.caller_side();
         let known = call.dialogs.iter().position(|dialog| dialog.to_tag() == tag);
         let most = if is_final { MOST_DIALOGS } else { MOST_EARLY_DIALOGS };
         if known.is_none() && call.dialogs.len() >= most {
@@ -315,7 +316,7 @@ impl Endpoint {
                 dialog.see(seen, &mut self.store);
                 dialog.state = DialogState::Confirmed;
             } else if !contact.is_empty() && contact != dialog.contact() {
-                dialog.callee_target = Some(contact.into());
+                dialog.set_target(side.opposite(), side, contact);
             }
             return u8::try_from(index).ok();
         }

@@ -22,10 +22,8 @@ pub struct Dialog {
     pub state: DialogState,
     pub caller: Party,
     pub callee: Party,
-    /// The caller's Contact, where it is no longer that of its INVITE.
-    pub caller_target: Option<Box<[u8]>>,
-    /// The callee's, where a later message has changed it.
-    pub callee_target: Option<Box<[u8]>>,
+    /// The Contacts of caller and callee, where later messages have changed them.
+    targets: Option<Box<Targets>>,
     /// The caller's ACK for the 2xx came.
     pub is_acked: bool,
     /// A BYE before the 2xx: who sent it, and whether it was answered 2xx.
@@ -34,6 +32,13 @@ pub struct Dialog {
     pub bye_from: Option<Side>,
     /// That BYE was challenged: the next one of that side is no repetition.
     pub is_bye_challenged: bool,
+}
+
+/// Remote targets that have replaced those which the dialog began with.
+#[derive(Debug, Default)]
+struct Targets {
+    caller: Option<Box<[u8]>>,
+    callee: Option<Box<[u8]>>,
 }
 
 /// Where a dialog stands.
@@ -50,7 +55,7 @@ pub struct Party {
     /// The way of its last message, back.
     pub path: Path,
     /// The address that a name in its Contact or route was found to have.
-    pub resolved: Option<IpAddr>,
+    pub resolved: Option<Box<IpAddr>>,
     /// Highest CSeq number that it has used.
     pub cseq: u32,
 }
@@ -90,8 +95,7 @@ impl Dialog {
             state,
             caller,
             callee,
-            caller_target: None,
-            callee_target: None,
+            targets: None,
             is_acked: false,
             early_bye: None,
             bye_from: None,
@@ -103,8 +107,8 @@ impl Dialog {
 
     /// Takes the callee as a 2xx shows it. One without Contact leaves that as it was.
     pub fn see(&mut self, seen: Callee<'_>, store: &mut Store) {
-        if !seen.contact.is_empty() {
-            self.callee_target = None;
+        if let (false, Some(targets)) = (seen.contact.is_empty(), &mut self.targets) {
+            targets.callee = None;
         }
         let old = std::mem::take(&mut self.text);
         let known = part(&old, self.ends[0], self.ends[1]);
@@ -143,8 +147,14 @@ impl Dialog {
     }
 
     /// The remote target of the party on `side`, where it is not the one that it began with.
-    pub fn target_mut(&mut self, side: Side, caller: Side) -> &mut Option<Box<[u8]>> {
-        if side == caller { &mut self.caller_target } else { &mut self.callee_target }
+    pub fn target(&self, side: Side, caller: Side) -> Option<&[u8]> {
+        let targets = self.targets.as_ref()?;
+        if side == caller { &targets.caller } else { &targets.callee }.as_deref()
+    }
+
+    pub fn set_target(&mut self, side: Side, caller: Side, target: &[u8]) {
+        let targets = self.targets.get_or_insert_default();
+        *if side == caller { &mut targets.caller } else { &mut targets.callee } = Some(target.into());
     }
 
     /// Gives back what it kept.

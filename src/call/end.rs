@@ -42,7 +42,7 @@ impl Endpoint {
         let Some(call) = self.calls.get_mut(handle) else { return };
         let stamp = &call.policy.stamp;
         let code = if cause == EndCause::NoResponse { stamp.no_response_code } else { stamp.no_answer_code };
-        call.reasons.clear();
+        call.reasons = Reasons::default();
         self.fail_locally(handle, cause, code, "", (None, CodeSource::None));
     }
 
@@ -55,10 +55,10 @@ impl Endpoint {
     pub(super) fn fail_with(&mut self, handle: Handle, cause: EndCause, message: &Message) {
         let Some(call) = self.calls.get_mut(handle) else { return };
         let Some(upstream) = call.setup().map(|setup| setup.upstream) else { return };
-        call.response = Some(peer_response(message, &mut self.store));
+        call.response = Some(peer_response(message, None, &mut self.store));
         // Of a cancelled call, the caller's own reasons stay.
         if matches!(cause, EndCause::PeerFinal | EndCause::Redirected | EndCause::HungUp) {
-            call.reasons = reason_fields(message);
+            call.reasons = reason_fields(message).into();
         }
         let side = call.caller_side();
         let stamps = call.stamps(side);
@@ -136,7 +136,7 @@ impl Endpoint {
         let Some(call) = self.calls.get_mut(handle) else { return };
         let Some(upstream) = call.setup().map(|setup| setup.upstream) else { return };
         let (recorded, source) = recorded;
-        call.response = Some(FinalResponse { code: recorded, source, phrase: None, to_tag: None, dialog: None });
+        call.response = Some(FinalResponse { code: recorded, source, text: None, phrase: None, dialog: None });
         let stamps = call.stamps(call.caller_side());
         self.abandon_legs(handle, None, q850_of(cause).unwrap_or(ELSEWHERE_REASONS));
         let (stamp, phrase) = self.stamp_of(handle, cause);
@@ -236,7 +236,7 @@ impl Endpoint {
         let live = |at: &u8| call.dialog(*at).is_some_and(|dialog| dialog.state == DialogState::Confirmed);
         let dialogs = (0..call.dialogs.len() as u8).filter(|at| only.is_none_or(|only| only == *at)).filter(live);
         for dialog in dialogs.collect::<SmallVec<[u8; 2]>>() {
-            self.end_dialog(handle, dialog, cause, Vec::new());
+            self.end_dialog(handle, dialog, cause, Reasons::default());
             for side in sides {
                 self.send_bye(handle, dialog, side);
             }

@@ -162,7 +162,7 @@ impl Identity {
 }
 
 /// The URI of a message's Contact.
-pub(super) fn contact(message: &Message) -> Option<&[u8]> {
+pub(crate) fn contact(message: &Message) -> Option<&[u8]> {
     message.first(Name::Contact)?;
     let element = message.elements(Name::Contact).next()?;
     let uri = route::address(message.raw().get(element.range)?);

@@ -166,7 +166,7 @@ impl Endpoint {
     }
 
     pub(super) fn on_no_answer(&mut self, handle: Handle) {
-        self.stop(handle, EndCause::NoAnswerTimer, Vec::new(), NO_ANSWER_REASONS);
+        self.stop(handle, EndCause::NoAnswerTimer, Reasons::default(), NO_ANSWER_REASONS);
     }
 
     pub(crate) fn on_caller_cancel(&mut self, handle: Handle, reasons: Reasons) {
@@ -234,6 +234,26 @@ impl Endpoint {
         }
         self.learn_dialog(handle, tx, flow, message);
         self.forward_leg_response(handle, upstream, message, None, None);
+        self.forget_invite(handle, upstream);
+    }
+
+    /// Once every server that is asked has answered something and no other is left, the caller's INVITE is not sent again:
+    /// of it only that is kept of which responses, CANCEL and ACK are made.
+    fn forget_invite(&mut self, handle: Handle, upstream: Handle) {
+        let Some(setup) = self.calls.get(handle).and_then(|call| call.setup()) else { return };
+        let is_heard = |leg: &Leg| self.client_txs.get(leg.client).is_some_and(|client| !client.is_silent());
+        if !setup.remaining.is_empty() || !setup.legs.iter().all(is_heard) {
+            return;
+        }
+        let Some(invite) = self.server_txs.get(upstream).filter(|server| !server.is_outline) else { return };
+        let Some(end) = memchr::memmem::find(&invite.request, b"\r\n\r\n") else { return };
+        self.lines.clear();
+        outline(invite.request.get(..end + 4).unwrap_or_default(), &mut self.lines);
+        let kept = self.store.keep(&[&self.lines]);
+        if let Some(server) = self.server_txs.get_mut(upstream) {
+            server.is_outline = true;
+            self.store.release(std::mem::replace(&mut server.request, kept));
+        }
     }
 
     /// The CANCEL that was held is out: from here the whole grace counts.
@@ -282,8 +302,8 @@ impl Endpoint {
         let (upstream, cseq) = (setup.upstream, setup.cseq);
         let window = call.timeouts().auth_retry_window;
         let server = call.attempts.last().map(|attempt| attempt.server);
-        call.response = Some(peer_response(message, &mut self.store));
-        call.reasons = reason_fields(message);
+        call.response = Some(peer_response(message, None, &mut self.store));
+        call.reasons = reason_fields(message).into();
         self.clear_call_timer(handle, CallTimer::NoAnswer);
         self.clear_call_timer(handle, CallTimer::Progress);
         self.abandon_legs(handle, None, ELSEWHERE_REASONS);
@@ -464,22 +484,49 @@ impl Endpoint {
 impl FinalResponse {
     /// Gives back what it kept.
     pub(super) fn release(self, store: &mut Store) {
-        for kept in [self.phrase, self.to_tag].into_iter().flatten() {
-            store.release(kept);
+        if let Some(text) = self.text {
+            store.release(text);
         }
     }
 }
 
-/// The final response of the far side, as the record keeps it.
-pub(super) fn peer_response(message: &Message, store: &mut Store) -> FinalResponse {
+/// The final response of the far side, as the record keeps it; its To tag is in a dialog, or kept here.
+pub(super) fn peer_response(message: &Message, dialog: Option<u8>, store: &mut Store) -> FinalResponse {
     let (code, phrase) = (message.code(), message.phrase());
-    let is_usual = phrase == make::phrase(code).as_bytes();
+    let phrase = Some(phrase).filter(|phrase| *phrase != make::phrase(code).as_bytes());
+    let tag = message.to_tag().filter(|_| dialog.is_none());
+    let has_text = phrase.is_some() || tag.is_some();
     FinalResponse {
         code: Some(code),
         source: CodeSource::Peer,
-        phrase: (!is_usual).then(|| store.keep(&[phrase])),
-        to_tag: message.to_tag().map(|tag| store.keep(&[tag])),
-        dialog: None,
+        text: has_text.then(|| store.keep(&[phrase.unwrap_or_default(), tag.unwrap_or_default()])),
+        // No longer than the message.
+        phrase: phrase.map(|phrase| phrase.len() as u16),
+        dialog,
+    }
+}
+
+/// The start line of a request and those of its fields of which other messages are made.
+fn outline(head: &[u8], out: &mut Vec<u8>) {
+    let is_start = |at: usize| at == 0;
+    let mut at = 0;
+    let mut is_kept = true;
+    while let Some(end) = memchr::memchr(b'\n', head.get(at..).unwrap_or_default()) {
+        let line = head.get(at..at + end + 1).unwrap_or_default();
+        // What begins with white space belongs to the field before it; the empty line ends the head.
+        let is_fold = matches!(line.first(), Some(b' ' | b'\t'));
+        if !is_start(at) && !is_fold {
+            let name = line.split(|byte| matches!(byte, b':' | b' ' | b'\t' | b'\r')).next().unwrap_or_default();
+            is_kept = name.is_empty()
+                || matches!(
+                    Name::from_bytes(name),
+                    Name::Via | Name::From | Name::To | Name::CallId | Name::CSeq | Name::Route
+                );
+        }
+        if is_kept {
+            out.put(line);
+        }
+        at += end + 1;
     }
 }
 

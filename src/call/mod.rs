@@ -28,6 +28,7 @@ use smallvec::SmallVec;
 pub use dialog::{Dialog, DialogState};
 pub(crate) use end::q850_of;
 pub use identity::Identity;
+pub(crate) use identity::contact;
 pub(crate) use legs::{Outgoing, rewritten_uri};
 pub use table::{CallTable, Redirects};
 
@@ -86,7 +87,22 @@ pub struct Uid(pub u128);
 pub struct Moment(Option<NonZeroU64>);
 
 /// Values of Reason fields as they stand; hardly any message bears one.
-pub type Reasons = Vec<Box<str>>;
+#[derive(Clone, Debug, Default)]
+pub struct Reasons(Box<[Box<str>]>);
+
+impl From<Vec<Box<str>>> for Reasons {
+    fn from(values: Vec<Box<str>>) -> Reasons {
+        Reasons(values.into())
+    }
+}
+
+impl std::ops::Deref for Reasons {
+    type Target = [Box<str>];
+
+    fn deref(&self) -> &[Box<str>] {
+        &self.0
+    }
+}
 
 /// Where a call stands, with what that takes.
 #[derive(Debug)]
@@ -172,10 +188,10 @@ pub struct FinalResponse {
     /// `None`: nobody sent one, ours is none.
     pub code: Option<u16>,
     pub source: CodeSource,
-    /// Where it is not the usual one of its code.
-    pub phrase: Option<Kept>,
-    /// Where no dialog has it.
-    pub to_tag: Option<Kept>,
+    /// The reason phrase, where it is not the usual one of its code, and the To tag, where no dialog has it.
+    pub text: Option<Kept>,
+    /// Length of the phrase in the text.
+    pub phrase: Option<u16>,
     /// The dialog that it made, where it is a 2xx.
     pub dialog: Option<u8>,
 }
@@ -268,9 +284,9 @@ impl Call {
     /// URI of the Contact that `side` has in a dialog; empty where it has none.
     pub fn target_of<'a>(&'a self, dialog: &'a Dialog, side: Side) -> &'a [u8] {
         if side == self.caller_side() {
-            dialog.caller_target.as_deref().unwrap_or(self.identity.contact())
+            dialog.target(side, self.caller_side()).unwrap_or(self.identity.contact())
         } else {
-            dialog.callee_target.as_deref().unwrap_or(dialog.contact())
+            dialog.target(side, self.caller_side()).unwrap_or(dialog.contact())
         }
     }
 
@@ -288,7 +304,7 @@ impl Call {
         };
         let party = dialog.party(side, self.caller_side());
         party.path.remote.ip().to_canonical() == address
-            || party.resolved.is_some_and(|resolved| resolved.to_canonical() == address)
+            || party.resolved.as_deref().is_some_and(|resolved| resolved.to_canonical() == address)
             || leads_there(self.target_of(dialog, side))
             || self.routes_to(dialog, side).iter().any(|value| leads_there(route::address(value)))
     }

@@ -151,7 +151,8 @@ impl FinalResponse {
     /// `None` where there is no response.
     pub(crate) fn phrase(&self) -> Option<&[u8]> {
         let code = self.code?;
-        Some(self.phrase.as_deref().unwrap_or(make::phrase(code).as_bytes()))
+        let own = self.phrase.and_then(|length| self.text.as_deref()?.get(..length.into()));
+        Some(own.unwrap_or(make::phrase(code).as_bytes()))
     }
 }
 
@@ -160,6 +161,7 @@ impl Call {
     pub(crate) fn to_tag(&self) -> Option<&[u8]> {
         let response = self.response.as_ref()?;
         let of_dialog = || response.dialog.and_then(|dialog| self.dialog(dialog)).map(|dialog| dialog.to_tag());
-        response.to_tag.as_deref().or_else(of_dialog).filter(|tag| !tag.is_empty())
+        let own = || response.text.as_deref()?.get(response.phrase.unwrap_or(0).into()..);
+        of_dialog().or_else(own).filter(|tag| !tag.is_empty())
     }
 }

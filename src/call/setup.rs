@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use smallvec::SmallVec;
 
-use super::{Anomalies, Call, CallTimer, Identity, Moment, Phase, Setup, Uid};
+use super::{Anomalies, Call, CallTimer, Identity, Moment, Phase, Reasons, Setup, Uid};
 use crate::arena::Handle;
 use crate::endpoint::{Arrival, Endpoint, RETRY_SOON, Reply};
 use crate::event::{CallState, EventKind};
@@ -133,7 +133,7 @@ impl Endpoint {
         let server = challenged.server.unwrap_or(ServerId::DIALER);
         call.phase = Phase::Setup(self.places.setups.put(new_setup(at)));
         call.path = path;
-        call.reasons.clear();
+        call.reasons = Reasons::default();
         if let Some(challenge) = call.response.take() {
             challenge.release(&mut self.store);
         }
@@ -218,7 +218,7 @@ impl Endpoint {
             attempts: SmallVec::new(),
             server,
             response: None,
-            reasons: Vec::new(),
+            reasons: Reasons::default(),
             anomalies: Anomalies::default(),
             is_progressive,
             is_voicemail_drop: false,

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use super::{Endpoint, Filter, Refusal};
 use crate::arena::Handle;
-use crate::call::{Call, Phase};
+use crate::call::{Call, Phase, Reasons};
 use crate::event::CallView;
 use crate::outcome::EndCause;
 use crate::stats::{DropResult, Gauges, Sample};
@@ -92,7 +92,7 @@ impl Endpoint {
     fn hang_up_call(&mut self, handle: Handle) -> Result<(), Refusal> {
         let Some(call) = self.calls.get(handle) else { return Err(Refusal::NotFound) };
         match &call.phase {
-            Phase::Setup(_) => self.stop(handle, EndCause::HungUp, Vec::new(), ""),
+            Phase::Setup(_) => self.stop(handle, EndCause::HungUp, Reasons::default(), ""),
             Phase::Challenged(_) => self.emit(handle, EndCause::HungUp, self.now.mono),
             Phase::Answered => self.terminate(handle, None, EndCause::AnsweredHungUp),
             Phase::Ending(_) => return Err(Refusal::Conflict("the call has ended")),

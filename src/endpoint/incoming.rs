@@ -167,7 +167,7 @@ impl Endpoint {
             return;
         }
         match user {
-            server::User::Call(call) => self.on_caller_cancel(call, reasons),
+            server::User::Call(call) => self.on_caller_cancel(call, reasons.into()),
             server::User::Relay(Some(client)) => self.cancel_client(client, &reason_lines(&reasons)),
             server::User::Relay(None) => self.drop_pending_of(invite),
             server::User::Local => {}

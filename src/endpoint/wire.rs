@@ -73,6 +73,7 @@ impl Endpoint {
             reply: self.paths.of(reply_hop(request, flow)),
             user,
             request: self.store.keep(&[request.raw()]),
+            is_outline: false,
             last: Kept::default(),
             stamp: Kept::default(),
             repeats: 0,

@@ -100,7 +100,7 @@ impl Record<'_> {
         data.flag(b",\"blocked\":", code.is_some_and(|code| code >= 600) && is_blocked());
         data.number(b",\"q850\":", q850(&call.reasons).map(u64::from));
         data.number(b",\"progress_q850\":", call.progress_q850.map(u64::from));
-        data.list(b",\"reason\":", &call.reasons, |data, reason| data.string(reason.as_bytes()));
+        data.list(b",\"reason\":", call.reasons.iter(), |data, reason| data.string(reason.as_bytes()));
         data.text(b",\"rule\":", decision.and_then(|decision| decision.rule.as_deref()).map(str::as_bytes));
         data.text(
             b",\"disposition\":",

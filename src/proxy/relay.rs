@@ -6,7 +6,7 @@ use std::time::Duration;
 use super::route::{self, Host};
 use super::target::{ServerHealth, server_order};
 use crate::arena::Handle;
-use crate::call::{Outgoing, q850_of, rewritten_uri};
+use crate::call::{Outgoing, contact, q850_of, rewritten_uri};
 use crate::endpoint::{Arrival, Deadline, Endpoint, Output, QueryId, Reply, Request};
 use crate::flow::{Flow, Hop, Side, Transport};
 use crate::kept::Kept;
@@ -254,7 +254,9 @@ impl Endpoint {
             return;
         }
         let client = self.client_txs.get_mut(tx).filter(|_| code >= 200);
-        let note = client.map(|client| std::mem::take(&mut client.note)).filter(|note| note.from.is_some());
+        let note = client
+            .map(|client| (std::mem::take(&mut client.note), client.rare.as_mut().and_then(|rare| rare.contact.take())))
+            .filter(|(note, _)| note.from.is_some());
         let Some(upstream) = self.server_txs.get_mut(server) else { return };
         let transport = upstream.reply.transport;
         // The final response bears it, and is repeated as it is.
@@ -268,8 +270,8 @@ impl Endpoint {
         let bytes = forward::response(message, &change, &mut self.edits, self.out.piece());
         self.store.release(stamp);
         self.respond(server, code, bytes);
-        if let (Some(call), Some(note)) = (call, note) {
-            self.on_dialog_response(call, dialog, tx, &note, flow, message);
+        if let (Some(call), Some((note, contact))) = (call, note) {
+            self.on_dialog_response(call, dialog, tx, (note, contact.as_deref()), flow, message);
         }
     }
 
@@ -361,7 +363,7 @@ impl Endpoint {
         let Some(call) = self.calls.get_mut(call) else { return };
         let caller = call.caller_side();
         if let Some(dialog) = call.dialog_mut(dialog) {
-            dialog.party_mut(side, caller).resolved = Some(address);
+            dialog.party_mut(side, caller).resolved = Some(Box::new(address));
         }
     }
 
@@ -438,6 +440,10 @@ impl Endpoint {
         let client = self.start_client(request, &policy.timeouts);
         if let Some(started) = self.client_txs.get_mut(client) {
             started.note = note;
+            // A re-INVITE or UPDATE, answered 2xx, gives its sender a new remote target.
+            if let (true, Some(target)) = (note.has_target, contact(message)) {
+                started.rare().contact = Some(target.into());
+            }
         }
         if let Some(server) = self.server_txs.get_mut(tx) {
             server.user = server::User::Relay(Some(client));

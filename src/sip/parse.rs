@@ -20,7 +20,15 @@ pub(super) fn parse(mut raw: Bytes, limits: &Limits) -> Result<Message, Box<Reje
     while raw.starts_with(b"\r\n") {
         raw.advance(2);
     }
-    read(&raw, limits).map_err(|fault| Box::new(reject(raw, fault)))
+    let mut end = 0;
+    match read(&raw, limits, &mut end) {
+        Ok(mut message) => {
+            raw.truncate(end);
+            message.raw = raw;
+            Ok(message)
+        }
+        Err(fault) => Err(Box::new(reject(raw, fault))),
+    }
 }
 
 /// The header field that begins at `at`; `None` at the empty line that ends the head.
@@ -119,8 +127,8 @@ fn any_field(raw: &[u8], at: usize) -> Result<Option<Field>, Fault> {
     }))
 }
 
-/// The message with its index.
-fn read(raw: &Bytes, limits: &Limits) -> Result<Message, Fault> {
+/// The message but for its bytes, and where it ends.
+fn read(raw: &[u8], limits: &Limits, message_end: &mut usize) -> Result<Message, Fault> {
     if raw.len() > limits.message_bytes {
         return Err(Fault::too_large("message too long"));
     }
@@ -147,11 +155,11 @@ fn read(raw: &Bytes, limits: &Limits) -> Result<Message, Fault> {
     let body = at + 2;
     let essentials = essentials(raw, &start, &fields, &firsts)?;
     let length = firsts.of(Name::ContentLength, &fields).and_then(|at| fields.get(at));
-    let end = match length {
+    *message_end = match length {
         Some(field) => body + content_length(raw, field, raw.len() - body)?,
         None => raw.len(),
     };
-    Ok(Message { raw: raw.slice(..end), start, fields, firsts, body, uri_parts, essentials })
+    Ok(Message { raw: Bytes::new(), start, fields, firsts, body, uri_parts, essentials })
 }
 
 /// Whether there may be a second field of this name.

@@ -65,6 +65,8 @@ pub struct Rare {
     pub answered: Vec<(u64, Hop, Box<[u8]>)>,
     /// Whole Reason lines of a CANCEL that is held.
     pub reasons: Box<str>,
+    /// The new remote target of who sent the request.
+    pub contact: Option<Box<[u8]>>,
 }
 
 /// A request of ours that waits for its response.
@@ -97,11 +99,11 @@ pub struct ClientTx {
 }
 
 /// What a request inside a dialog asks for, to be done when it is answered 2xx.
-#[derive(Debug, Default)]
+#[derive(Clone, Copy, Debug, Default)]
 pub struct Note {
     pub method: Option<Method>,
-    /// The sender's new remote target.
-    pub contact: Option<Box<[u8]>>,
+    /// It bears the sender's new remote target, which is in [`Rare::contact`].
+    pub has_target: bool,
     /// A REFER or re-INVITE to the voicemail drop's target.
     pub is_voicemail_drop: bool,
     /// The side that sent it.

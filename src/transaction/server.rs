@@ -47,9 +47,12 @@ pub struct ServerTx {
     pub user: User,
     /// The request as it came: until the final response, to make responses from.
     pub request: Kept,
+    /// Of the request only the start line and the fields that responses need are left.
+    pub is_outline: bool,
     /// The last response but 100, for retransmissions.
     pub last: Kept,
-    /// Header lines for the final responses of this transaction, the same on each.
+    /// Header lines for the final response of this transaction; of an INVITE that was answered, the call's uid, of which
+    /// they are made for each 2xx.
     pub stamp: Kept,
     /// How often the request came again.
     pub repeats: u8,
