@@ -70,7 +70,7 @@ def costs(result):
                 spread(cpu),
                 ratio(median(cpu), relay_cpu),
                 f"≤ {GOAL_RELAY}" if device.startswith("sipstamp") else "",
-                spread([run["kernel_part"] for run in of], "{:.0%}"),
+                spread([median([run["kernel_part"] for run in of])], "{:.0%}"),
                 spread([run["switches"] for run in of], "{:.1f}"),
                 spread(p50),
                 spread(p99),
