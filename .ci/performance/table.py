@@ -151,12 +151,11 @@ def growths(result):
             spread([found["cpu_us"]]),
             ratio(found["cpu_us"], result["growth"][0]["cpu_us"]),
             spread([found["invite_delay"]["p50"]]),
-            spread([found["bytes_per_call"]]),
         ]
         for found in result["growth"]
     ]
     last = result["growth"][-1]
-    text = table(["sipstamp with other calls open", "µs CPU per call", "× with one", "INVITE p50 µs", "bytes (PSS) per open call"], rows)
+    text = table(["sipstamp with other calls open", "µs CPU per call", "× with one", "INVITE p50 µs"], rows)
     return text + f"\n\nIdle with {last['open']} calls open: {last['idle_cores']:.3%} of a core (goal < 1 %)"
 
 
