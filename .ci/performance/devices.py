@@ -11,7 +11,7 @@ import urllib.error
 import urllib.request
 
 from performance import kamailio
-from performance.process import PATIENCE, Broken, Failed, Process
+from performance.process import GRACE, PATIENCE, Broken, Failed, Process
 
 DEVICE, DIALER, SERVER = "127.0.0.11", "127.0.0.21", "127.0.0.31"
 # Below the ports that the system hands out.
@@ -80,7 +80,8 @@ class Bench:
         for stale in folder.glob("events.jsonl"):
             stale.unlink()
         command = [*self.nice, *prefix, *self.command(name, folder, many)]
-        return Device(self, name, Process(command, folder / "log"))
+        # Under valgrind the end takes its time too.
+        return Device(self, name, Process(command, folder / "log", grace=60 if prefix else GRACE))
 
     def command(self, name, folder, many):
         if name == "relay":
@@ -146,7 +147,7 @@ class Device:
             self.process.stop()
 
     def wait_until_ready(self):
-        deadline = time.monotonic() + PATIENCE * 4
+        deadline = time.monotonic() + PATIENCE
         while time.monotonic() < deadline:
             self.process.fail_if_ended()
             try:
@@ -178,7 +179,7 @@ class Generator(Process):
         except BrokenPipeError:
             line = ""
         if not line:
-            self.child.wait(PATIENCE)
+            self.child.wait(GRACE)
             raise Failed(f"the load generator ended:\n{self.tail()}")
         report = json.loads(line)
         if report["faults"]:

@@ -25,10 +25,10 @@ SETTLE = {"sipstamp": 34, "full": 8}
 OPENING = {"sipstamp": 4000, "full": 2500}
 
 
-def at_rate(device, rate, seconds):
+def at_rate(device, rate, seconds, drain=5):
     """CPU and delays at a rate."""
     before = Usage(device.process)
-    report = device.generator.calls(rate * seconds, rate)
+    report = device.generator.calls(rate * seconds, rate, drain=drain)
     usage = Usage(device.process).since(before, report["started"])
     return {"rate": rate, **usage, **report}
 
@@ -74,8 +74,8 @@ def maximum(bench, name, seconds, begin=None):
 def one_try(bench, name, rate, seconds):
     with bench.start(name) as device:
         warm_up(device)
-        device.generator.calls(rate / 4, rate / 2)
-        tried = at_rate(device, rate, seconds)
+        device.generator.calls(rate / 4, rate / 2, drain=2)
+        tried = at_rate(device, rate, seconds, drain=2)
     return {"is_kept_up": keeps_up(tried), **tried}
 
 

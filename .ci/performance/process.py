@@ -7,8 +7,10 @@ import signal
 import subprocess
 import time
 
-# How long a process may take to listen, and to end when it is asked to.
-PATIENCE = 15
+# How long a process may take to listen, in seconds.
+PATIENCE = 60
+# And to end when it is asked to: a device with open calls would wait for them.
+GRACE = 2
 PROC = pathlib.Path("/proc")
 
 
@@ -23,9 +25,10 @@ class Broken(Failed):
 class Process:
     """A process and its children. It ends with the `with` block, whatever happens."""
 
-    def __init__(self, command, log, **options):
+    def __init__(self, command, log, grace=GRACE, **options):
         self.command = [str(word) for word in command]
         self.log = pathlib.Path(log)
+        self.grace = grace
         self.options = options
         self.child = None
 
@@ -58,7 +61,7 @@ class Process:
         if self.child.poll() is None:
             self.child.terminate()
             with contextlib.suppress(subprocess.TimeoutExpired):
-                self.child.wait(PATIENCE)
+                self.child.wait(self.grace)
         # What was its own and is still there.
         for pid in pids:
             if pid != self.child.pid and parent_of(pid) in (self.child.pid, 1) and session_of(pid) == self.child.pid:
@@ -79,7 +82,7 @@ class Process:
     def wait_until_listening(self, address, tcp):
         wanted = in_hex(address)
         table = PROC / "net" / ("tcp" if tcp else "udp")
-        deadline = time.monotonic() + PATIENCE * 4
+        deadline = time.monotonic() + PATIENCE
         while time.monotonic() < deadline:
             self.fail_if_ended()
             rows = [line.split() for line in table.read_text().splitlines()[1:]]
