@@ -1,5 +1,6 @@
 """Processes of a run: started, looked at by the kernel's own accounting, ended by their ids."""
 
+import atexit
 import contextlib
 import os
 import pathlib
@@ -12,6 +13,16 @@ PATIENCE = 60
 # And to end when it is asked to: a device with open calls would wait for them.
 GRACE = 2
 PROC = pathlib.Path("/proc")
+
+
+# What has been started and not been ended yet.
+RUNNING = set()
+
+
+@atexit.register
+def end_all():
+    for process in list(RUNNING):
+        process.kill(process.tree())
 
 
 class Failed(Exception):
@@ -38,6 +49,7 @@ class Process:
             self.child = subprocess.Popen(
                 self.command, stderr=log, start_new_session=True, **{"stdout": log, **self.options}
             )
+        RUNNING.add(self)
         return self
 
     def __exit__(self, *_):
@@ -58,13 +70,20 @@ class Process:
         if self.child is None:
             return
         pids = self.tree()
-        if self.child.poll() is None:
-            self.child.terminate()
-            with contextlib.suppress(subprocess.TimeoutExpired):
-                self.child.wait(self.grace)
-        # What was its own and is still there.
+        try:
+            if self.child.poll() is None:
+                self.child.terminate()
+                with contextlib.suppress(subprocess.TimeoutExpired):
+                    self.child.wait(self.grace)
+        finally:
+            # Also where a Ctrl-C came while it was waited for.
+            self.kill(pids)
+            RUNNING.discard(self)
+
+    def kill(self, pids):
+        # Its session is its own, and so are the processes in it.
         for pid in pids:
-            if pid != self.child.pid and parent_of(pid) in (self.child.pid, 1) and session_of(pid) == self.child.pid:
+            if pid != self.child.pid and session_of(pid) == self.child.pid:
                 with contextlib.suppress(ProcessLookupError):
                     os.kill(pid, signal.SIGKILL)
         if self.child.poll() is None:
@@ -154,12 +173,6 @@ def pss(process):
             if line.startswith("Pss:"):
                 total += int(line.split()[1]) * 1024
     return total
-
-
-def parent_of(pid):
-    with contextlib.suppress(OSError):
-        return int((PROC / str(pid) / "stat").read_text().rpartition(")")[2].split()[1])
-    return None
 
 
 def session_of(pid):
