@@ -69,7 +69,7 @@ class Bench:
         self.tcp = tcp
         # For devices and the generator alike.
         self.nice = ["nice", "-n", nice] if nice else []
-        port = free_port()
+        port, self.reservation = free_port()
         self.device, self.dialer, self.server = (f"{host}:{port}" for host in (DEVICE, DIALER, SERVER))
         self.admin = f"{DEVICE}:{port + 1}"
 
@@ -188,9 +188,12 @@ class Generator(Process):
 
 
 def free_port():
+    """A port that nobody has, nor the next one, and a socket that keeps other runs away while no device holds it."""
     for port in PORTS:
         if all(is_free(host, number) for host in (DEVICE, DIALER, SERVER) for number in (port, port + 1)):
-            return port
+            reservation = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+            reservation.bind((SERVER, port + 1))
+            return port, reservation
     raise Failed("no free ports")
 
 

@@ -115,24 +115,18 @@ class Usage:
     """What processes have used so far."""
 
     def __init__(self, process):
-        self.nanos = self.switches = self.ticks = self.kernel_ticks = 0
+        self.nanos = self.switches = 0
         self.at = time.monotonic()
         for task in [task for pid in process.tree() for task in tasks(pid)]:
             with contextlib.suppress(OSError):
                 self.nanos += run_time(task)
                 self.switches += switches(task)
-                user, kernel = ticks(task)
-                self.ticks += user + kernel
-                self.kernel_ticks += kernel
 
     def since(self, earlier, calls):
         """Per call."""
         micros = (self.nanos - earlier.nanos) / 1000
-        ticks_used = self.ticks - earlier.ticks
-        kernel = (self.kernel_ticks - earlier.kernel_ticks) / ticks_used if ticks_used else None
         return {
             "cpu_us": micros / calls,
-            "kernel_part": kernel,
             "switches": (self.switches - earlier.switches) / calls,
             "cores": micros / 1e6 / (self.at - earlier.at),
         }
@@ -150,14 +144,9 @@ def run_time(task):
     try:
         return int((task / "schedstat").read_text().split()[0])
     except OSError:
-        return sum(ticks(task)) * 1_000_000_000 // os.sysconf("SC_CLK_TCK")
-
-
-def ticks(task):
-    """The same in the kernel's ticks, user and kernel time apart: coarse, good for their ratio."""
-    # Behind the name, which may hold anything: utime and stime are the 14th and 15th field.
-    fields = (task / "stat").read_text().rpartition(")")[2].split()
-    return int(fields[11]), int(fields[12])
+        # Behind the name, which may hold anything: utime and stime are the 14th and 15th field.
+        fields = (task / "stat").read_text().rpartition(")")[2].split()
+        return (int(fields[11]) + int(fields[12])) * 1_000_000_000 // os.sysconf("SC_CLK_TCK")
 
 
 def switches(task):

@@ -70,7 +70,6 @@ def costs(result):
                 spread(cpu),
                 ratio(median(cpu), relay_cpu),
                 f"≤ {GOAL_RELAY}" if device.startswith("sipstamp") else "",
-                spread([median([run["kernel_part"] for run in of])], "{:.0%}"),
                 spread([run["switches"] for run in of], "{:.1f}"),
                 spread(p50),
                 spread(p99),
@@ -81,7 +80,7 @@ def costs(result):
                 spread([run["generator_us_per_call"] for run in of]),
             ])
         head = [
-            f"{rate} calls/s", "µs CPU per call", "× relay", "goal", "in the kernel", "switches", "INVITE p50 µs", "p99",
+            f"{rate} calls/s", "µs CPU per call", "× relay", "goal", "switches", "INVITE p50 µs", "p99",
             "200 p50 µs", "p99", "failed", "sent again", "generator µs",
         ]
         text = table(head, rows)
