@@ -11,7 +11,7 @@ import urllib.error
 import urllib.request
 
 from performance import kamailio
-from performance.process import PATIENCE, Broken, Failed, Process
+from performance.process import GRACE, PATIENCE, Broken, Failed, Process
 
 DEVICE, DIALER, SERVER = "127.0.0.11", "127.0.0.21", "127.0.0.31"
 # Below the ports that the system hands out.
@@ -69,7 +69,7 @@ class Bench:
         self.tcp = tcp
         # For devices and the generator alike.
         self.nice = ["nice", "-n", nice] if nice else []
-        port = free_port()
+        port, self.reservation = free_port()
         self.device, self.dialer, self.server = (f"{host}:{port}" for host in (DEVICE, DIALER, SERVER))
         self.admin = f"{DEVICE}:{port + 1}"
 
@@ -80,7 +80,8 @@ class Bench:
         for stale in folder.glob("events.jsonl"):
             stale.unlink()
         command = [*self.nice, *prefix, *self.command(name, folder, many)]
-        return Device(self, name, Process(command, folder / "log"))
+        # Under valgrind the end takes its time too.
+        return Device(self, name, Process(command, folder / "log", grace=60 if prefix else GRACE))
 
     def command(self, name, folder, many):
         if name == "relay":
@@ -146,7 +147,7 @@ class Device:
             self.process.stop()
 
     def wait_until_ready(self):
-        deadline = time.monotonic() + PATIENCE * 4
+        deadline = time.monotonic() + PATIENCE
         while time.monotonic() < deadline:
             self.process.fail_if_ended()
             try:
@@ -178,7 +179,7 @@ class Generator(Process):
         except BrokenPipeError:
             line = ""
         if not line:
-            self.child.wait(PATIENCE)
+            self.child.wait(GRACE)
             raise Failed(f"the load generator ended:\n{self.tail()}")
         report = json.loads(line)
         if report["faults"]:
@@ -187,9 +188,12 @@ class Generator(Process):
 
 
 def free_port():
+    """A port that nobody has, nor the next one, and a socket that keeps other runs away while no device holds it."""
     for port in PORTS:
         if all(is_free(host, number) for host in (DEVICE, DIALER, SERVER) for number in (port, port + 1)):
-            return port
+            reservation = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+            reservation.bind((SERVER, port + 1))
+            return port, reservation
     raise Failed("no free ports")
 
 

@@ -1,5 +1,6 @@
 """Processes of a run: started, looked at by the kernel's own accounting, ended by their ids."""
 
+import atexit
 import contextlib
 import os
 import pathlib
@@ -7,9 +8,21 @@ import signal
 import subprocess
 import time
 
-# How long a process may take to listen, and to end when it is asked to.
-PATIENCE = 15
+# How long a process may take to listen, in seconds.
+PATIENCE = 60
+# And to end when it is asked to: a device with open calls would wait for them.
+GRACE = 2
 PROC = pathlib.Path("/proc")
+
+
+# What has been started and not been ended yet.
+RUNNING = set()
+
+
+@atexit.register
+def end_all():
+    for process in list(RUNNING):
+        process.kill(process.tree())
 
 
 class Failed(Exception):
@@ -23,9 +36,10 @@ class Broken(Failed):
 class Process:
     """A process and its children. It ends with the `with` block, whatever happens."""
 
-    def __init__(self, command, log, **options):
+    def __init__(self, command, log, grace=GRACE, **options):
         self.command = [str(word) for word in command]
         self.log = pathlib.Path(log)
+        self.grace = grace
         self.options = options
         self.child = None
 
@@ -35,6 +49,7 @@ class Process:
             self.child = subprocess.Popen(
                 self.command, stderr=log, start_new_session=True, **{"stdout": log, **self.options}
             )
+        RUNNING.add(self)
         return self
 
     def __exit__(self, *_):
@@ -55,13 +70,20 @@ class Process:
         if self.child is None:
             return
         pids = self.tree()
-        if self.child.poll() is None:
-            self.child.terminate()
-            with contextlib.suppress(subprocess.TimeoutExpired):
-                self.child.wait(PATIENCE)
-        # What was its own and is still there.
+        try:
+            if self.child.poll() is None:
+                self.child.terminate()
+                with contextlib.suppress(subprocess.TimeoutExpired):
+                    self.child.wait(self.grace)
+        finally:
+            # Also where a Ctrl-C came while it was waited for.
+            self.kill(pids)
+            RUNNING.discard(self)
+
+    def kill(self, pids):
+        # Its session is its own, and so are the processes in it.
         for pid in pids:
-            if pid != self.child.pid and parent_of(pid) in (self.child.pid, 1) and session_of(pid) == self.child.pid:
+            if pid != self.child.pid and session_of(pid) == self.child.pid:
                 with contextlib.suppress(ProcessLookupError):
                     os.kill(pid, signal.SIGKILL)
         if self.child.poll() is None:
@@ -79,7 +101,7 @@ class Process:
     def wait_until_listening(self, address, tcp):
         wanted = in_hex(address)
         table = PROC / "net" / ("tcp" if tcp else "udp")
-        deadline = time.monotonic() + PATIENCE * 4
+        deadline = time.monotonic() + PATIENCE
         while time.monotonic() < deadline:
             self.fail_if_ended()
             rows = [line.split() for line in table.read_text().splitlines()[1:]]
@@ -93,24 +115,18 @@ class Usage:
     """What processes have used so far."""
 
     def __init__(self, process):
-        self.nanos = self.switches = self.ticks = self.kernel_ticks = 0
+        self.nanos = self.switches = 0
         self.at = time.monotonic()
         for task in [task for pid in process.tree() for task in tasks(pid)]:
             with contextlib.suppress(OSError):
                 self.nanos += run_time(task)
                 self.switches += switches(task)
-                user, kernel = ticks(task)
-                self.ticks += user + kernel
-                self.kernel_ticks += kernel
 
     def since(self, earlier, calls):
         """Per call."""
         micros = (self.nanos - earlier.nanos) / 1000
-        ticks_used = self.ticks - earlier.ticks
-        kernel = (self.kernel_ticks - earlier.kernel_ticks) / ticks_used if ticks_used else None
         return {
             "cpu_us": micros / calls,
-            "kernel_part": kernel,
             "switches": (self.switches - earlier.switches) / calls,
             "cores": micros / 1e6 / (self.at - earlier.at),
         }
@@ -128,14 +144,9 @@ def run_time(task):
     try:
         return int((task / "schedstat").read_text().split()[0])
     except OSError:
-        return sum(ticks(task)) * 1_000_000_000 // os.sysconf("SC_CLK_TCK")
-
-
-def ticks(task):
-    """The same in the kernel's ticks, user and kernel time apart: coarse, good for their ratio."""
-    # Behind the name, which may hold anything: utime and stime are the 14th and 15th field.
-    fields = (task / "stat").read_text().rpartition(")")[2].split()
-    return int(fields[11]), int(fields[12])
+        # Behind the name, which may hold anything: utime and stime are the 14th and 15th field.
+        fields = (task / "stat").read_text().rpartition(")")[2].split()
+        return (int(fields[11]) + int(fields[12])) * 1_000_000_000 // os.sysconf("SC_CLK_TCK")
 
 
 def switches(task):
@@ -151,12 +162,6 @@ def pss(process):
             if line.startswith("Pss:"):
                 total += int(line.split()[1]) * 1024
     return total
-
-
-def parent_of(pid):
-    with contextlib.suppress(OSError):
-        return int((PROC / str(pid) / "stat").read_text().rpartition(")")[2].split()[1])
-    return None
 
 
 def session_of(pid):

@@ -70,7 +70,6 @@ def costs(result):
                 spread(cpu),
                 ratio(median(cpu), relay_cpu),
                 f"≤ {GOAL_RELAY}" if device.startswith("sipstamp") else "",
-                spread([run["kernel_part"] for run in of], "{:.0%}"),
                 spread([run["switches"] for run in of], "{:.1f}"),
                 spread(p50),
                 spread(p99),
@@ -81,7 +80,7 @@ def costs(result):
                 spread([run["generator_us_per_call"] for run in of]),
             ])
         head = [
-            f"{rate} calls/s", "µs CPU per call", "× relay", "goal", "in the kernel", "switches", "INVITE p50 µs", "p99",
+            f"{rate} calls/s", "µs CPU per call", "× relay", "goal", "switches", "INVITE p50 µs", "p99",
             "200 p50 µs", "p99", "failed", "sent again", "generator µs",
         ]
         text = table(head, rows)
@@ -151,12 +150,11 @@ def growths(result):
             spread([found["cpu_us"]]),
             ratio(found["cpu_us"], result["growth"][0]["cpu_us"]),
             spread([found["invite_delay"]["p50"]]),
-            spread([found["bytes_per_call"]]),
         ]
         for found in result["growth"]
     ]
     last = result["growth"][-1]
-    text = table(["sipstamp with other calls open", "µs CPU per call", "× with one", "INVITE p50 µs", "bytes (PSS) per open call"], rows)
+    text = table(["sipstamp with other calls open", "µs CPU per call", "× with one", "INVITE p50 µs"], rows)
     return text + f"\n\nIdle with {last['open']} calls open: {last['idle_cores']:.3%} of a core (goal < 1 %)"
 
 

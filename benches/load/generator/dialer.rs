@@ -5,6 +5,7 @@ use std::time::Instant;
 use super::calls::{Call, Dialer, Hold};
 use super::engine::Load;
 use super::lanes::Due;
+use super::messages::SERVER_LINE;
 use super::tally::Fault;
 
 /// How a call ended.
@@ -168,10 +169,10 @@ impl Load {
         self.note(fault, bytes);
     }
 
-    /// A response that the server did not write, or the device altered.
+    /// A response that the server did not write, or the device altered. The tag does not tell: a device's own response to
+    /// a BYE bears it too.
     fn on_other(&mut self, now: Instant, number: u32, status: u16, bytes: &[u8]) {
-        let tag = self.messages.server_tag.of(number);
-        if memchr::memmem::find(bytes, tag).is_some() {
+        if memchr::memmem::find(bytes, SERVER_LINE.as_bytes()).is_some() {
             self.tally.fault(Fault::Status, bytes);
         }
         if status >= 200 {

@@ -147,6 +147,7 @@ impl Load {
             }
         }
         self.tally.unsent += self.dialer.flush()? + self.server.flush()?;
+        self.tally.closed = self.dialer.closed() + self.server.closed();
         self.give_up(now);
         Ok(self.report(begin.elapsed()))
     }

@@ -5,6 +5,8 @@ use std::net::SocketAddr;
 use super::template::Template;
 use super::wire::Outbox;
 
+/// A line in all responses of the server, and in no response that a device makes.
+pub const SERVER_LINE: &str = "Server: PBX/20.9\r\n";
 /// Size of an INVITE with its SDP, in bytes.
 const INVITE_BYTES: usize = 900;
 
@@ -46,8 +48,6 @@ pub struct Messages {
     pub ended: Form,
     /// Behind the number in a Call-ID.
     pub call_id_tail: Vec<u8>,
-    /// The tag parameter that the server writes.
-    pub server_tag: Template,
 }
 
 impl Form {
@@ -99,7 +99,7 @@ impl Messages {
         let in_dialog =
             |cseq: &str| format!("{dialog}CSeq: {cseq}\r\nUser-Agent: Dialer/7.2\r\nContent-Length: 0\r\n\r\n");
         let reply = |status: &str, cseq: &str, more: &str, body: &str| {
-            let tail = format!("{dialog}CSeq: {cseq}\r\n{more}Server: PBX/20.9\r\n{}", with_length(body));
+            let tail = format!("{dialog}CSeq: {cseq}\r\n{more}{SERVER_LINE}{}", with_length(body));
             Form::new(&format!("SIP/2.0 {status}\r\n"), &tail)
         };
         Messages {
@@ -110,7 +110,6 @@ impl Messages {
             answer: reply("200 OK", "1 INVITE", &answer, &sdp(&server.ip().to_string(), "-")),
             ended: reply("200 OK", "2 BYE", "", ""),
             call_id_tail: call_id_tail.into_bytes(),
-            server_tag: Template::new(&format!(";tag=ts{{n}}{series:08x}")),
         }
     }
 }

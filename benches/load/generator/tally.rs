@@ -89,6 +89,8 @@ pub struct Tally {
     pub stray: u64,
     /// Datagrams that the kernel did not take from us.
     pub unsent: u64,
+    /// Connections that the device has closed, since the beginning.
+    pub closed: u64,
     pub messages_received: u64,
     #[serde(skip)]
     faults: [u64; Fault::ALL.len()],

@@ -94,8 +94,13 @@ impl TcpWire {
         }
     }
 
-    pub fn flush(&mut self) -> io::Result<()> {
-        self.connections.iter_mut().try_for_each(Connection::flush)
+    pub fn flush(&mut self) {
+        self.connections.iter_mut().for_each(Connection::flush);
+    }
+
+    /// Connections that the device has closed.
+    pub fn closed(&self) -> u64 {
+        self.connections.iter().filter(|one| !one.is_open).count() as u64
     }
 }
 
@@ -117,11 +122,10 @@ impl Connection {
             }
             Ok(read) => read,
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(false),
-            Err(error) if error.kind() == io::ErrorKind::ConnectionReset => {
+            Err(_) => {
                 self.is_open = false;
                 return Ok(false);
             }
-            Err(error) => return Err(error),
         };
         let (at, end) = (wall(), kept + read);
         let mut start = 0;
@@ -135,22 +139,17 @@ impl Connection {
         Ok(read == ROOM)
     }
 
-    /// Sends as much as there is room for; the rest goes with the next one.
-    fn flush(&mut self) -> io::Result<()> {
-        while self.sent < self.outbox.bytes.len() {
+    /// Sends as much as there is room for; the rest goes with the next one, or nowhere where the device has hung up.
+    fn flush(&mut self) {
+        while self.is_open && self.sent < self.outbox.bytes.len() {
             match self.stream.write(&self.outbox.bytes[self.sent..]) {
                 Ok(count) => self.sent += count,
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(()),
-                Err(error) if error.kind() == io::ErrorKind::BrokenPipe || !self.is_open => {
-                    self.is_open = false;
-                    break;
-                }
-                Err(error) => return Err(error),
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return,
+                Err(_) => self.is_open = false,
             }
         }
         self.outbox.clear();
         self.sent = 0;
-        Ok(())
     }
 }
 

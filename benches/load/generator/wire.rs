@@ -121,7 +121,18 @@ impl Wire {
     pub fn flush(&mut self) -> io::Result<u64> {
         match self {
             Wire::Udp(wire) => wire.flush(),
-            Wire::Tcp(wire) => wire.flush().map(|()| 0),
+            Wire::Tcp(wire) => {
+                wire.flush();
+                Ok(0)
+            }
+        }
+    }
+
+    /// Connections that the device has closed.
+    pub fn closed(&self) -> u64 {
+        match self {
+            Wire::Udp(_) => 0,
+            Wire::Tcp(wire) => wire.closed(),
         }
     }
 }
