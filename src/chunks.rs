@@ -18,9 +18,11 @@ pub struct Chunks {
 }
 
 impl Chunks {
-    /// Sees to it that the piece has this much room.
+    /// Sees to it that the piece has this much room. Where nothing of it is used any more it is filled from its start
+    /// again: memory that was written a moment ago is still in the processor's caches.
     pub fn make_room(&mut self, room: usize) {
-        if self.current.capacity() - self.current.len() < room {
+        let is_begun = self.current.is_empty() && self.current.capacity() < CHUNK;
+        if !(is_begun && self.current.try_reclaim(CHUNK)) && self.current.capacity() - self.current.len() < room {
             self.change(room);
         }
     }
