@@ -245,10 +245,12 @@ impl Endpoint {
         if !setup.remaining.is_empty() || !setup.legs.iter().all(is_heard) {
             return;
         }
-        let Some(invite) = self.server_txs.get(upstream).filter(|server| !server.is_outline) else { return };
-        let Some(end) = memchr::memmem::find(&invite.request, b"\r\n\r\n") else { return };
+        let Some(server) = self.server_txs.get(upstream).filter(|server| !server.is_outline) else { return };
         self.lines.clear();
-        outline(invite.request.get(..end + 4).unwrap_or_default(), &mut self.lines);
+        for (start, end) in &setup.outline {
+            self.lines.put(server.request.get(*start as usize..*end as usize).unwrap_or_default());
+        }
+        self.lines.put(b"\r\n");
         let kept = self.store.keep(&[&self.lines]);
         if let Some(server) = self.server_txs.get_mut(upstream) {
             server.is_outline = true;
@@ -503,30 +505,6 @@ pub(super) fn peer_response(message: &Message, dialog: Option<u8>, store: &mut S
         // No longer than the message.
         phrase: phrase.map(|phrase| phrase.len() as u16),
         dialog,
-    }
-}
-
-/// The start line of a request and those of its fields of which other messages are made.
-fn outline(head: &[u8], out: &mut Vec<u8>) {
-    let is_start = |at: usize| at == 0;
-    let mut at = 0;
-    let mut is_kept = true;
-    while let Some(end) = memchr::memchr(b'\n', head.get(at..).unwrap_or_default()) {
-        let line = head.get(at..at + end + 1).unwrap_or_default();
-        // What begins with white space belongs to the field before it; the empty line ends the head.
-        let is_fold = matches!(line.first(), Some(b' ' | b'\t'));
-        if !is_start(at) && !is_fold {
-            let name = line.split(|byte| matches!(byte, b':' | b' ' | b'\t' | b'\r')).next().unwrap_or_default();
-            is_kept = name.is_empty()
-                || matches!(
-                    Name::from_bytes(name),
-                    Name::Via | Name::From | Name::To | Name::CallId | Name::CSeq | Name::Route
-                );
-        }
-        if is_kept {
-            out.put(line);
-        }
-        at += end + 1;
     }
 }
 

@@ -120,6 +120,8 @@ pub struct Setup {
     /// The caller's INVITE.
     pub upstream: Handle,
     pub cseq: u32,
+    /// Where in the INVITE that stands of which responses, CANCEL and ACK are made.
+    pub outline: Outline,
     pub legs: Legs,
     /// Servers not tried yet, the next one first.
     pub remaining: SmallVec<[ServerId; 4]>,
@@ -133,6 +135,9 @@ pub struct Places {
     pub endings: Boxes<Ending>,
     pub dialogs: Boxes<Dialog>,
 }
+
+/// Ranges of the start line and of fields, those that follow each other as one.
+pub type Outline = SmallVec<[(u32, u32); 4]>;
 
 /// The servers whose answers are awaited.
 pub type Legs = SmallVec<[Leg; 1]>;

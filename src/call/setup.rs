@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use smallvec::SmallVec;
 
-use super::{Anomalies, Call, CallTimer, Identity, Moment, Phase, Reasons, Setup, Uid};
+use super::{Anomalies, Call, CallTimer, Identity, Moment, Outline, Phase, Reasons, Setup, Uid};
 use crate::arena::Handle;
 use crate::endpoint::{Arrival, Endpoint, RETRY_SOON, Reply};
 use crate::event::{CallState, EventKind};
@@ -12,7 +12,7 @@ use crate::flow::{Direction, Side};
 use crate::outcome::EndCause;
 use crate::policy::{Policy, ServerId};
 use crate::proxy::server_order;
-use crate::sip::Message;
+use crate::sip::{Message, Name};
 use crate::stats::Refused;
 use crate::transaction::{Key, Keyring, server};
 
@@ -237,10 +237,25 @@ fn new_setup(at: &Arrival<'_>) -> Setup {
     Setup {
         upstream: at.tx,
         cseq: at.message.cseq().number,
+        outline: outline(at.message),
         legs: SmallVec::new(),
         remaining: SmallVec::new(),
         stopping: None,
     }
+}
+
+/// Where in a request that stands of which other messages are made.
+fn outline(request: &Message) -> Outline {
+    let mut outline = Outline::new();
+    outline.push((0, request.head_start() as u32));
+    let is_needed = |name| matches!(name, Name::Via | Name::From | Name::To | Name::CallId | Name::CSeq | Name::Route);
+    for field in request.fields().iter().filter(|field| is_needed(field.name)) {
+        match outline.last_mut() {
+            Some((_, end)) if *end == field.start => *end = field.end,
+            _ => outline.push((field.start, field.end)),
+        }
+    }
+    outline
 }
 
 /// The no-answer timeout: the dialer's own where it may set one and it lies in range.

@@ -3,7 +3,6 @@
 use std::ops::Range;
 
 use bytes::Bytes;
-use smallvec::SmallVec;
 
 use super::list::Elements;
 use super::uri::UriParts;
@@ -64,12 +63,53 @@ pub struct Essentials {
 pub struct Message {
     pub(super) raw: Bytes,
     pub(super) start: Start,
-    pub(super) fields: SmallVec<[Field; 24]>,
+    pub(super) fields: Fields,
     pub(super) firsts: Firsts,
     /// Offset of the first byte of the body.
     pub(super) body: usize,
     pub(super) uri_parts: Option<UriParts>,
     pub(super) essentials: Essentials,
+}
+
+/// The fields of a message: in place while there are no more of them than nearly all messages have.
+#[derive(Clone, Debug)]
+pub(super) struct Fields {
+    few: [Field; FEW],
+    count: usize,
+    /// All of them, once there are more.
+    many: Vec<Field>,
+}
+
+const FEW: usize = 24;
+
+impl Fields {
+    pub(super) fn new() -> Fields {
+        const NONE: Field = Field { name: Name::Other, start: 0, name_len: 0, value_start: 0, value_end: 0, end: 0 };
+        Fields { few: [NONE; FEW], count: 0, many: Vec::new() }
+    }
+
+    #[inline]
+    pub(super) fn push(&mut self, field: Field) {
+        match self.few.get_mut(self.count) {
+            Some(place) => *place = field,
+            None => {
+                if self.many.is_empty() {
+                    self.many.extend_from_slice(&self.few);
+                }
+                self.many.push(field);
+            }
+        }
+        self.count += 1;
+    }
+}
+
+impl std::ops::Deref for Fields {
+    type Target = [Field];
+
+    #[inline]
+    fn deref(&self) -> &[Field] {
+        self.few.get(..self.count).unwrap_or(&self.many)
+    }
 }
 
 /// The place of the first field of each header that we read: one more than its index, or 0 where there is none; beyond

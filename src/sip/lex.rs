@@ -147,6 +147,30 @@ pub(super) fn low_byte(text: &[u8], mut at: usize) -> Option<usize> {
     tail.iter().position(|byte| *byte <= b'\r').map(|found| at + found)
 }
 
+/// Offset of the first byte from `at` on that is a semicolon, a comma, a quote, white space or another control; the end of
+/// the text where there is none.
+#[inline]
+pub(super) fn plain_end(text: &[u8], mut at: usize) -> usize {
+    const ONES: u64 = u64::MAX / 255;
+    const HIGHS: u64 = ONES * 128;
+    let rest = text.get(at..).unwrap_or_default();
+    let (words, tail) = rest.as_chunks::<8>();
+    for word in words {
+        let word = u64::from_le_bytes(*word);
+        let below = |word: u64, limit: u64| word.wrapping_sub(ONES * limit) & !word & HIGHS;
+        // In each, the lowest bit that is set tells the truth.
+        let found = [b';', b',', b'"']
+            .iter()
+            .fold(below(word, u64::from(b' ') + 1), |found, byte| found | below(word ^ (ONES * u64::from(*byte)), 1));
+        if found != 0 {
+            return at + found.trailing_zeros() as usize / 8;
+        }
+        at += 8;
+    }
+    let is_end = |byte: &u8| *byte <= b' ' || matches!(byte, b';' | b',' | b'"');
+    at + tail.iter().position(is_end).unwrap_or(tail.len())
+}
+
 /// A decimal number of digits only, saturating; `None` where there is another byte or none at all.
 pub fn number(text: &[u8]) -> Option<u64> {
     if text.is_empty() {
@@ -200,6 +224,20 @@ mod tests {
         assert!(!has_only_quoted_nuls(b"\"a\0b\" <sip:x>"));
         assert!(!has_only_quoted_nuls(b"a\\\0b"));
         assert!(!has_only_quoted_nuls(b"\"a\\\0"));
+    }
+
+    #[test]
+    fn a_plain_text_ends_at_the_first_byte_that_parts_it() {
+        let plain: Vec<u8> = (b'!'..=255).filter(|byte| !b";,\"".contains(byte)).collect();
+        for ends in [&b";"[..], b",", b"\"", b" ", b"\t", b"\r", b"\0", b"\x1f"] {
+            for length in 0..40 {
+                let text = [&plain[length..2 * length + 3], ends, b";,\" tail"].concat();
+                assert_eq!(plain_end(&text, 0), length + 3, "{ends:?} {length}");
+                assert_eq!(plain_end(&text, length), length + 3);
+            }
+        }
+        assert_eq!(plain_end(&plain, 0), plain.len());
+        assert_eq!((plain_end(b"", 0), plain_end(b"ab", 2)), (0, 2));
     }
 
     #[test]

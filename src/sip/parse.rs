@@ -4,9 +4,8 @@
 use std::ops::Range;
 
 use bytes::{Buf, Bytes};
-use smallvec::SmallVec;
 
-use super::index::Firsts;
+use super::index::{Fields, Firsts};
 use super::lex::{has_only_quoted_nuls, is_lws, is_token, line_end, low_byte, number, skip, skip_lws, trim};
 use super::reject::{Fault, reject};
 use super::start::start_line;
@@ -133,7 +132,7 @@ fn read(raw: &[u8], limits: &Limits, message_end: &mut usize) -> Result<Message,
         return Err(Fault::too_large("message too long"));
     }
     let (start, uri_parts, mut at) = start_line(raw)?;
-    let mut fields = SmallVec::<[Field; 24]>::new();
+    let mut fields = Fields::new();
     let mut firsts = Firsts::new();
     loop {
         let field = match plain_field(raw, at) {

@@ -4,7 +4,7 @@ use std::ops::Range;
 
 use memchr::memchr;
 
-use super::lex::{is_lws, is_token, port, skip, skip_lws};
+use super::lex::{is_lws, is_token, plain_end, port, skip, skip_lws};
 use super::list::Elements;
 use super::parse::value_range;
 use super::value::{Param, params};
@@ -72,11 +72,12 @@ fn plain(message: &[u8], field: usize, value: Range<usize>) -> Option<Via> {
         if text.get(at) != Some(&b';') {
             return None;
         }
+        // A parameter without a name, or with an empty value, is for the whole grammar.
         let (name, name_end) = word(text, at + 1)?;
         let (value, end) = match text.get(name_end) {
             Some(b'=') => {
-                let (value, end) = word(text, name_end + 1)?;
-                (Some(value), end)
+                let end = plain_end(text, name_end + 1);
+                (Some(name_end + 1..end).filter(|value| !value.is_empty())?.into(), end)
             }
             _ => (None, name_end),
         };
