@@ -259,12 +259,11 @@ impl Endpoint {
     pub fn handle(&mut self, now: Now, input: Input) {
         self.advance(now);
         self.out.make_room(ROOM);
-        if let Input::Message { flow, .. } = &input {
-            self.see(flow.local.ip().to_canonical());
-        }
         match input {
-            Input::Message { flow, message } if message.is_request() => self.on_request(&flow, &message),
-            Input::Message { flow, message } => self.on_response(&flow, &message),
+            Input::Message { ref flow, ref message } => {
+                self.see(flow.local.ip().to_canonical());
+                if message.is_request() { self.on_request(flow, message) } else { self.on_response(flow, message) }
+            }
             Input::Broken { flow, rejected } => self.on_broken(flow, &rejected),
             Input::TransportFailed { owner } => self.on_transport_failed(owner),
             Input::Unreachable { remote, quoted } => self.on_unreachable(remote, &quoted),
