@@ -238,7 +238,7 @@ impl Endpoint {
     }
 
     /// Once every server that is asked has answered something and no other is left, the caller's INVITE is not sent again:
-    /// of it only that is kept of which responses, CANCEL and ACK are made.
+    /// of it only that is kept of which responses, CANCEL and ACK are made, and what clears a late 2xx.
     fn forget_invite(&mut self, handle: Handle, upstream: Handle) {
         let Some(setup) = self.calls.get(handle).and_then(|call| call.setup()) else { return };
         let is_heard = |leg: &Leg| self.client_txs.get(leg.client).is_some_and(|client| !client.is_silent());
@@ -520,7 +520,7 @@ fn outline(head: &[u8], out: &mut Vec<u8>) {
             is_kept = name.is_empty()
                 || matches!(
                     Name::from_bytes(name),
-                    Name::Via | Name::From | Name::To | Name::CallId | Name::CSeq | Name::Route
+                    Name::Via | Name::From | Name::To | Name::CallId | Name::CSeq | Name::Route | Name::RecordRoute
                 );
         }
         if is_kept {
