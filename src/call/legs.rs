@@ -453,7 +453,6 @@ impl Endpoint {
     ) -> Bytes {
         let towards = self.own.at(policy, how.to, hop.transport, hop.local);
         let back = self.own.at(policy, how.to.opposite(), from.transport, from.local);
-        let (Some(towards), Some(back)) = (self.own.get(towards), self.own.get(back)) else { return Bytes::new() };
         // Two lines where the sides see us differently (RFC 5658 §4.1).
         let record_route: [&[u8]; 2] = match how.records {
             true if towards.record_route == back.record_route => [&towards.record_route, b""],

@@ -103,6 +103,23 @@ fn a_new_policy_is_for_new_calls() {
 }
 
 #[test]
+fn every_message_is_written_however_many_policies_came_and_went() {
+    let mut world = World::new(policy());
+    for number in 0..100 {
+        world.input(Input::Policy(Arc::new(policy())));
+        let mut uac = Uac::new(DIALER, &format!("call-{number}"));
+        let mut invite = uac.invite();
+        if number == 0 {
+            // By TCP, so that there is one more thing to write of ourselves.
+            invite = invite.with(format!("X-Padding: {}", "x".repeat(1_400)));
+        }
+        let (uac, uas) = world.place(&uac, invite, PBX_A);
+        world.fail(&uac, &uas, uas.reply(486));
+        world.ended();
+    }
+}
+
+#[test]
 fn an_answered_call_outlives_the_policy_that_it_began_with() {
     let mut world = World::new(policy());
     let (mut uac, _) = world.answered();
