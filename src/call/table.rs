@@ -42,7 +42,7 @@ const LEAST_INDEX: usize = 4096;
 impl CallTable {
     /// Adds a call under its key and its names (Call-ID, correlation).
     pub fn insert(&mut self, call: Call, names: &[u64]) -> Handle {
-        let handle = self.calls.insert(call);
+        let handle = self.calls.insert_beside(call);
         for name in names {
             self.names.insert_unique(*name, (*name, handle), |(name, _)| *name);
         }
