@@ -4,6 +4,7 @@
 //! outside can aim at a bucket, and their own bits serve as the hash.
 
 use hashbrown::HashTable;
+use hashbrown::hash_table::Entry;
 
 use crate::arena::{Arena, Handle};
 use crate::transaction::Key;
@@ -24,15 +25,29 @@ pub struct Table<T> {
 const LEAST_INDEX: usize = 4096;
 
 impl<T: Keyed> Table<T> {
+    /// Adds an entry that is the one with its key from here on: an older one is found by its handle alone.
     pub fn insert(&mut self, value: T) -> Handle {
         let key = value.key();
         let handle = self.entries.insert(value);
         let entries = &self.entries;
-        self.index.insert_unique(hash(key), handle, |handle| entries.get(*handle).map_or(0, |entry| hash(entry.key())));
+        let is_it = |handle: &Handle| entries.get(*handle).is_some_and(|entry| entry.key() == key);
+        match self.index.entry(hash(key), is_it, |handle| hash_of(entries, *handle)) {
+            Entry::Occupied(mut older) => *older.get_mut() = handle,
+            Entry::Vacant(place) => drop(place.insert(handle)),
+        }
         handle
     }
 
-    /// The entry with a key; any where several have it.
+    /// Adds an entry to those that have its key.
+    pub fn insert_beside(&mut self, value: T) -> Handle {
+        let key = value.key();
+        let handle = self.entries.insert(value);
+        let entries = &self.entries;
+        self.index.insert_unique(hash(key), handle, |handle| hash_of(entries, *handle));
+        handle
+    }
+
+    /// The entry with a key; any where several are beside each other.
     pub fn by_key(&self, key: Key) -> Option<Handle> {
         let is_it = |handle: &Handle| self.entries.get(*handle).is_some_and(|entry| entry.key() == key);
         self.index.find(hash(key), is_it).copied()
@@ -61,7 +76,7 @@ impl<T: Keyed> Table<T> {
         if self.index.capacity() > LEAST_INDEX && self.index.len() < self.index.capacity() / 8 {
             let entries = &self.entries;
             let most = self.index.len() * 2;
-            self.index.shrink_to(most, |handle| entries.get(*handle).map_or(0, |entry| hash(entry.key())));
+            self.index.shrink_to(most, |handle| hash_of(entries, *handle));
         }
         Some(removed)
     }
@@ -87,6 +102,10 @@ impl<T> Default for Table<T> {
 
 fn hash(key: Key) -> u64 {
     key.0 as u64
+}
+
+fn hash_of<T: Keyed>(entries: &Arena<T>, handle: Handle) -> u64 {
+    entries.get(handle).map_or(0, |entry| hash(entry.key()))
 }
 
 #[cfg(test)]
@@ -117,12 +136,23 @@ mod tests {
     #[test]
     fn several_entries_may_have_one_key() {
         let mut table = Table::default();
-        let (one, other) = (table.insert(5), table.insert(1_000_005));
+        let (one, other) = (table.insert_beside(5), table.insert_beside(1_000_005));
         let mut found = table.all_by_key(Key(5)).map(|(handle, _)| handle).collect::<Vec<_>>();
         found.sort_by_key(|handle| handle.to_bits());
         assert_eq!(found, [one, other]);
         table.remove(one);
         assert_eq!(table.by_key(Key(5)), Some(other));
         assert_eq!(table.all_by_key(Key(6)).count(), 0);
+    }
+
+    #[test]
+    fn the_latest_entry_with_a_key_is_the_one() {
+        let mut table = Table::default();
+        let (older, latest) = (table.insert(5), table.insert(1_000_005));
+        assert_eq!((table.by_key(Key(5)), table.get(older)), (Some(latest), Some(&5)));
+        assert_eq!(table.remove(older), Some(5));
+        assert_eq!(table.by_key(Key(5)), Some(latest));
+        table.remove(latest);
+        assert_eq!((table.by_key(Key(5)), table.index.len()), (None, 0));
     }
 }

@@ -305,10 +305,9 @@ impl Endpoint {
         let hop = self.hop_of_party(routes.first(), target, *to.path);
         let own = self.keys.dialog(ended.to_tag(), side.label().as_bytes(), call.identity.call_id());
         let branch = self.keys.branch(own, u32::from(dialog), 0);
-        let own_text = self.own.at(&policy, side, hop.transport, hop.local);
-        let via = self.own.get(own_text).map(|text| &*text.via).unwrap_or_default();
+        let text = self.own.at(&policy, side, hop.transport, hop.local);
         let stamp = String::from_utf8_lossy(&kept);
-        let bytes = make::in_dialog(Method::Bye, party, (via, branch), &stamp, self.out.piece());
+        let bytes = make::in_dialog(Method::Bye, party, (&text.via, branch), &stamp, self.out.piece());
         self.store.release(kept);
         let bye = self.start_bye(branch, hop, side, bytes, User::Bye { call: handle });
         self.await_bye(handle, bye);

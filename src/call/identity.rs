@@ -8,8 +8,8 @@ use crate::text::{Line, Put};
 
 use super::Uid;
 
-/// What the first INVITE said. Texts are as they stood, byte for byte: messages that we make in the call's dialogs bear
-/// them.
+/// What the first INVITE said; Contact and routes are those of the last one, which came back after a challenge. Texts are
+/// as they stood, byte for byte: messages that we make in the call's dialogs bear them.
 #[derive(Debug)]
 pub struct Identity {
     /// The parts one behind the other, in the order of [`Part`].
@@ -53,10 +53,7 @@ impl Identity {
         let from = invite.first(Name::From).map(|field| invite.value(field));
         let to = invite.first(Name::To).and_then(|field| NameAddr::parse(invite.value(field)));
         let contact = contact(invite);
-        let mut routes = Line::<64>::new();
-        for value in route::recorded(invite) {
-            Routes::put(&mut routes, value);
-        }
+        let routes = recorded(invite);
         let mut labels = Line::<64>::new();
         for (at, label) in (0..u16::MAX).zip(&capture.labels) {
             if let Some(value) = value_of(&label.header) {
@@ -77,15 +74,21 @@ impl Identity {
             parent.as_ref().map(<[u8; 16]>::as_slice),
             Some(&labels),
         ];
-        let mut identity = Identity { text: Kept::default(), ends: [0; PARTS], present: 0 };
-        let mut end = 0;
-        for ((at, part), place) in parts.iter().enumerate().zip(&mut identity.ends) {
-            end += part.map_or(0, <[u8]>::len) as u32;
-            *place = end;
-            identity.present |= u16::from(part.is_some()) << at;
-        }
-        identity.text = store.keep(&parts.map(Option::unwrap_or_default));
-        identity
+        Identity::of_parts(parts, store)
+    }
+
+    /// Takes the caller's Contact and routes from the INVITE that comes back after a challenge; what events tell stays the
+    /// first one's.
+    pub fn renew(&mut self, invite: &Message, store: &mut Store) {
+        let routes = recorded(invite);
+        let (contact_at, routes_at) = (Part::Contact as usize, Part::Routes as usize);
+        let parts = std::array::from_fn(|at| match at {
+            at if at == contact_at => contact(invite),
+            at if at == routes_at => Some(&*routes),
+            at => self.part_at(at),
+        });
+        let renewed = Identity::of_parts(parts, store);
+        std::mem::replace(self, renewed).release(store);
     }
 
     pub fn call_id(&self) -> &[u8] {
@@ -153,8 +156,23 @@ impl Identity {
         store.release(self.text);
     }
 
+    fn of_parts(parts: [Option<&[u8]>; PARTS], store: &mut Store) -> Identity {
+        let mut identity = Identity { text: Kept::default(), ends: [0; PARTS], present: 0 };
+        let mut end = 0;
+        for ((at, part), place) in parts.iter().enumerate().zip(&mut identity.ends) {
+            end += part.map_or(0, <[u8]>::len) as u32;
+            *place = end;
+            identity.present |= u16::from(part.is_some()) << at;
+        }
+        identity.text = store.keep(&parts.map(Option::unwrap_or_default));
+        identity
+    }
+
     fn part(&self, part: Part) -> Option<&[u8]> {
-        let at = part as usize;
+        self.part_at(part as usize)
+    }
+
+    fn part_at(&self, at: usize) -> Option<&[u8]> {
         let start = at.checked_sub(1).and_then(|before| self.ends.get(before)).copied().unwrap_or(0);
         let range = start as usize..*self.ends.get(at)? as usize;
         (self.present & (1 << at) != 0).then(|| self.text.get(range))?
@@ -167,6 +185,15 @@ pub(crate) fn contact(message: &Message) -> Option<&[u8]> {
     let element = message.elements(Name::Contact).next()?;
     let uri = route::address(message.raw().get(element.range)?);
     (uri != b"*").then_some(uri)
+}
+
+/// The Record-Route values of a message as [`Routes`] has them.
+fn recorded(message: &Message) -> Line<64> {
+    let mut routes = Line::new();
+    for value in route::recorded(message) {
+        Routes::put(&mut routes, value);
+    }
+    routes
 }
 
 fn cut(value: &[u8]) -> &[u8] {

@@ -64,11 +64,11 @@ impl Endpoint {
             cseq,
         };
         let own = self.keys.dialog(invite.call_id(), answer.to_tag().unwrap_or_default(), b"late");
-        let own_text = self.own.at(&policy, side, hop.transport, hop.local);
-        let via = self.own.get(own_text).map(|text| &*text.via).unwrap_or_default();
+        let text = self.own.at(&policy, side, hop.transport, hop.local);
         let (ack_branch, branch) = (self.keys.branch(own, 0, 0), self.keys.branch(own, 1, 0));
-        let ack = make::in_dialog(Method::Ack, party(number), (via, ack_branch), "", self.out.piece());
-        let bytes = make::in_dialog(Method::Bye, party(number.saturating_add(1)), (via, branch), "", self.out.piece());
+        let ack = make::in_dialog(Method::Ack, party(number), (&text.via, ack_branch), "", self.out.piece());
+        let bytes =
+            make::in_dialog(Method::Bye, party(number.saturating_add(1)), (&text.via, branch), "", self.out.piece());
         if let Some(client) = self.client_txs.get_mut(tx) {
             client.rare().answered.push((tag, hop, (&*ack).into()));
         }

@@ -51,6 +51,8 @@ impl Endpoint {
         let branch = self.keys.branch(tx.key, u32::from(attempt), loop_hash);
         let path = tx.path.clone();
         let uri = rewritten_uri(invite, self.ourselves(&policy, path.local), target);
+        let how =
+            client::Forwarded { is_for_us: uri.is_some(), own_routes: u16::try_from(own_routes).unwrap_or(u16::MAX) };
         let outgoing = Outgoing { branch, uri: uri.as_deref(), own_routes, records: true, stamp: None, to: side };
         let (hop, bytes, fallback) = self.outgoing(invite, &path, target.hop, &policy, outgoing);
         let request = Request {
@@ -61,7 +63,7 @@ impl Endpoint {
             side,
             bytes,
             fallback,
-            user: client::User::Leg { call: handle, upstream, attempt },
+            user: client::User::Leg { call: handle, upstream, attempt, how },
         };
         let client = self.start_client(request, &policy.timeouts);
         if let Some(setup) = self.calls.get_mut(handle).and_then(|call| call.setup_mut()) {
@@ -73,16 +75,16 @@ impl Endpoint {
     /// The INVITE of a leg as it was sent, made again from the caller's.
     pub(crate) fn leg_again(&mut self, tx: Handle) -> Option<Bytes> {
         let client = self.client_txs.get(tx)?;
-        let client::User::Leg { call, upstream, attempt } = client.user else { return None };
+        let client::User::Leg { call, upstream, attempt, how } = client.user else { return None };
         let (branch, hop, to) = (client.branch(b"INVITE"), *client.path, client.side);
         let call = self.calls.get(call)?;
         let policy = call.policy.clone();
         let server = call.attempts.get(usize::from(attempt))?.server;
         let path = self.server_txs.get(upstream)?.path.clone();
         let invite = self.request_of(upstream)?;
-        let ourselves = self.ourselves(&policy, path.local);
-        let uri = rewritten_uri(&invite, ourselves, target_of(&policy, server)?);
-        let own_routes = self.own_routes(&invite, path.local);
+        let target = target_of(&policy, server)?;
+        let uri = if how.is_for_us { uri_towards(&invite, target) } else { None };
+        let own_routes = how.own_routes.into();
         let outgoing = Outgoing { branch, uri: uri.as_deref(), own_routes, records: true, stamp: None, to };
         Some(self.write_request(&invite, &path, hop, &policy, outgoing))
     }
@@ -238,7 +240,7 @@ impl Endpoint {
     }
 
     /// Once every server that is asked has answered something and no other is left, the caller's INVITE is not sent again:
-    /// of it only that is kept of which responses, CANCEL and ACK are made.
+    /// of it only that is kept of which responses, CANCEL and ACK are made, and what clears a late 2xx.
     fn forget_invite(&mut self, handle: Handle, upstream: Handle) {
         let Some(setup) = self.calls.get(handle).and_then(|call| call.setup()) else { return };
         let is_heard = |leg: &Leg| self.client_txs.get(leg.client).is_some_and(|client| !client.is_silent());
@@ -455,7 +457,6 @@ impl Endpoint {
     ) -> Bytes {
         let towards = self.own.at(policy, how.to, hop.transport, hop.local);
         let back = self.own.at(policy, how.to.opposite(), from.transport, from.local);
-        let (Some(towards), Some(back)) = (self.own.get(towards), self.own.get(back)) else { return Bytes::new() };
         // Two lines where the sides see us differently (RFC 5658 §4.1).
         let record_route: [&[u8]; 2] = match how.records {
             true if towards.record_route == back.record_route => [&towards.record_route, b""],
@@ -519,8 +520,12 @@ fn target_of(policy: &Policy, server: ServerId) -> Option<&Target> {
 /// The Request-URI that a server gets where the caller's named us: host and port become the server's,
 /// a `transport` parameter follows the hop, everything else stays.
 pub(crate) fn rewritten_uri(message: &Message, ourselves: Ourselves<'_>, target: &Target) -> Option<Line<128>> {
-    let uri = message.sip_uri().filter(|uri| ourselves.are_in(uri))?;
-    let text = message.uri();
+    message.sip_uri().filter(|uri| ourselves.are_in(uri))?;
+    uri_towards(message, target)
+}
+
+fn uri_towards(message: &Message, target: &Target) -> Option<Line<128>> {
+    let (uri, text) = (message.sip_uri()?, message.uri());
     let mut out = Line::from_slice(text.get(..uri.host_port.start)?);
     out.put(target.host_port.as_bytes());
     out.put(text.get(uri.host_port.end..uri.params.start)?);

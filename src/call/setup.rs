@@ -133,6 +133,7 @@ impl Endpoint {
         let server = challenged.server.unwrap_or(ServerId::DIALER);
         call.phase = Phase::Setup(self.places.setups.put(new_setup(at)));
         call.path = path;
+        call.identity.renew(at.message, &mut self.store);
         call.reasons = Reasons::default();
         if let Some(challenge) = call.response.take() {
             challenge.release(&mut self.store);

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use foldhash::fast::FixedState;
+use hashbrown::hash_table::Entry;
 use hashbrown::{HashMap, HashTable};
 use smallvec::SmallVec;
 
@@ -42,7 +43,7 @@ const LEAST_INDEX: usize = 4096;
 impl CallTable {
     /// Adds a call under its key and its names (Call-ID, correlation).
     pub fn insert(&mut self, call: Call, names: &[u64]) -> Handle {
-        let handle = self.calls.insert(call);
+        let handle = self.calls.insert_beside(call);
         for name in names {
             self.names.insert_unique(*name, (*name, handle), |(name, _)| *name);
         }
@@ -60,14 +61,14 @@ impl CallTable {
     /// Takes a call with all its names and dialogs out.
     pub fn remove(&mut self, handle: Handle, names: &[u64]) -> Option<Call> {
         for name in names {
-            if let Ok(found) = self.names.find_entry(*name, |(_, known)| *known == handle) {
+            if let Ok(found) = self.names.find_entry(*name, |known| *known == (*name, handle)) {
                 found.remove();
             }
         }
         let call = self.calls.remove(handle)?;
-        for dialog in &call.dialogs {
+        for (at, dialog) in (0..).zip(&call.dialogs) {
             self.untagged -= usize::from(dialog.to_tag().is_empty());
-            if let Ok(found) = self.dialogs.find_entry(hash(dialog.key), |(known, _)| *known == handle) {
+            if let Ok(found) = self.dialogs.find_entry(hash(dialog.key), |known| *known == (handle, at)) {
                 found.remove();
             }
         }
@@ -79,7 +80,7 @@ impl CallTable {
         Some(call)
     }
 
-    /// Adds a dialog to a call and says which of the call's it is.
+    /// Adds a dialog to a call and says which of the call's it is. Messages find the latest with its key.
     pub fn add_dialog(&mut self, call: Handle, dialog: Box<Dialog>) -> Option<u8> {
         let key = dialog.key;
         let is_untagged = dialog.to_tag().is_empty();
@@ -88,15 +89,15 @@ impl CallTable {
         dialogs.push(dialog);
         self.untagged += usize::from(is_untagged);
         let calls = &self.calls;
-        self.dialogs.insert_unique(hash(key), (call, at), |at| hash_at(calls, *at));
+        match self.dialogs.entry(hash(key), |known| is_at(calls, *known, key), |at| hash_at(calls, *at)) {
+            Entry::Occupied(mut older) => *older.get_mut() = (call, at),
+            Entry::Vacant(place) => drop(place.insert((call, at))),
+        }
         Some(at)
     }
 
     pub fn by_dialog(&self, key: Key) -> Option<(Handle, u8)> {
-        let is_it = |(call, at): &(Handle, u8)| {
-            self.calls.get(*call).and_then(|call| call.dialog(*at)).is_some_and(|dialog| dialog.key == key)
-        };
-        self.dialogs.find(hash(key), is_it).copied()
+        self.dialogs.find(hash(key), |known| is_at(&self.calls, *known, key)).copied()
     }
 
     /// Whether any callee answered without a tag, so that a request without To tag may be inside a dialog.
@@ -135,6 +136,11 @@ impl Keyed for Call {
 
 fn hash(key: Key) -> u64 {
     key.0 as u64
+}
+
+/// Whether the dialog at a place has this key.
+fn is_at(calls: &Table<Call>, (call, at): (Handle, u8), key: Key) -> bool {
+    calls.get(call).and_then(|call| call.dialog(at)).is_some_and(|dialog| dialog.key == key)
 }
 
 fn hash_at(calls: &Table<Call>, (call, at): (Handle, u8)) -> u64 {

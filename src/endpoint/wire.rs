@@ -300,6 +300,10 @@ impl Endpoint {
         match client.on_response(message.code()) {
             OnResponse::Pass { end, first } => {
                 let is_invite = client.is_invite;
+                if let Some(rare) = client.rare.as_mut().filter(|_| first) {
+                    // The way over TCP has proved good.
+                    rare.fallback = None;
+                }
                 if let Some(end) = end {
                     self.set_client_timers(tx, None, Some(end));
                 }

@@ -1,6 +1,7 @@
 //! What we write of ourselves on every message, written once: sent-by, Via and Record-Route (RFC 3261 §16.6).
 
 use std::net::SocketAddr;
+use std::rc::Rc;
 use std::sync::Arc;
 
 use super::route::put_sent_by;
@@ -10,7 +11,7 @@ use crate::text::Put;
 
 /// The texts for each address at which a side's peers know us.
 #[derive(Debug, Default)]
-pub struct OwnTexts(Vec<OwnText>);
+pub struct OwnTexts(Vec<Rc<OwnText>>);
 
 /// What a side's peers see of us at one address.
 #[derive(Debug)]
@@ -31,23 +32,20 @@ const MOST: usize = 32;
 const RECORD_ROUTE: &[u8] = b"Record-Route: ";
 
 impl OwnTexts {
-    /// The text for an address; say `at` to [`OwnTexts::get`].
-    pub fn at(&mut self, policy: &Arc<Policy>, side: Side, transport: Transport, local: SocketAddr) -> usize {
-        let is_it = |text: &OwnText| {
+    /// The text for an address.
+    pub fn at(&mut self, policy: &Arc<Policy>, side: Side, transport: Transport, local: SocketAddr) -> Rc<OwnText> {
+        let is_it = |text: &&Rc<OwnText>| {
             text.side == side && text.transport == transport && text.local == local && Arc::ptr_eq(&text.policy, policy)
         };
-        if let Some(at) = self.0.iter().position(is_it) {
-            return at;
+        if let Some(text) = self.0.iter().find(is_it) {
+            return text.clone();
         }
         if self.0.len() >= MOST {
             self.0.clear();
         }
-        self.0.push(OwnText::new(policy, side, transport, local));
-        self.0.len() - 1
-    }
-
-    pub fn get(&self, at: usize) -> Option<&OwnText> {
-        self.0.get(at)
+        let text = Rc::new(OwnText::new(policy, side, transport, local));
+        self.0.push(text.clone());
+        text
     }
 
     /// Whether a Route or Record-Route value is one that we wrote, letter by letter.

@@ -275,6 +275,18 @@ mod tests {
         Message::parse(Bytes::copy_from_slice(text.as_ref()), &LIMITS).unwrap_err().reason
     }
 
+    proptest::proptest! {
+        #[test]
+        fn a_plain_field_is_read_as_any_field_is(
+            line in "(Via|to|X-[a-z]{1,30}|[a-zA-Z!]{0,2}|[ -~\t]{0,3}):[ \t]{0,2}[\x00\t -~\r\n\u{7f}\u{e9}]{0,12}\r\n[ \tA\r]?[\r\n]{0,2}"
+        ) {
+            let raw = line.as_bytes();
+            if let Some(field) = plain_field(raw, 0) {
+                proptest::prop_assert_eq!(any_field(raw, 0).ok().flatten(), Some(field));
+            }
+        }
+    }
+
     const VIA: &str = "Via: SIP/2.0/UDP h;branch=z9hG4bK1\r\n";
     const REST: &str = "From: <sip:f@b>;tag=1\r\nTo: <sip:t@b>\r\nCall-ID: c\r\nCSeq: 1 OPTIONS\r\n";
 

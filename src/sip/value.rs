@@ -229,6 +229,21 @@ mod tests {
         NameAddr::parse(value.as_bytes())?.tag().map(|tag| std::str::from_utf8(tag).unwrap())
     }
 
+    proptest::proptest! {
+        #[test]
+        fn a_plain_tag_is_read_as_any_tag_is(
+            text in "(\"[ -~\\u{e9}]{0,4}\")? {0,2}<?[ -~]{0,4}>?(;tag=|;TAG=|;tag|;x;tag=| ;tag=)?[a-z\"; =]{0,5}"
+        ) {
+            let text = text.trim().as_bytes();
+            if let Some(plain) = plain_tag(text) {
+                let (_, at) = name_addr(text).unwrap();
+                let found = params(text, at.start).find(|param| text[param.name.clone()].eq_ignore_ascii_case(b"tag"));
+                let general = found.and_then(|param| param.value).filter(|value| !value.is_empty());
+                proptest::prop_assert_eq!(general, plain);
+            }
+        }
+    }
+
     #[test]
     fn a_tag_is_found_past_quotes_brackets_and_uri_parameters() {
         assert_eq!(tag_of(r#""q\"uo;tag=no" <sip:x;tag=no>;x="a;b";tag=yes;y"#), Some("yes"));

@@ -166,6 +166,22 @@ mod tests {
         Via::parse_at(text.as_bytes(), element)
     }
 
+    proptest::proptest! {
+        #[test]
+        fn a_plain_via_is_read_as_any_via_is(
+            text in "SIP/2.0/[UDP ]{1,3} {0,2}[a-c.:\\[\\]0-9/]{1,5}(:[0-9]{0,6})?((;|; |,|;;)(branch|rport|RECEIVED|maddr|x)(=[a-z0-9.\"\\\\:= ]{0,6})?){0,5}"
+        ) {
+            let text = text.trim_end();
+            let field = Field {
+                name: Name::Via, start: 0, name_len: 0, value_start: 0, value_end: text.len() as u32, end: text.len() as u32
+            };
+            if let Some(via) = plain(text.as_bytes(), 0, 0..text.len()) {
+                let element = Elements::new(text.as_bytes(), &[field], Name::Via).next().unwrap();
+                proptest::prop_assert_eq!(parse(text.as_bytes(), element), Some((via, true)));
+            }
+        }
+    }
+
     #[test]
     fn white_space_around_every_separator_is_passed_over() {
         let text = "SIP / 2.0 / UDP  first.example.com: 4000;ttl=16 ;maddr=224.2.0.1 ;branch=z9hG4bK=x";

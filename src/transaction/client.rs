@@ -28,7 +28,7 @@ pub enum State {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum User {
     /// A leg of a call that has no final response yet.
-    Leg { call: Handle, upstream: Handle, attempt: u8 },
+    Leg { call: Handle, upstream: Handle, attempt: u8, how: Forwarded },
     /// A forwarded request: the server transaction that it came on; the call and dialog that it is in.
     Relay { server: Handle, call: Option<Handle>, dialog: u8 },
     /// A BYE of ours that ends a call's dialog.
@@ -37,6 +37,16 @@ pub enum User {
     Cancel { invite: Handle },
     /// Nobody: a BYE that clears what came too late.
     Nobody,
+}
+
+/// What the caller's INVITE named of us when it was forwarded. It may be something else later, by another policy, and
+/// what is made of the INVITE then must match what was sent.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Forwarded {
+    /// The Request-URI.
+    pub is_for_us: bool,
+    /// Route values at the top.
+    pub own_routes: u16,
 }
 
 /// What became of the wish to cancel an INVITE.

@@ -88,7 +88,6 @@ pub struct Keyring {
 #[derive(Clone, Copy)]
 enum Purpose {
     Server,
-    Sibling,
     Dialog,
     Name,
     Branch,
@@ -141,11 +140,6 @@ impl Keyring {
     /// two by [`Keyring::dialog_of`].
     pub fn call(dialog: Key, side: Side) -> Key {
         Key(dialog.0 ^ side.index() as u128)
-    }
-
-    /// The same for a second INVITE while the first one's call is open: its branch tells them apart.
-    pub fn sibling_call(&self, key: Key, branch: Key) -> Key {
-        Key(self.hash(Purpose::Sibling, &[&key.0.to_be_bytes(), &branch.0.to_be_bytes()]))
     }
 
     /// A name by which the API finds calls: a Call-ID or a correlation value.

@@ -121,3 +121,18 @@ fn a_new_invite_after_the_window_is_a_new_call() {
     assert_eq!(world.sample("sipstamp_calls_started_total", &[]), 2);
     world.settle();
 }
+
+#[test]
+fn a_caller_is_reached_where_its_retry_says() {
+    let mut world = World::new(policy());
+    let (mut uac, uas) = world.called();
+    world.fail(&uac, &uas, uas.reply(407));
+    let retry = uac.retry().put("Contact: <sip:dialer@10.0.1.6:5070>").with("Record-Route: <sip:10.0.1.77;lr>");
+    let (_, uas) = world.place(&uac, retry, PBX_A);
+    world.send(PBX_A, uas.reply(200));
+    world.take(DIALER, "200");
+    world.command(|endpoint, now| endpoint.hang_up(now, "call-1")).unwrap();
+    let bye = world.take("10.0.1.77:5060", "BYE");
+    assert_eq!((bye.uri(), bye.all("Route")), ("sip:dialer@10.0.1.6:5070", vec!["<sip:10.0.1.77;lr>"]));
+    assert!(!world.take(PBX_A, "BYE").has("Route"));
+}

@@ -1,6 +1,6 @@
 //! The far side says no: cases 8, 10a, 17, 18, and what the event keeps of it.
 
-use crate::support::{DIALER, PBX_A, World, policy};
+use crate::support::{DIALER, PBX_A, World, policy, secs};
 
 #[test]
 fn a_408_from_the_far_side_is_a_code_like_any_other() {
@@ -106,5 +106,20 @@ fn a_retransmitted_failure_is_acknowledged_again_and_not_counted() {
     world.only(PBX_A, "ACK");
     assert_eq!(busy.stamp().map(|(.., id)| id), Some(&*ended.call_uid));
     assert_eq!(world.sample("sipstamp_final_responses_total", &[("code", "486")]), 1);
+    world.settle();
+}
+
+#[test]
+fn an_invite_that_comes_again_after_its_failure_is_a_call_that_hears_its_answers() {
+    let mut world = World::new(policy());
+    let mut uac = world.uac();
+    let invite = uac.invite();
+    for code in [503, 486] {
+        let (uac, uas) = world.place(&uac, invite.clone(), PBX_A);
+        world.fail(&uac, &uas, uas.reply(code));
+        assert_eq!(world.ended().sip_code, Some(code));
+        // The caller's transaction has ended by then (Timer I), the one towards the server has not (Timer D).
+        world.advance(secs(6));
+    }
     world.settle();
 }

@@ -181,6 +181,28 @@ fn a_200_after_our_408_is_acknowledged_and_ended_here() {
 }
 
 #[test]
+fn what_clears_a_late_200_goes_round_the_proxies_on_the_callers_side() {
+    for code in [None, Some(180)] {
+        let mut world = World::new(policy());
+        let mut uac = world.uac();
+        let invite = uac.invite().with("Record-Route: <sip:10.0.1.77;lr>");
+        let (_, uas) = world.place(&uac, invite, PBX_A);
+        for code in [100].into_iter().chain(code) {
+            world.send(PBX_A, uas.reply(code));
+        }
+        world.advance(secs(31));
+        world.ended_as("NoAnswer", "no_answer_timer");
+        world.take_all(PBX_A);
+        world.take_all(DIALER);
+        world.send(PBX_A, uas.reply(200).topped("Record-Route: <sip:10.0.2.99;lr>"));
+        for kind in ["ACK", "BYE"] {
+            assert_eq!(world.take("10.0.2.99:5060", kind).all("Route"), ["<sip:10.0.2.99;lr>"], "{code:?}");
+        }
+        world.nothing_sent();
+    }
+}
+
+#[test]
 fn no_response_whatever_is_told_apart() {
     let mut world = World::new(policy());
     let mut uac = world.uac();

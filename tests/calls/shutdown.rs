@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use sipstamp::endpoint::Input;
+use sipstamp::flow::{Flow, Transport};
 
 use crate::support::{DIALER, PBX_A, PBX_B, Uac, World, ms, ok, policy, secs, server};
 
@@ -100,6 +101,48 @@ fn a_new_policy_is_for_new_calls() {
     assert!(timeout.has("Call-Outcome") && !timeout.has("X-Outcome"));
     assert_eq!(world.ended().server.as_deref(), Some("pbx-a"));
     world.settle();
+}
+
+#[test]
+fn every_message_is_written_however_many_policies_came_and_went() {
+    let mut world = World::new(policy());
+    for number in 0..100 {
+        world.input(Input::Policy(Arc::new(policy())));
+        let mut uac = Uac::new(DIALER, &format!("call-{number}"));
+        let mut invite = uac.invite();
+        if number == 0 {
+            // By TCP, so that there is one more thing to write of ourselves.
+            invite = invite.with(format!("X-Padding: {}", "x".repeat(1_400)));
+        }
+        let (uac, uas) = world.place(&uac, invite, PBX_A);
+        world.fail(&uac, &uas, uas.reply(486));
+        world.ended();
+    }
+}
+
+#[test]
+fn an_invite_is_sent_again_and_cancelled_as_it_was_sent_first() {
+    let mut advertised = policy();
+    advertised.advertise = [Some("sbc.example".into()), None];
+    let mut world = World::new(advertised);
+    let mut uac = world.uac();
+    uac.uri = "sip:+15550199@10.0.0.9:5060".into();
+    let invite = uac.invite().with("Route: <sip:SBC.example;lr>");
+    let (uac, uas) = world.place(&uac, invite, PBX_A);
+    assert!(!uas.invite.has("Route"));
+    // What names the sidecar is another by then.
+    world.input(Input::Policy(Arc::new(policy())));
+    let (local, remote) = ("10.0.0.9:5060".parse().unwrap(), DIALER.parse().unwrap());
+    let elsewhere = Flow { transport: Transport::Udp, local, remote, connection: None, opened_for: None };
+    world.send_on(elsewhere, Uac::new(DIALER, "other").request("OPTIONS"));
+    world.take_all(DIALER);
+    world.take_all(PBX_A);
+    world.advance(ms(500));
+    assert_eq!(world.take(PBX_A, "INVITE").text(), uas.invite.text());
+    world.send(DIALER, uac.cancel());
+    world.send(PBX_A, uas.reply(180));
+    let cancel = world.take(PBX_A, "CANCEL");
+    assert_eq!((cancel.uri(), cancel.has("Route")), (uas.invite.uri(), false));
 }
 
 #[test]

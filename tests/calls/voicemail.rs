@@ -231,3 +231,24 @@ fn a_drop_that_is_known_at_the_bye_needs_no_grace() {
     world.ended_as("VoicemailDrop", "answered_bye_caller");
     world.settle();
 }
+
+#[test]
+fn a_call_that_comes_again_within_the_grace_has_its_dialog() {
+    let mut policy = policy();
+    policy.voicemail_drop.always = true;
+    let mut world = World::new(policy);
+    let (mut first, _) = world.answered();
+    world.hang_up(DIALER, PBX_A, first.bye());
+    world.none_ended();
+    let mut uac = first;
+    (uac.cseq, uac.to_tag, uac.target) = (10, None, uac.uri.clone());
+    uac.routes.clear();
+    let invite = uac.invite();
+    let (uac, uas) = world.place(&uac, invite, PBX_A);
+    let (mut uac, _) = world.answer(uac, uas);
+    world.hang_up(DIALER, PBX_A, uac.bye());
+    world.advance(secs(3));
+    world.settle();
+    let is_odd = |anomaly: &str| world.ended_events().any(|call| call.anomalies.iter().any(|it| it.label() == anomaly));
+    assert_eq!((world.ended_events().count(), is_odd("repeated_bye"), is_odd("bye_unanswered")), (2, false, false));
+}
