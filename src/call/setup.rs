@@ -249,7 +249,9 @@ fn new_setup(at: &Arrival<'_>) -> Setup {
 fn outline(request: &Message) -> Outline {
     let mut outline = Outline::new();
     outline.push((0, request.head_start() as u32));
-    let is_needed = |name| matches!(name, Name::Via | Name::From | Name::To | Name::CallId | Name::CSeq | Name::Route);
+    let is_needed = |name| {
+        matches!(name, Name::Via | Name::From | Name::To | Name::CallId | Name::CSeq | Name::Route | Name::RecordRoute)
+    };
     for field in request.fields().iter().filter(|field| is_needed(field.name)) {
         match outline.last_mut() {
             Some((_, end)) if *end == field.start => *end = field.end,
