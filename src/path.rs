@@ -5,7 +5,7 @@
 use std::ops::Deref;
 use std::rc::Rc;
 
-use foldhash::fast::RandomState;
+use foldhash::fast::FixedState;
 use hashbrown::HashSet;
 
 use crate::flow::Hop;
@@ -17,7 +17,7 @@ pub struct Path(Rc<Hop>);
 /// Every way in use.
 #[derive(Debug)]
 pub struct Paths {
-    known: HashSet<Path, RandomState>,
+    known: HashSet<Path, FixedState>,
     /// Those asked for last: most messages go one of them.
     latest: [Option<Path>; LATEST],
     turn: usize,

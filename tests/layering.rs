@@ -47,6 +47,7 @@ const BANNED: &[&str] = &[
     "histogram!(",
     "getrandom",
     "rand::",
+    "RandomState",
     "rsip",
     "crate::admin",
     "crate::cli",
