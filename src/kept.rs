@@ -10,9 +10,9 @@ use std::ops::Deref;
 /// A text that is kept. [`Store::release`] takes it back; one that is merely dropped is freed.
 #[derive(Default)]
 pub struct Kept {
-    /// Of one of [`SIZES`], or of exactly its own length beyond the largest.
+    /// The text, bytes that are free, and in the last two how many these are; empty where the text is. Of one of
+    /// [`SIZES`], or beyond the largest of just the size that this takes.
     buffer: Box<[u8]>,
-    len: u32,
 }
 
 /// Where texts are kept, and buffers that wait.
@@ -33,13 +33,15 @@ const SIZES: [usize; 24] = [
     16, 32, 48, 64, 80, 96, 128, 160, 192, 224, 256, 320, 384, 448, 512, 640, 768, 896, 1024, 1280, 1536, 1792, 2048,
     4096,
 ];
+/// At the end of a buffer: how many bytes before are free, less than the step to the largest size.
+const FREE: usize = size_of::<u16>();
 /// Buffers of each size that may wait, whatever is in use.
 const WAITING: usize = 64;
 
 impl Store {
     /// A copy of the parts, one behind the other.
     pub fn keep(&mut self, parts: &[&[u8]]) -> Kept {
-        let len = parts.iter().map(|part| part.len()).sum();
+        let len = parts.iter().map(|part| part.len()).sum::<usize>();
         let mut buffer = self.buffer(len);
         let mut at = 0;
         for part in parts {
@@ -48,7 +50,10 @@ impl Store {
             }
             at += part.len();
         }
-        Kept { buffer, len: len as u32 }
+        if let Some((rest, free)) = buffer.split_last_chunk_mut() {
+            *free = ((rest.len() - len) as u16).to_ne_bytes();
+        }
+        Kept { buffer }
     }
 
     /// A text is done with.
@@ -62,9 +67,10 @@ impl Store {
         if len == 0 {
             return Box::default();
         }
-        let at = SIZES.partition_point(|size| *size < len);
+        let needed = len + FREE;
+        let at = SIZES.partition_point(|size| *size < needed);
         let (Some(size), Some(class)) = (SIZES.get(at), self.classes.get_mut(at)) else {
-            return vec![0; len].into_boxed_slice();
+            return vec![0; needed].into_boxed_slice();
         };
         class.in_use += 1;
         class.waiting.pop().unwrap_or_else(|| vec![0; *size].into_boxed_slice())
@@ -124,7 +130,9 @@ impl Deref for Kept {
     type Target = [u8];
 
     fn deref(&self) -> &[u8] {
-        self.buffer.get(..self.len as usize).unwrap_or_default()
+        let text = self.buffer.split_last_chunk::<FREE>();
+        text.and_then(|(rest, free)| rest.get(..rest.len() - usize::from(u16::from_ne_bytes(*free))))
+            .unwrap_or_default()
     }
 }
 
@@ -141,7 +149,7 @@ mod tests {
     #[test]
     fn a_kept_text_is_what_was_given() {
         let mut store = Store::default();
-        for len in [0, 1, 31, 32, 33, 900, 4_096, 4_097, 60_000] {
+        for len in [0, 1, 29, 30, 31, 32, 33, 900, 2_045, 2_046, 4_093, 4_094, 4_096, 4_097, 60_000] {
             let text = vec![b'x'; len];
             let kept = store.keep(&[&text, b"", b"!"]);
             assert_eq!(*kept, [&text[..], b"!"].concat());
