@@ -12,11 +12,9 @@ use super::Uid;
 /// as they stood, byte for byte: messages that we make in the call's dialogs bear them.
 #[derive(Debug)]
 pub struct Identity {
-    /// The parts one behind the other, in the order of [`Part`].
+    /// Where each of the parts ends, in the order of [`Part`], and a bit for each that was there, in two bytes each; then the
+    /// parts, one behind the other.
     text: Kept,
-    ends: [u32; PARTS],
-    /// A bit for each part that was there.
-    present: u16,
 }
 
 /// The parts of the text.
@@ -44,6 +42,8 @@ enum Part {
 const PARTS: usize = Part::Labels as usize + 1;
 /// Values of headers that ride along are cut at this many bytes.
 const LONGEST_VALUE: usize = 1024;
+/// All parts together; one that would go beyond is left out, which takes an INVITE as long as a datagram.
+const LONGEST_TEXT: usize = u16::MAX as usize;
 
 impl Identity {
     /// Reads an INVITE.
@@ -156,16 +156,22 @@ impl Identity {
         store.release(self.text);
     }
 
-    fn of_parts(parts: [Option<&[u8]>; PARTS], store: &mut Store) -> Identity {
-        let mut identity = Identity { text: Kept::default(), ends: [0; PARTS], present: 0 };
-        let mut end = 0;
-        for ((at, part), place) in parts.iter().enumerate().zip(&mut identity.ends) {
-            end += part.map_or(0, <[u8]>::len) as u32;
-            *place = end;
-            identity.present |= u16::from(part.is_some()) << at;
+    fn of_parts(mut parts: [Option<&[u8]>; PARTS], store: &mut Store) -> Identity {
+        let mut head = [[0; 2]; PARTS + 1];
+        let [places @ .., bits] = &mut head;
+        let (mut present, mut end) = (0_u16, 0);
+        for (at, (part, place)) in parts.iter_mut().zip(places).enumerate() {
+            *part = part.filter(|part| end + part.len() <= LONGEST_TEXT);
+            end += part.map_or(0, <[u8]>::len);
+            present |= u16::from(part.is_some()) << at;
+            *place = (end as u16).to_ne_bytes();
         }
-        identity.text = store.keep(&parts.map(Option::unwrap_or_default));
-        identity
+        *bits = present.to_ne_bytes();
+        let mut texts = [head.as_flattened(); PARTS + 1];
+        for (text, part) in texts.iter_mut().skip(1).zip(parts) {
+            *text = part.unwrap_or_default();
+        }
+        Identity { text: store.keep(&texts) }
     }
 
     fn part(&self, part: Part) -> Option<&[u8]> {
@@ -173,9 +179,11 @@ impl Identity {
     }
 
     fn part_at(&self, at: usize) -> Option<&[u8]> {
-        let start = at.checked_sub(1).and_then(|before| self.ends.get(before)).copied().unwrap_or(0);
-        let range = start as usize..*self.ends.get(at)? as usize;
-        (self.present & (1 << at) != 0).then(|| self.text.get(range))?
+        let (head, text) = self.text.split_first_chunk::<{ 2 * (PARTS + 1) }>()?;
+        let number = |at: usize| head.as_chunks().0.get(at).map(|number| u16::from_ne_bytes(*number));
+        let start = at.checked_sub(1).and_then(number).unwrap_or(0);
+        let range = usize::from(start)..usize::from(number(at)?);
+        (number(PARTS)? & (1 << at) != 0).then(|| text.get(range))?
     }
 }
 
