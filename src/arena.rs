@@ -49,6 +49,11 @@ impl Handle {
         let serial = NonZeroU32::new((bits >> 32) as u32).unwrap_or(NonZeroU32::MIN);
         Handle { index: (bits & u64::from(u32::MAX)) as u32, serial }
     }
+
+    /// Where its entry lies: nothing else does before that is removed.
+    pub fn place(self) -> u32 {
+        self.index
+    }
 }
 
 impl<T> Arena<T> {
@@ -79,20 +84,27 @@ impl<T> Arena<T> {
     }
 
     pub fn get(&self, handle: Handle) -> Option<&T> {
-        let (number, place) = at(handle);
+        let (number, place) = at(handle.index);
         let (serial, value) = self.blocks.get(number)?.places.get(place)?.as_ref()?;
         (*serial == handle.serial).then_some(value)
     }
 
+    /// The entry that lies at a place.
+    pub fn at(&self, place: u32) -> Option<(Handle, &T)> {
+        let (number, at) = at(place);
+        let (serial, value) = self.blocks.get(number)?.places.get(at)?.as_ref()?;
+        Some((Handle { index: place, serial: *serial }, value))
+    }
+
     pub fn get_mut(&mut self, handle: Handle) -> Option<&mut T> {
-        let (number, place) = at(handle);
+        let (number, place) = at(handle.index);
         let (serial, value) = self.blocks.get_mut(number)?.places.get_mut(place)?.as_mut()?;
         (*serial == handle.serial).then_some(value)
     }
 
     pub fn remove(&mut self, handle: Handle) -> Option<T> {
         self.get(handle)?;
-        let (number, place) = at(handle);
+        let (number, place) = at(handle.index);
         let block = self.blocks.get_mut(number)?;
         let (_, value) = block.places.get_mut(place)?.take()?;
         block.free |= 1 << place;
@@ -154,9 +166,10 @@ impl<T> Default for Arena<T> {
     }
 }
 
-fn at(handle: Handle) -> (usize, usize) {
-    let index = handle.index as usize;
-    (index / PLACES, index % PLACES)
+/// The block that a place is in, and where in it.
+fn at(place: u32) -> (usize, usize) {
+    let place = place as usize;
+    (place / PLACES, place % PLACES)
 }
 
 #[cfg(test)]

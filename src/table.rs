@@ -1,6 +1,6 @@
 //! Entries that are found by handle and by key.
 //!
-//! The index holds handles alone, each hashed by the key that its entry bears. Keys are keyed hashes already: nobody
+//! The index holds places alone, each hashed by the key that the entry there bears. Keys are keyed hashes already: nobody
 //! outside can aim at a bucket, and their own bits serve as the hash.
 
 use hashbrown::HashTable;
@@ -18,7 +18,8 @@ pub trait Keyed {
 #[derive(Debug)]
 pub struct Table<T> {
     entries: Arena<T>,
-    index: HashTable<Handle>,
+    /// Places of entries.
+    index: HashTable<u32>,
 }
 
 /// An index with fewer places than this is not worth making smaller.
@@ -30,10 +31,10 @@ impl<T: Keyed> Table<T> {
         let key = value.key();
         let handle = self.entries.insert(value);
         let entries = &self.entries;
-        let is_it = |handle: &Handle| entries.get(*handle).is_some_and(|entry| entry.key() == key);
-        match self.index.entry(hash(key), is_it, |handle| hash_of(entries, *handle)) {
-            Entry::Occupied(mut older) => *older.get_mut() = handle,
-            Entry::Vacant(place) => drop(place.insert(handle)),
+        let is_it = |place: &u32| entries.at(*place).is_some_and(|(_, entry)| entry.key() == key);
+        match self.index.entry(hash(key), is_it, |place| hash_at(entries, *place)) {
+            Entry::Occupied(mut older) => *older.get_mut() = handle.place(),
+            Entry::Vacant(vacant) => drop(vacant.insert(handle.place())),
         }
         handle
     }
@@ -43,20 +44,26 @@ impl<T: Keyed> Table<T> {
         let key = value.key();
         let handle = self.entries.insert(value);
         let entries = &self.entries;
-        self.index.insert_unique(hash(key), handle, |handle| hash_of(entries, *handle));
+        self.index.insert_unique(hash(key), handle.place(), |place| hash_at(entries, *place));
         handle
     }
 
     /// The entry with a key; any where several are beside each other.
     pub fn by_key(&self, key: Key) -> Option<Handle> {
-        let is_it = |handle: &Handle| self.entries.get(*handle).is_some_and(|entry| entry.key() == key);
-        self.index.find(hash(key), is_it).copied()
+        let is_it = |place: &u32| self.entries.at(*place).is_some_and(|(_, entry)| entry.key() == key);
+        let place = self.index.find(hash(key), is_it)?;
+        self.entries.at(*place).map(|(handle, _)| handle)
     }
 
     /// All entries with a key, in any order.
     pub fn all_by_key(&self, key: Key) -> impl Iterator<Item = (Handle, &T)> {
-        let entry = |handle: &Handle| self.entries.get(*handle).map(|entry| (*handle, entry));
+        let entry = |place: &u32| self.entries.at(*place);
         self.index.iter_hash(hash(key)).filter_map(entry).filter(move |(_, entry)| entry.key() == key)
+    }
+
+    /// The entry that lies at a place.
+    pub fn at(&self, place: u32) -> Option<(Handle, &T)> {
+        self.entries.at(place)
     }
 
     pub fn get(&self, handle: Handle) -> Option<&T> {
@@ -70,13 +77,13 @@ impl<T: Keyed> Table<T> {
 
     pub fn remove(&mut self, handle: Handle) -> Option<T> {
         let removed = self.entries.remove(handle)?;
-        if let Ok(found) = self.index.find_entry(hash(removed.key()), |known| *known == handle) {
+        if let Ok(found) = self.index.find_entry(hash(removed.key()), |known| *known == handle.place()) {
             found.remove();
         }
         if self.index.capacity() > LEAST_INDEX && self.index.len() < self.index.capacity() / 8 {
             let entries = &self.entries;
             let most = self.index.len() * 2;
-            self.index.shrink_to(most, |handle| hash_of(entries, *handle));
+            self.index.shrink_to(most, |place| hash_at(entries, *place));
         }
         Some(removed)
     }
@@ -104,8 +111,8 @@ fn hash(key: Key) -> u64 {
     key.0 as u64
 }
 
-fn hash_of<T: Keyed>(entries: &Arena<T>, handle: Handle) -> u64 {
-    entries.get(handle).map_or(0, |entry| hash(entry.key()))
+fn hash_at<T: Keyed>(entries: &Arena<T>, place: u32) -> u64 {
+    entries.at(place).map_or(0, |(_, entry)| hash(entry.key()))
 }
 
 #[cfg(test)]
