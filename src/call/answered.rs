@@ -325,7 +325,7 @@ impl Endpoint {
         let state = if is_final { DialogState::Confirmed } else { DialogState::Early };
         let key = self.keys.dialog(message.call_id(), message.from_tag().unwrap_or_default(), tag);
         let dialog = Dialog::new(key, seen, state, caller, callee, &mut self.store);
-        self.calls.add_dialog(handle, self.places.dialogs.put(dialog))
+        self.calls.add_dialog(handle, dialog)
     }
 
     fn close_answered_attempt(&mut self, handle: Handle, tx: Handle, code: u16) {

@@ -22,8 +22,7 @@ pub struct Dialog {
     pub state: DialogState,
     pub caller: Party,
     pub callee: Party,
-    /// The Contacts of caller and callee, where later messages have changed them.
-    targets: Option<Box<Targets>>,
+    learnt: Option<Box<Learnt>>,
     /// The caller's ACK for the 2xx came.
     pub is_acked: bool,
     /// A BYE before the 2xx: who sent it, and whether it was answered 2xx.
@@ -34,11 +33,19 @@ pub struct Dialog {
     pub is_bye_challenged: bool,
 }
 
-/// Remote targets that have replaced those which the dialog began with.
+/// What few dialogs have to know of their parties beyond what they began with.
 #[derive(Debug, Default)]
-struct Targets {
-    caller: Option<Box<[u8]>>,
-    callee: Option<Box<[u8]>>,
+struct Learnt {
+    caller: Whereabouts,
+    callee: Whereabouts,
+}
+
+#[derive(Debug, Default)]
+struct Whereabouts {
+    /// The remote target, where a later message has changed it.
+    target: Option<Box<[u8]>>,
+    /// The address that a name in its Contact or route was found to have.
+    resolved: Option<IpAddr>,
 }
 
 /// Where a dialog stands.
@@ -54,8 +61,6 @@ pub enum DialogState {
 pub struct Party {
     /// The way of its last message, back.
     pub path: Path,
-    /// The address that a name in its Contact or route was found to have.
-    pub resolved: Option<Box<IpAddr>>,
     /// Highest CSeq number that it has used.
     pub cseq: u32,
 }
@@ -74,7 +79,7 @@ pub struct Callee<'a> {
 
 impl Party {
     pub fn new(path: Path, cseq: u32) -> Party {
-        Party { path, resolved: None, cseq }
+        Party { path, cseq }
     }
 }
 
@@ -95,7 +100,7 @@ impl Dialog {
             state,
             caller,
             callee,
-            targets: None,
+            learnt: None,
             is_acked: false,
             early_bye: None,
             bye_from: None,
@@ -107,8 +112,8 @@ impl Dialog {
 
     /// Takes the callee as a 2xx shows it. One without Contact leaves that as it was.
     pub fn see(&mut self, seen: Callee<'_>, store: &mut Store) {
-        if let (false, Some(targets)) = (seen.contact.is_empty(), &mut self.targets) {
-            targets.callee = None;
+        if let (false, Some(learnt)) = (seen.contact.is_empty(), &mut self.learnt) {
+            learnt.callee.target = None;
         }
         let old = std::mem::take(&mut self.text);
         let known = part(&old, self.ends[0], self.ends[1]);
@@ -148,18 +153,35 @@ impl Dialog {
 
     /// The remote target of the party on `side`, where it is not the one that it began with.
     pub fn target(&self, side: Side, caller: Side) -> Option<&[u8]> {
-        let targets = self.targets.as_ref()?;
-        if side == caller { &targets.caller } else { &targets.callee }.as_deref()
+        self.learnt.as_ref()?.of(side, caller).target.as_deref()
+    }
+
+    /// The address that a name in the Contact or route of the party on `side` was found to have.
+    pub fn resolved(&self, side: Side, caller: Side) -> Option<IpAddr> {
+        self.learnt.as_ref()?.of(side, caller).resolved
     }
 
     pub fn set_target(&mut self, side: Side, caller: Side, target: &[u8]) {
-        let targets = self.targets.get_or_insert_default();
-        *if side == caller { &mut targets.caller } else { &mut targets.callee } = Some(target.into());
+        self.learnt.get_or_insert_default().of_mut(side, caller).target = Some(target.into());
+    }
+
+    pub fn set_resolved(&mut self, side: Side, caller: Side, address: IpAddr) {
+        self.learnt.get_or_insert_default().of_mut(side, caller).resolved = Some(address);
     }
 
     /// Gives back what it kept.
-    pub fn release(&mut self, store: &mut Store) {
-        store.release(std::mem::take(&mut self.text));
+    pub fn release(self, store: &mut Store) {
+        store.release(self.text);
+    }
+}
+
+impl Learnt {
+    fn of(&self, side: Side, caller: Side) -> &Whereabouts {
+        if side == caller { &self.caller } else { &self.callee }
+    }
+
+    fn of_mut(&mut self, side: Side, caller: Side) -> &mut Whereabouts {
+        if side == caller { &mut self.caller } else { &mut self.callee }
     }
 }
 

@@ -136,7 +136,8 @@ impl Endpoint {
         let Some(call) = self.calls.get_mut(handle) else { return };
         let Some(upstream) = call.setup().map(|setup| setup.upstream) else { return };
         let (recorded, source) = recorded;
-        call.response = Some(FinalResponse { code: recorded, source, text: None, phrase: None, dialog: None });
+        call.response =
+            Some(FinalResponse { code: recorded, source, text: Kept::default(), phrase: None, dialog: None });
         let stamps = call.stamps(call.caller_side());
         self.abandon_legs(handle, None, q850_of(cause).unwrap_or(ELSEWHERE_REASONS));
         let (stamp, phrase) = self.stamp_of(handle, cause);

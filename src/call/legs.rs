@@ -487,9 +487,7 @@ impl Endpoint {
 impl FinalResponse {
     /// Gives back what it kept.
     pub(super) fn release(self, store: &mut Store) {
-        if let Some(text) = self.text {
-            store.release(text);
-        }
+        store.release(self.text);
     }
 }
 
@@ -498,11 +496,10 @@ pub(super) fn peer_response(message: &Message, dialog: Option<u8>, store: &mut S
     let (code, phrase) = (message.code(), message.phrase());
     let phrase = Some(phrase).filter(|phrase| *phrase != make::phrase(code).as_bytes());
     let tag = message.to_tag().filter(|_| dialog.is_none());
-    let has_text = phrase.is_some() || tag.is_some();
     FinalResponse {
         code: Some(code),
         source: CodeSource::Peer,
-        text: has_text.then(|| store.keep(&[phrase.unwrap_or_default(), tag.unwrap_or_default()])),
+        text: store.keep(&[phrase.unwrap_or_default(), tag.unwrap_or_default()]),
         // No longer than the message.
         phrase: phrase.map(|phrase| phrase.len() as u16),
         dialog,

@@ -64,7 +64,7 @@ pub struct Call {
     pub response: Option<FinalResponse>,
     /// Reason fields of the message that ended the call.
     pub reasons: Reasons,
-    pub dialogs: SmallVec<[Box<Dialog>; 1]>,
+    pub dialogs: SmallVec<[Dialog; 1]>,
     pub timers: SmallVec<[(CallTimer, TimerKey); 3]>,
     /// The server tried last; of an inbound call, the one it came from.
     pub server: Option<ServerId>,
@@ -80,6 +80,7 @@ pub struct Call {
 
 /// 128 bits that name a call for ever: 48 of time, 80 derived (a ULID).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[repr(Rust, packed(8))]
 pub struct Uid(pub u128);
 
 /// When something happened first, if it did.
@@ -133,7 +134,6 @@ pub struct Setup {
 pub struct Places {
     pub setups: Boxes<Setup>,
     pub endings: Boxes<Ending>,
-    pub dialogs: Boxes<Dialog>,
 }
 
 /// Ranges of the start line and of fields, those that follow each other as one.
@@ -194,7 +194,7 @@ pub struct FinalResponse {
     pub code: Option<u16>,
     pub source: CodeSource,
     /// The reason phrase, where it is not the usual one of its code, and the To tag, where no dialog has it.
-    pub text: Option<Kept>,
+    pub text: Kept,
     /// Length of the phrase in the text.
     pub phrase: Option<u16>,
     /// The dialog that it made, where it is a 2xx.
@@ -274,11 +274,11 @@ impl Call {
     }
 
     pub fn dialog_mut(&mut self, dialog: u8) -> Option<&mut Dialog> {
-        self.dialogs.get_mut(usize::from(dialog)).map(|dialog| &mut **dialog)
+        self.dialogs.get_mut(usize::from(dialog))
     }
 
     pub fn dialog(&self, dialog: u8) -> Option<&Dialog> {
-        self.dialogs.get(usize::from(dialog)).map(|dialog| &**dialog)
+        self.dialogs.get(usize::from(dialog))
     }
 
     /// Whole value of the From or To field that `side` has in a dialog, tag included.
@@ -309,7 +309,7 @@ impl Call {
         };
         let party = dialog.party(side, self.caller_side());
         party.path.remote.ip().to_canonical() == address
-            || party.resolved.as_deref().is_some_and(|resolved| resolved.to_canonical() == address)
+            || dialog.resolved(side, self.caller_side()).is_some_and(|resolved| resolved.to_canonical() == address)
             || leads_there(self.target_of(dialog, side))
             || self.routes_to(dialog, side).iter().any(|value| leads_there(route::address(value)))
     }

@@ -34,9 +34,8 @@ impl Endpoint {
         if let Some(response) = call.response {
             response.release(&mut self.store);
         }
-        for mut dialog in call.dialogs {
+        for dialog in call.dialogs {
             dialog.release(&mut self.store);
-            self.places.dialogs.release(dialog);
         }
     }
 
@@ -151,7 +150,7 @@ impl FinalResponse {
     /// `None` where there is no response.
     pub(crate) fn phrase(&self) -> Option<&[u8]> {
         let code = self.code?;
-        let own = self.phrase.and_then(|length| self.text.as_deref()?.get(..length.into()));
+        let own = self.phrase.and_then(|length| self.text.get(..length.into()));
         Some(own.unwrap_or(make::phrase(code).as_bytes()))
     }
 }
@@ -161,7 +160,7 @@ impl Call {
     pub(crate) fn to_tag(&self) -> Option<&[u8]> {
         let response = self.response.as_ref()?;
         let of_dialog = || response.dialog.and_then(|dialog| self.dialog(dialog)).map(|dialog| dialog.to_tag());
-        let own = || response.text.as_deref()?.get(response.phrase.unwrap_or(0).into()..);
+        let own = || response.text.get(response.phrase.unwrap_or(0).into()..);
         of_dialog().or_else(own).filter(|tag| !tag.is_empty())
     }
 }

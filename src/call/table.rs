@@ -20,11 +20,12 @@ type Map<T> = HashMap<Key, T, FixedState>;
 #[derive(Debug, Default)]
 pub struct CallTable {
     calls: Table<Call>,
-    /// Dialogs by their keys, and how many of them have no tag of the callee's.
-    dialogs: HashTable<(Handle, u8)>,
+    /// Dialogs by their keys: the call's place and which of its dialogs.
+    dialogs: HashTable<(u32, u8)>,
+    /// How many dialogs have no tag of the callee's.
     untagged: usize,
-    /// Hashes of Call-IDs and correlations, by which the API finds calls.
-    names: HashTable<(u64, Handle)>,
+    /// Halves of the hashes of Call-IDs and correlations, by which the API finds calls, and the call's place.
+    names: HashTable<(u32, u32)>,
 }
 
 /// For how long a call that follows a redirect is recognised as its child.
@@ -45,7 +46,8 @@ impl CallTable {
     pub fn insert(&mut self, call: Call, names: &[u64]) -> Handle {
         let handle = self.calls.insert_beside(call);
         for name in names {
-            self.names.insert_unique(*name, (*name, handle), |(name, _)| *name);
+            let name = half(*name);
+            self.names.insert_unique(spread(name), (name, handle.place()), |(name, _)| spread(*name));
         }
         handle
     }
@@ -61,19 +63,20 @@ impl CallTable {
     /// Takes a call with all its names and dialogs out.
     pub fn remove(&mut self, handle: Handle, names: &[u64]) -> Option<Call> {
         for name in names {
-            if let Ok(found) = self.names.find_entry(*name, |known| *known == (*name, handle)) {
+            let name = half(*name);
+            if let Ok(found) = self.names.find_entry(spread(name), |known| *known == (name, handle.place())) {
                 found.remove();
             }
         }
         let call = self.calls.remove(handle)?;
         for (at, dialog) in (0..).zip(&call.dialogs) {
             self.untagged -= usize::from(dialog.to_tag().is_empty());
-            if let Ok(found) = self.dialogs.find_entry(hash(dialog.key), |known| *known == (handle, at)) {
+            if let Ok(found) = self.dialogs.find_entry(hash(dialog.key), |known| *known == (handle.place(), at)) {
                 found.remove();
             }
         }
         if self.names.capacity() > LEAST_INDEX && self.names.len() < self.names.capacity() / 8 {
-            self.names.shrink_to(self.names.len() * 2, |(name, _)| *name);
+            self.names.shrink_to(self.names.len() * 2, |(name, _)| spread(*name));
             let calls = &self.calls;
             self.dialogs.shrink_to(self.dialogs.len() * 2, |at| hash_at(calls, *at));
         }
@@ -81,7 +84,7 @@ impl CallTable {
     }
 
     /// Adds a dialog to a call and says which of the call's it is. Messages find the latest with its key.
-    pub fn add_dialog(&mut self, call: Handle, dialog: Box<Dialog>) -> Option<u8> {
+    pub fn add_dialog(&mut self, call: Handle, dialog: Dialog) -> Option<u8> {
         let key = dialog.key;
         let is_untagged = dialog.to_tag().is_empty();
         let dialogs = &mut self.calls.get_mut(call)?.dialogs;
@@ -90,14 +93,15 @@ impl CallTable {
         self.untagged += usize::from(is_untagged);
         let calls = &self.calls;
         match self.dialogs.entry(hash(key), |known| is_at(calls, *known, key), |at| hash_at(calls, *at)) {
-            Entry::Occupied(mut older) => *older.get_mut() = (call, at),
-            Entry::Vacant(place) => drop(place.insert((call, at))),
+            Entry::Occupied(mut older) => *older.get_mut() = (call.place(), at),
+            Entry::Vacant(vacant) => drop(vacant.insert((call.place(), at))),
         }
         Some(at)
     }
 
     pub fn by_dialog(&self, key: Key) -> Option<(Handle, u8)> {
-        self.dialogs.find(hash(key), |known| is_at(&self.calls, *known, key)).copied()
+        let (place, at) = *self.dialogs.find(hash(key), |known| is_at(&self.calls, *known, key))?;
+        self.calls.at(place).map(|(call, _)| (call, at))
     }
 
     /// Whether any callee answered without a tag, so that a request without To tag may be inside a dialog.
@@ -110,9 +114,11 @@ impl CallTable {
         self.calls.all_by_key(key)
     }
 
-    /// Open calls with this name.
+    /// Open calls with this name, and rarely one of another.
     pub fn by_name(&self, name: u64) -> SmallVec<[Handle; 2]> {
-        self.names.iter_hash(name).filter(|(known, _)| *known == name).map(|(_, handle)| *handle).collect()
+        let name = half(name);
+        let found = self.names.iter_hash(spread(name)).filter(|(known, _)| *known == name);
+        found.filter_map(|(_, place)| self.calls.at(*place).map(|(handle, _)| handle)).collect()
     }
 
     pub fn iter(&self) -> impl Iterator<Item = (Handle, &Call)> {
@@ -138,13 +144,22 @@ fn hash(key: Key) -> u64 {
     key.0 as u64
 }
 
-/// Whether the dialog at a place has this key.
-fn is_at(calls: &Table<Call>, (call, at): (Handle, u8), key: Key) -> bool {
-    calls.get(call).and_then(|call| call.dialog(at)).is_some_and(|dialog| dialog.key == key)
+fn half(name: u64) -> u32 {
+    name as u32
 }
 
-fn hash_at(calls: &Table<Call>, (call, at): (Handle, u8)) -> u64 {
-    calls.get(call).and_then(|call| call.dialog(at)).map_or(0, |dialog| hash(dialog.key))
+/// A half as the hash of its place: both ends of a hash count.
+fn spread(half: u32) -> u64 {
+    u64::from(half) << 32 | u64::from(half)
+}
+
+/// Whether the dialog of a call at a place has this key.
+fn is_at(calls: &Table<Call>, (call, at): (u32, u8), key: Key) -> bool {
+    calls.at(call).and_then(|(_, call)| call.dialog(at)).is_some_and(|dialog| dialog.key == key)
+}
+
+fn hash_at(calls: &Table<Call>, (call, at): (u32, u8)) -> u64 {
+    calls.at(call).and_then(|(_, call)| call.dialog(at)).map_or(0, |dialog| hash(dialog.key))
 }
 
 impl Redirects {

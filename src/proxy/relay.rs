@@ -363,7 +363,7 @@ impl Endpoint {
         let Some(call) = self.calls.get_mut(call) else { return };
         let caller = call.caller_side();
         if let Some(dialog) = call.dialog_mut(dialog) {
-            dialog.party_mut(side, caller).resolved = Some(Box::new(address));
+            dialog.set_resolved(side, caller, address);
         }
     }
 

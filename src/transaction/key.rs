@@ -11,6 +11,7 @@ pub const MAGIC_COOKIE: &[u8] = b"z9hG4bK";
 
 /// A transaction, a call or a dialog by its keyed hash.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[repr(Rust, packed(8))]
 pub struct Key(pub u128);
 
 /// Length of a branch of ours: the cookie, 128 bits of its own, 64 for loops.
