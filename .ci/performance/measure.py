@@ -100,8 +100,7 @@ def check_open(device, count):
 
 
 def memory(bench, name, state, counts):
-    """Bytes per open call, with each number of them."""
-    result = []
+    """Bytes per open call, with each number of them, as soon as it is measured."""
     with bench.start(name, many=True) as device:
         warm_up(device)
         empty = pss(device.process)
@@ -112,8 +111,7 @@ def memory(bench, name, state, counts):
             if state == "answered":
                 time.sleep(SETTLE[name])
             used = pss(device.process)
-            result.append({"state": state, "open": count, "bytes": used - empty, "bytes_per_call": (used - empty) / count})
-    return result
+            yield {"state": state, "open": count, "bytes": used - empty, "bytes_per_call": (used - empty) / count}
 
 
 def idle(device, seconds):
