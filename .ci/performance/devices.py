@@ -188,9 +188,15 @@ class Generator(Process):
 
     def calls(self, calls, rate, hold="no", drain=5):
         """Makes calls, `rate` in a second, and waits for them, at most `drain` seconds after the last has begun."""
-        step = f"calls={round(calls)} rate={rate} hold={hold} drain={drain}\n"
+        return self.step(f"calls={round(calls)} rate={rate} hold={hold} drain={drain}")
+
+    def release(self, calls, rate, drain=5):
+        """Ends calls that are held, the longest held first, and waits for them likewise."""
+        return self.step(f"release={calls} rate={rate} drain={drain}")
+
+    def step(self, line):
         try:
-            self.child.stdin.write(step)
+            self.child.stdin.write(line + "\n")
             self.child.stdin.flush()
             line = self.child.stdout.readline()
         except BrokenPipeError:

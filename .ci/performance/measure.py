@@ -114,6 +114,23 @@ def memory(bench, name, state, counts):
             yield {"state": state, "open": count, "bytes": used - empty, "bytes_per_call": (used - empty) / count}
 
 
+def peak(bench, name, state, count):
+    """Memory of the process without calls, with very many of them, and when these have ended and nothing of them is left."""
+    with bench.start(name, many=True) as device:
+        warm_up(device)
+        empty = pss(device.process)
+        hold(device, count, state)
+        used = pss(device.process)
+        report = device.generator.release(count, OPENING[name], drain=10)
+        if report["completed"] < count:
+            raise Failed(f"of {count} calls that were {state}, {report['completed']} have ended as they should")
+        # The transactions that have ended them come to what the calls took.
+        most = max(used, pss(device.process))
+        time.sleep(SETTLE[name])
+        after = pss(device.process)
+    return {"state": state, "open": count, "empty": empty, "used": used, "peak": most, "after": after}
+
+
 def idle(device, seconds):
     """What a device takes while nothing happens, in cores."""
     before = Usage(device.process)

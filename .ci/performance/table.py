@@ -47,7 +47,7 @@ def table(head, rows):
 
 def show(result):
     parts = []
-    for name, part in [("runs", costs), ("maximum", maxima), ("memory", memories), ("workers", workers), ("growth", growths), ("instructions", instructions)]:
+    for name, part in [("runs", costs), ("maximum", maxima), ("memory", memories), ("peak", peaks), ("workers", workers), ("growth", growths), ("instructions", instructions)]:
         if result.get(name):
             parts.append(part(result))
     return "\n\n".join(parts)
@@ -143,6 +143,23 @@ def memories(result):
             each = f"{(last['bytes'] - first['bytes']) / more:.0f}" if more else "–"
             rows.append([TITLES[device], state, ", ".join(figures), f"≤ {goal}" if device == "sipstamp" else "", each])
     return table(["memory", "open calls", "bytes (PSS) per call", "goal", "each call beyond the first number"], rows)
+
+
+def peaks(result):
+    rows = []
+    for found in result["peak"]:
+        used, peak, stays = (found[at] - found["empty"] for at in ("used", "peak", "after"))
+        rows.append([
+            TITLES[found["device"]],
+            f"{found['open']} {found['state']}",
+            f"{found['empty']:,}",
+            f"{used:+,}",
+            f"{peak:+,}",
+            f"{stays:+,}",
+            f"{1 - stays / peak:.0%}",
+        ])
+    head = ["memory after a peak", "calls at once", "bytes (PSS) without", "with all of them", "when the last ends", "that stay", "given back"]
+    return table(head, rows)
 
 
 def growths(result):
