@@ -1,7 +1,7 @@
 //! Entries by handles that never match a later tenant of the same place; memory goes back after a peak.
 //!
 //! Places lie in blocks. A free place in the lowest block is taken first, so that the upper blocks of a peak run empty;
-//! empty blocks are freed but for a few, which the next entries would only allocate again.
+//! empty blocks are freed but for the lowest few, which the next entries would only allocate again.
 
 use std::num::NonZeroU32;
 
@@ -20,8 +20,8 @@ pub struct Arena<T> {
     lowest: usize,
     serial: NonZeroU32,
     len: usize,
-    /// Blocks that are allocated and empty.
-    spare: usize,
+    /// Blocks that are allocated and empty, [`SPARE`] at most.
+    spare: Vec<usize>,
 }
 
 /// A run of places that is allocated and freed as a whole.
@@ -72,7 +72,7 @@ impl<T> Arena<T> {
             if block.places.is_empty() {
                 block.places = (0..PLACES).map(|_| None).collect();
             } else if block.is_empty() {
-                self.spare -= 1;
+                self.spare.retain(|spare| *spare != self.lowest);
             }
             place = block.free.trailing_zeros() as usize;
             block.free &= block.free - 1;
@@ -111,8 +111,8 @@ impl<T> Arena<T> {
         self.len -= 1;
         self.lowest = self.lowest.min(number);
         if block.is_empty() {
-            self.spare += 1;
-            self.give_back(number);
+            self.spare.push(number);
+            self.give_back();
         }
         Some(value)
     }
@@ -136,13 +136,13 @@ impl<T> Arena<T> {
         })
     }
 
-    /// A block is empty: frees it where there are enough of its kind.
-    fn give_back(&mut self, number: usize) {
-        if self.spare <= SPARE {
+    /// A block is empty: frees the highest of its kind where there are enough.
+    fn give_back(&mut self) {
+        if self.spare.len() <= SPARE {
             return;
         }
-        self.spare -= 1;
-        if let Some(block) = self.blocks.get_mut(number) {
+        self.spare.sort_unstable();
+        if let Some(block) = self.spare.pop().and_then(|number| self.blocks.get_mut(number)) {
             block.places = Box::default();
         }
         while self.blocks.last().is_some_and(|last| last.places.is_empty()) {
@@ -162,7 +162,7 @@ impl<T> Block<T> {
 
 impl<T> Default for Arena<T> {
     fn default() -> Self {
-        Arena { blocks: Vec::new(), lowest: 0, serial: NonZeroU32::MIN, len: 0, spare: 0 }
+        Arena { blocks: Vec::new(), lowest: 0, serial: NonZeroU32::MIN, len: 0, spare: Vec::new() }
     }
 }
 
@@ -202,7 +202,25 @@ mod tests {
         assert!((0..1_000).filter(stays).all(|number| arena.get(handles[number]) == Some(&(number as i32))));
         let again = (0..1_000).map(|number| arena.insert(number)).collect::<Vec<_>>();
         assert!(again.iter().zip(0..).all(|(handle, number)| arena.get(*handle) == Some(&number)));
-        assert_eq!((arena.len(), arena.spare), (1_011, 0));
+        assert_eq!((arena.len(), arena.spare.len()), (1_011, 0));
+    }
+
+    #[test]
+    fn what_comes_and_goes_after_a_peak_finds_its_block() {
+        let mut arena = Arena::default();
+        let peak = (0..10 * PLACES).map(|number| arena.insert(number)).collect::<Vec<_>>();
+        // The lowest block runs empty last.
+        for handle in peak.into_iter().rev() {
+            arena.remove(handle);
+        }
+        let places = |arena: &Arena<usize>| arena.blocks[0].places.as_ptr();
+        let before = places(&arena);
+        for number in 0..3 {
+            let handle = arena.insert(number);
+            assert_eq!((handle.index, places(&arena)), (0, before));
+            arena.remove(handle);
+        }
+        assert_eq!((arena.blocks.len(), arena.spare.len()), (SPARE, SPARE));
     }
 
     #[test]

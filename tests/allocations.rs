@@ -1,66 +1,26 @@
 //! Nothing is allocated for a message while calls come and go at an even rate: not to read it, to decide, to write what
 //! follows, to tell of the call, nor to receive and to send datagrams.
 
-#![expect(unsafe_code, reason = "an allocator that counts can be written in no other way; it hands everything on")]
-
-use std::alloc::{GlobalAlloc, Layout, System};
-use std::cell::Cell;
-
+#[path = "allocations/counting.rs"]
+mod counting;
 #[path = "../benches/core/exchange.rs"]
 mod exchange;
+#[path = "../benches/load/generator/mod.rs"]
+#[expect(dead_code, reason = "the bench chooses profiles by name; these tests do not")]
+mod generator;
 #[path = "../benches/core/peers.rs"]
 mod peers;
 #[path = "../benches/core/policy.rs"]
 mod policy;
+#[path = "sipp/ports.rs"]
+#[expect(dead_code, reason = "shared with the SIPp scenarios, which use the rest")]
+mod ports;
+#[path = "allocations/shell.rs"]
+mod shell;
 
+use counting::allocations_of;
 use exchange::{Exchange, Kind, Probe, Span};
 use policy::{DIALER, SERVER};
-
-struct Counting;
-
-thread_local! {
-    static ALLOCATIONS: Cell<u64> = const { Cell::new(0) };
-}
-
-// SAFETY: everything is the system's allocator; counting touches a constant-initialised cell of the thread.
-unsafe impl GlobalAlloc for Counting {
-    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
-        count();
-        // SAFETY: the caller's promise is handed on.
-        unsafe { System.alloc(layout) }
-    }
-
-    unsafe fn alloc_zeroed(&self, layout: Layout) -> *mut u8 {
-        count();
-        // SAFETY: the caller's promise is handed on.
-        unsafe { System.alloc_zeroed(layout) }
-    }
-
-    unsafe fn realloc(&self, pointer: *mut u8, layout: Layout, size: usize) -> *mut u8 {
-        count();
-        // SAFETY: the caller's promise is handed on.
-        unsafe { System.realloc(pointer, layout, size) }
-    }
-
-    unsafe fn dealloc(&self, pointer: *mut u8, layout: Layout) {
-        // SAFETY: the caller's promise is handed on.
-        unsafe { System.dealloc(pointer, layout) }
-    }
-}
-
-#[global_allocator]
-static ALLOCATOR: Counting = Counting;
-
-fn count() {
-    // At the end of a thread there is nothing to count in any more.
-    let _ = ALLOCATIONS.try_with(|allocations| allocations.set(allocations.get() + 1));
-}
-
-fn allocations_of<R>(work: impl FnOnce() -> R) -> (R, u64) {
-    let before = ALLOCATIONS.get();
-    let done = work();
-    (done, ALLOCATIONS.get() - before)
-}
 
 /// Counts what is allocated in the core, not by its peers, and where it was first.
 #[derive(Debug, Default, PartialEq)]

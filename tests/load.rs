@@ -2,7 +2,7 @@
 //! its own. The proxy stands in this process, between the generator's two halves.
 
 #[path = "../benches/load/generator/mod.rs"]
-#[expect(dead_code, reason = "the bench holds calls and chooses profiles by name; these tests do not")]
+#[expect(dead_code, reason = "the bench chooses profiles by name; these tests do not")]
 mod generator;
 #[path = "../benches/load/relay.rs"]
 mod relay;
@@ -16,7 +16,7 @@ use std::time::Duration;
 
 use generator::calls::Hold;
 use generator::check::Profile;
-use generator::engine::{Load, Report, Settings, Step};
+use generator::engine::{Load, Report, Settings, Step, Work};
 use generator::lanes::Waits;
 use proxy::{Kind, Proxy, Spoil, remove, replace};
 
@@ -49,7 +49,11 @@ fn settings(device: SocketAddr, t1: Duration, profile: Profile, is_tcp: bool) ->
 }
 
 fn step() -> Step {
-    Step { calls: CALLS, rate: 1000.0, hold: Hold::No, drain: Duration::from_secs(10) }
+    work(Work::Begin(Hold::No))
+}
+
+fn work(work: Work) -> Step {
+    Step { work, calls: CALLS, rate: 1000.0, drain: Duration::from_secs(10) }
 }
 
 /// The third message of this kind is spoilt; that and nothing else is found, where the server copies it also in what
@@ -88,6 +92,40 @@ fn a_proxy_that_does_its_job_passes() {
     let report = calls(|_: Kind, _: &mut Vec<String>| {});
     assert!(is_clean(&report), "{report:?}");
     assert_eq!(report.invite_delay.count, CALLS);
+}
+
+#[test]
+fn calls_stay_where_they_are_held_and_are_ended_when_they_are_released() {
+    for hold in [Hold::Ringing, Hold::Answered] {
+        let proxy = Proxy::bind(|_: Kind, _: &mut Vec<String>| {});
+        let mut load = Load::new(&settings(proxy.address(), NEVER, STAMPING, false)).unwrap();
+        let [dialer, server] = load.ends();
+        let running = proxy.run(dialer, server);
+        let [held, others, released] =
+            [work(Work::Begin(hold)), step(), Step { calls: 2 * CALLS, ..work(Work::Release) }]
+                .map(|step| load.run(&step).unwrap());
+        running.stop();
+        assert_eq!((held.tally.started, held.tally.held, held.tally.completed), (CALLS, CALLS, 0), "{hold:?}");
+        assert!(is_clean(&others), "{hold:?}: {others:?}");
+        // Twice as many were to be ended as are held.
+        assert_eq!((released.tally.started, released.tally.released), (0, CALLS), "{hold:?}");
+        assert!(is_clean(&released) && held.faults.is_empty(), "{hold:?}: {released:?}");
+    }
+}
+
+#[test]
+fn released_calls_whose_byes_are_dropped_fail() {
+    let proxy = Proxy::bind(|kind: Kind, passing: &mut Vec<String>| {
+        if kind == Kind::Bye {
+            passing.clear();
+        }
+    });
+    let mut load = Load::new(&settings(proxy.address(), Duration::from_millis(5), STAMPING, false)).unwrap();
+    let [dialer, server] = load.ends();
+    let running = proxy.run(dialer, server);
+    let [_, released] = [Work::Begin(Hold::Answered), Work::Release].map(|this| load.run(&work(this)).unwrap());
+    running.stop();
+    assert_eq!((released.tally.completed, released.tally.failed, released.tally.timed_out), (0, CALLS, CALLS));
 }
 
 #[test]

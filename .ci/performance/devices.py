@@ -1,5 +1,6 @@
 """The devices under test: how each is configured, started, and what it does to messages."""
 
+import copy
 import json
 import os
 import pathlib
@@ -69,9 +70,20 @@ class Bench:
         self.tcp = tcp
         # For devices and the generator alike.
         self.nice = ["nice", "-n", nice] if nice else []
+        self.take_addresses()
+
+    def take_addresses(self):
         port, self.reservation = free_port()
         self.device, self.dialer, self.server = (f"{host}:{port}" for host in (DEVICE, DIALER, SERVER))
         self.admin = f"{DEVICE}:{port + 1}"
+
+    def beside(self, label):
+        """The same with a folder and addresses of its own, for a device that runs at the same time as others."""
+        other = copy.copy(self)
+        other.folder = self.folder / label
+        other.folder.mkdir(exist_ok=True)
+        other.take_addresses()
+        return other
 
     def start(self, name, many=False, prefix=()):
         """The process of a device. `many`: it will have very many open calls. `prefix`: what it is run under."""
@@ -157,6 +169,11 @@ class Device:
                 time.sleep(0.02)
         raise Failed(f"sipstamp does not become ready:\n{self.process.tail()}")
 
+    def open_calls(self):
+        """As sipstamp counts them."""
+        with urllib.request.urlopen(f"http://{self.bench.admin}/v1/status", timeout=10) as status:
+            return json.load(status)["counts"]["active"]
+
 
 class Generator(Process):
     """The load generator: it takes steps by its standard input and answers each with a report."""
@@ -171,9 +188,15 @@ class Generator(Process):
 
     def calls(self, calls, rate, hold="no", drain=5):
         """Makes calls, `rate` in a second, and waits for them, at most `drain` seconds after the last has begun."""
-        step = f"calls={round(calls)} rate={rate} hold={hold} drain={drain}\n"
+        return self.step(f"calls={round(calls)} rate={rate} hold={hold} drain={drain}")
+
+    def release(self, calls, rate, drain=5):
+        """Ends calls that are held, the longest held first, and waits for them likewise."""
+        return self.step(f"release={calls} rate={rate} drain={drain}")
+
+    def step(self, line):
         try:
-            self.child.stdin.write(step)
+            self.child.stdin.write(line + "\n")
             self.child.stdin.flush()
             line = self.child.stdout.readline()
         except BrokenPipeError:

@@ -85,38 +85,57 @@ def is_generators(tries):
     return not failed or min(failed, key=lambda tried: tried["rate"])["lateness"]["p99"] >= MOST_LATE
 
 
+def hold(device, count, state):
+    """Opens calls that stay in a state."""
+    report = device.generator.calls(count, OPENING[device.name], hold=state, drain=10)
+    if report["held"] < count:
+        raise Failed(f"of {count} calls that were to stay {state}, {report['held']} do")
+
+
+def check_open(device, count):
+    """What was measured was measured with these calls open, if they still are."""
+    found = device.open_calls()
+    if found < count:
+        raise Failed(f"of {count} calls that were to stay open, {found} are left")
+
+
 def memory(bench, name, state, counts):
-    """Bytes per open call, with each number of them."""
-    result = []
+    """Bytes per open call, with each number of them, as soon as it is measured."""
     with bench.start(name, many=True) as device:
         warm_up(device)
         empty = pss(device.process)
         held = 0
         for count in counts:
-            device.generator.calls(count - held, OPENING[name], hold=state, drain=10)
+            hold(device, count - held, state)
             held = count
             if state == "answered":
                 time.sleep(SETTLE[name])
             used = pss(device.process)
-            result.append({"state": state, "open": count, "bytes": used - empty, "bytes_per_call": (used - empty) / count})
-    return result
+            yield {"state": state, "open": count, "bytes": used - empty, "bytes_per_call": (used - empty) / count}
 
 
-def growth(bench, counts, rate, seconds, idle):
-    """What a call costs sipstamp while others are open; and what these cost while nothing happens."""
-    result = []
-    with bench.start("sipstamp", many=True) as device:
+def peak(bench, name, state, count):
+    """Memory of the process without calls, with very many of them, and when these have ended and nothing of them is left."""
+    with bench.start(name, many=True) as device:
         warm_up(device)
-        held = 0
-        for count in counts:
-            device.generator.calls(count - held, OPENING["sipstamp"], hold="answered", drain=10)
-            held = count
-            result.append({"open": count, **at_rate(device, rate, seconds)})
-        time.sleep(SETTLE["sipstamp"])
-        before = Usage(device.process)
-        time.sleep(idle)
-        result[-1]["idle_cores"] = Usage(device.process).since(before, 1)["cores"]
-    return result
+        empty = pss(device.process)
+        hold(device, count, state)
+        used = pss(device.process)
+        report = device.generator.release(count, OPENING[name], drain=10)
+        if report["completed"] < count:
+            raise Failed(f"of {count} calls that were {state}, {report['completed']} have ended as they should")
+        # The transactions that have ended them come to what the calls took.
+        most = max(used, pss(device.process))
+        time.sleep(SETTLE[name])
+        after = pss(device.process)
+    return {"state": state, "open": count, "empty": empty, "used": used, "peak": most, "after": after}
+
+
+def idle(device, seconds):
+    """What a device takes while nothing happens, in cores."""
+    before = Usage(device.process)
+    time.sleep(seconds)
+    return Usage(device.process).since(before, 1)["cores"]
 
 
 def instructions_by_perf(bench, name, rate, seconds):

@@ -4,11 +4,13 @@ import statistics
 
 from performance.devices import TITLES
 
-# Of issue's table: parts of the relay's CPU, multiples of Kamailio's rate, bytes, and parts of the relay's delay.
+# Of issue's table: parts of the relay's CPU, multiples of Kamailio's rate, bytes, multiples of the CPU with
+# one call open, and parts of the relay's delay.
 GOAL_RELAY = 1.5
 GOAL_MAXIMUM = 3
 GOAL_RINGING = 2_500
 GOAL_ANSWERED = 1_000
+GOAL_GROWTH = 1.2
 GOAL_INSTRUCTIONS = 80_000
 GOAL_DELAY_P50 = 45 / 23
 GOAL_DELAY_P99 = 130 / 82
@@ -45,7 +47,7 @@ def table(head, rows):
 
 def show(result):
     parts = []
-    for name, part in [("runs", costs), ("maximum", maxima), ("memory", memories), ("workers", workers), ("growth", growths), ("instructions", instructions)]:
+    for name, part in [("runs", costs), ("maximum", maxima), ("memory", memories), ("peak", peaks), ("workers", workers), ("growth", growths), ("instructions", instructions)]:
         if result.get(name):
             parts.append(part(result))
     return "\n\n".join(parts)
@@ -143,19 +145,44 @@ def memories(result):
     return table(["memory", "open calls", "bytes (PSS) per call", "goal", "each call beyond the first number"], rows)
 
 
+def peaks(result):
+    rows = []
+    for found in result["peak"]:
+        used, peak, stays = (found[at] - found["empty"] for at in ("used", "peak", "after"))
+        rows.append([
+            TITLES[found["device"]],
+            f"{found['open']} {found['state']}",
+            f"{found['empty']:,}",
+            f"{used:+,}",
+            f"{peak:+,}",
+            f"{stays:+,}",
+            f"{1 - stays / peak:.0%}",
+        ])
+    head = ["memory after a peak", "calls at once", "bytes (PSS) without", "with all of them", "when the last ends", "that stay", "given back"]
+    return table(head, rows)
+
+
 def growths(result):
-    rows = [
-        [
+    rows, base = [], None
+    for found in result["growth"]:
+        cpu = [run["cpu_us"] for run in found["runs"]]
+        goal = "" if base is None else f"≤ {GOAL_GROWTH}"
+        base = base or median(cpu)
+        rows.append([
             found["open"],
-            spread([found["cpu_us"]]),
-            ratio(found["cpu_us"], result["growth"][0]["cpu_us"]),
-            spread([found["invite_delay"]["p50"]]),
-        ]
-        for found in result["growth"]
-    ]
+            spread(cpu),
+            ratio(median(cpu), base),
+            goal,
+            spread([run["invite_delay"]["p50"] for run in found["runs"]]),
+            # Of few calls it is the pages of the process.
+            f"{found['bytes_per_call']:.0f}" if found["open"] >= 10_000 else "–",
+        ])
+    head = ["sipstamp with other calls open", "µs CPU per call", "× with one", "goal", "INVITE p50 µs", "bytes (PSS) per open call"]
+    text = table(head, rows)
     last = result["growth"][-1]
-    text = table(["sipstamp with other calls open", "µs CPU per call", "× with one", "INVITE p50 µs"], rows)
-    return text + f"\n\nIdle with {last['open']} calls open: {last['idle_cores']:.3%} of a core (goal < 1 %)"
+    if "idle_cores" in last:
+        text += f"\n\nIdle with {last['open']} calls open: {last['idle_cores']:.3%} of a core (goal < 1 %)"
+    return text
 
 
 def instructions(result):

@@ -14,7 +14,7 @@ use std::time::Duration;
 use clap::{Args, Parser, Subcommand};
 use generator::calls::Hold;
 use generator::check::Profile;
-use generator::engine::{Load, Report, Settings, Step};
+use generator::engine::{Load, Report, Settings, Step, Work};
 use generator::lanes::Waits;
 use serde_json::{Value, json};
 
@@ -33,7 +33,8 @@ struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Command {
-    /// Make calls: one step a line on standard input, `calls=N rate=PER_SECOND [hold=ringing|answered] [drain=SECONDS]`
+    /// Make calls: one step a line on standard input, `calls=N rate=PER_SECOND [hold=ringing|answered] [drain=SECONDS]`, or
+    /// `release=N rate=PER_SECOND [drain=SECONDS]` for calls that are held: they are answered and hung up
     Calls(Calls),
     /// Copy between two peers
     Relay {
@@ -144,7 +145,7 @@ fn make_calls(calls: &Calls) -> io::Result<bool> {
 fn print(report: &Report, cpu: u64) -> io::Result<()> {
     let mut line = serde_json::to_value(report)?;
     if let Value::Object(fields) = &mut line {
-        let per_call = cpu as f64 / 1_000.0 / report.tally.started.max(1) as f64;
+        let per_call = cpu as f64 / 1_000.0 / (report.tally.started + report.tally.released).max(1) as f64;
         fields.insert("generator_us_per_call".into(), json!(per_call));
     }
     let mut out = io::stdout().lock();
@@ -153,21 +154,25 @@ fn print(report: &Report, cpu: u64) -> io::Result<()> {
 }
 
 fn step(line: &str) -> Result<Step, String> {
-    let mut step = Step { calls: 0, rate: 100.0, hold: Hold::No, drain: Duration::from_secs(5) };
+    let mut step = Step { work: Work::Begin(Hold::No), calls: 0, rate: 100.0, drain: Duration::from_secs(5) };
     for word in line.split_whitespace() {
         let bad = || format!("{word:?} in {line:?}: no such thing");
         let (key, value) = word.split_once('=').ok_or_else(bad)?;
         match key {
             "calls" => step.calls = value.parse().map_err(|_| bad())?,
+            "release" => {
+                step.work = Work::Release;
+                step.calls = value.parse().map_err(|_| bad())?;
+            }
             "rate" => step.rate = value.parse().ok().filter(|rate: &f64| *rate > 0.0).ok_or_else(bad)?,
             "drain" => step.drain = value.parse().map(Duration::from_secs).map_err(|_| bad())?,
             "hold" => {
-                step.hold = match value {
+                step.work = Work::Begin(match value {
                     "no" => Hold::No,
                     "ringing" => Hold::Ringing,
                     "answered" => Hold::Answered,
                     _ => return Err(bad()),
-                }
+                });
             }
             _ => return Err(bad()),
         }

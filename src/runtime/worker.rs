@@ -2,7 +2,8 @@
 //!
 //! A turn is: wait for something to do or for the core's next deadline; read both clocks; take what has
 //! come, up to a limit for each socket; take all that the core wants done; send it. Nothing on this way
-//! waits or locks, and an idle worker is woken by nothing but its next deadline.
+//! waits, the one lock is that of the list of events, which nobody holds for longer than it takes to
+//! exchange it, and an idle worker is woken by nothing but its next deadline.
 
 use std::io;
 use std::time::Duration;

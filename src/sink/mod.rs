@@ -2,23 +2,25 @@
 //! nobody else, and nothing here ever makes a worker wait.
 
 mod file;
+mod input;
 mod queue;
 mod stdout;
 
 use std::io;
 use std::sync::Arc;
-use std::sync::mpsc::{Receiver, Sender, channel};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
 pub use file::FileSink;
+pub use input::EventInput;
+use input::Outlet;
 use queue::Queue;
 
 use crate::admin::Readiness;
 use crate::admin::metrics::Histograms;
 use crate::config::Events;
 use crate::control::OwnedSample;
-use crate::event::{Event, EventKind, Summary};
+use crate::event::{EventKind, Summary};
 use crate::recent::{Recent, Told};
 use crate::stats::SampleKind;
 
@@ -27,21 +29,15 @@ const FLUSH_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Between two looks for events under load: what comes meanwhile is taken in one go.
 const GATHER: Duration = Duration::from_millis(25);
-/// Events that are taken in one go.
-const MOST_AT_ONCE: usize = 1024;
 
 /// All sinks of one process.
 #[derive(Debug)]
 pub struct Sinks {
-    input: Option<Sender<Event>>,
+    input: Option<EventInput>,
     dispatcher: Option<JoinHandle<()>>,
     queues: Vec<Arc<Queue>>,
     file: Option<Arc<file::Reopen>>,
 }
-
-/// Where a worker hands its events over.
-#[derive(Clone, Debug)]
-pub struct EventInput(Sender<Event>);
 
 /// The figures of all sinks, for whoever renders metrics.
 #[derive(Clone, Debug)]
@@ -65,17 +61,17 @@ impl Sinks {
             stdout::start(queue.clone())?;
             queues.push(queue);
         }
-        let (input, inbox) = channel();
+        let (input, outlet) = input::way();
         let to = queues.clone();
         let dispatcher = std::thread::Builder::new()
             .name("events".into())
-            .spawn(move || dispatch(&inbox, &to, &recent, &histograms))?;
+            .spawn(move || dispatch(&outlet, &to, &recent, &histograms))?;
         Ok(Sinks { input: Some(input), dispatcher: Some(dispatcher), queues, file })
     }
 
     /// A way in, for one worker; `None` once closed.
     pub fn input(&self) -> Option<EventInput> {
-        self.input.clone().map(EventInput)
+        self.input.clone()
     }
 
     /// The events' file is opened again by its name: logrotate moved it.
@@ -103,14 +99,6 @@ impl Sinks {
     }
 }
 
-impl EventInput {
-    /// Hands an event over; never waits.
-    pub fn push(&self, event: Event) {
-        // The other end lives for as long as there is a way in.
-        drop(self.0.send(event));
-    }
-}
-
 impl SinkFigures {
     pub fn samples(&self) -> Vec<OwnedSample> {
         let mut samples = Vec::new();
@@ -135,10 +123,10 @@ impl SinkFigures {
 
 /// Takes events as they come, and those that come while it is at it in one go: a thread that is woken for each event
 /// would cost more than all that it does.
-fn dispatch(inbox: &Receiver<Event>, queues: &[Arc<Queue>], recent: &Recent, histograms: &Histograms) {
-    let mut lines = Vec::new();
-    while let Ok(first) = inbox.recv() {
-        for event in std::iter::once(first).chain(inbox.try_iter().take(MOST_AT_ONCE)) {
+fn dispatch(outlet: &Outlet, queues: &[Arc<Queue>], recent: &Recent, histograms: &Histograms) {
+    let (mut events, mut lines) = (input::list(), Vec::new());
+    while outlet.take(&mut events) {
+        for event in events.drain(..) {
             if event.kind == EventKind::Ended {
                 count(&event.summary, histograms);
             }

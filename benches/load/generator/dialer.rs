@@ -118,9 +118,11 @@ impl Load {
         if call.dialer == Dialer::Inviting {
             call.dialer = Dialer::Proceeding;
         }
-        let is_held = call.hold == Hold::Ringing && std::mem::take(&mut call.is_awaited);
-        self.awaited -= u64::from(is_held);
-        self.tally.held += u64::from(is_held);
+        if call.hold == Hold::Ringing && std::mem::take(&mut call.is_awaited) {
+            self.awaited -= 1;
+            self.tally.held += 1;
+            self.held.push_back(number);
+        }
         self.note(fault, bytes);
     }
 
@@ -147,6 +149,7 @@ impl Load {
             if call.hold == Hold::Answered {
                 self.awaited -= u64::from(std::mem::take(&mut call.is_awaited));
                 self.tally.held += 1;
+                self.held.push_back(number);
             } else {
                 self.lanes.push(now, Due::HangUp, number);
             }

@@ -1,5 +1,6 @@
 //! The loop: what is due, what has arrived, what is to be sent.
 
+use std::collections::VecDeque;
 use std::io;
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
@@ -10,7 +11,7 @@ use serde::Serialize;
 use serde_json::{Map, Value};
 use smallvec::SmallVec;
 
-use super::calls::{Calls, Hold};
+use super::calls::{Calls, Dialer, Hold};
 use super::check::{Checker, Profile};
 use super::dialer::End;
 use super::histogram::{Histogram, Percentiles};
@@ -34,15 +35,24 @@ pub struct Settings {
     pub series: u32,
 }
 
-/// Calls that are to be made.
+/// Calls that are to be made, or ended.
 #[derive(Debug, Clone, Copy)]
 pub struct Step {
+    pub work: Work,
     pub calls: u64,
     /// Per second; evenly spaced.
     pub rate: f64,
-    pub hold: Hold,
-    /// Time after the last call has begun in which all have to be done.
+    /// Time after the last call's turn in which all have to be done.
     pub drain: Duration,
+}
+
+/// What is done in a call's turn.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Work {
+    /// It begins.
+    Begin(Hold),
+    /// The call that is held longest goes on: is answered where it rings, and hung up. Nothing where none is held.
+    Release,
 }
 
 /// What came of it.
@@ -75,6 +85,8 @@ pub struct Load {
     pub(super) answer_delay: Histogram,
     /// Calls of this step that are not done.
     pub(super) awaited: u64,
+    /// Calls that stay as they are, in the order in which they came to it.
+    pub(super) held: VecDeque<u32>,
     pub(super) scratch: Vec<u8>,
     lateness: Histogram,
     inbox: Inbox,
@@ -110,6 +122,7 @@ impl Load {
             answer_delay: Histogram::default(),
             lateness: Histogram::default(),
             awaited: 0,
+            held: VecDeque::new(),
             scratch: Vec::new(),
             inbox: Inbox::default(),
         })
@@ -120,7 +133,7 @@ impl Load {
         self.ends
     }
 
-    /// Makes the calls of a step and waits for them.
+    /// Takes the calls of a step in turn and waits for them.
     pub fn run(&mut self, step: &Step) -> io::Result<Report> {
         self.tally = Tally::default();
         [&mut self.invite_delay, &mut self.answer_delay, &mut self.lateness].into_iter().for_each(Histogram::clear);
@@ -133,7 +146,10 @@ impl Load {
             let at = wall();
             while next_call < step.calls && plan(next_call) <= now {
                 self.lateness.add(u64::try_from((now - plan(next_call)).as_nanos()).unwrap_or(u64::MAX));
-                self.invite(now, at, step.hold);
+                match step.work {
+                    Work::Begin(hold) => self.invite(now, at, hold),
+                    Work::Release => self.release(now),
+                }
                 next_call += 1;
             }
             self.fire(now);
@@ -150,6 +166,20 @@ impl Load {
         self.tally.closed = self.dialer.closed() + self.server.closed();
         self.give_up(now);
         Ok(self.report(begin.elapsed()))
+    }
+
+    fn release(&mut self, now: Instant) {
+        while let Some(number) = self.held.pop_front() {
+            // The device may have ended it meanwhile.
+            let Some(call) = self.calls.find(number).filter(|call| call.dialer != Dialer::Over) else { continue };
+            call.is_awaited = true;
+            self.awaited += 1;
+            self.tally.released += 1;
+            return match std::mem::replace(&mut call.hold, Hold::No) {
+                Hold::Ringing => self.answer(now, number),
+                Hold::Answered | Hold::No => self.hang_up(now, number),
+            };
+        }
     }
 
     fn give_up(&mut self, now: Instant) {

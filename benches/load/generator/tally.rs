@@ -71,6 +71,8 @@ pub struct Tally {
     pub completed: u64,
     /// Reached the state that they are to stay in.
     pub held: u64,
+    /// Were held and went on.
+    pub released: u64,
     /// Ended otherwise: the sum of the next three.
     pub failed: u64,
     /// Nothing came for 64 × T1.
