@@ -39,6 +39,9 @@ const PLACES: usize = 64;
 const SPARE: usize = 2;
 
 impl Handle {
+    /// One that never matches anything.
+    pub const NONE: Handle = Handle { index: u32::MAX, serial: NonZeroU32::MAX };
+
     /// Both halves in one number, to travel outside the core.
     pub fn to_bits(self) -> u64 {
         (u64::from(self.serial.get()) << 32) | u64::from(self.index)

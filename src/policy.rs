@@ -80,6 +80,8 @@ pub struct ServerId(pub u16);
 impl ServerId {
     /// The dialer, which stands where a server stands in an inbound call.
     pub const DIALER: ServerId = ServerId(0);
+    /// One that a restored call was sent to and that is not configured any more.
+    pub const UNKNOWN: ServerId = ServerId(u16::MAX);
 }
 
 /// A telephony server.
@@ -294,6 +296,14 @@ impl Policy {
     /// A server by its id; `None` once it is no longer configured.
     pub fn server(&self, id: ServerId) -> Option<&Server> {
         self.servers.iter().find(|server| server.id == id)
+    }
+
+    /// The server that is recorded under a name.
+    pub fn server_named(&self, name: &str) -> Option<ServerId> {
+        if name == "dialer" {
+            return Some(ServerId::DIALER);
+        }
+        self.servers.iter().find(|server| &*server.name == name).map(|server| server.id)
     }
 
     /// A listener for a transport in the family of `peer`.

@@ -128,6 +128,7 @@ const REASONS: usize = RejectReason::COUNT + Refused::COUNT;
 #[derive(Debug, Default)]
 pub struct Stats {
     started: [u64; Direction::COUNT],
+    restored: [u64; CallState::COUNT],
     ended: u64,
     end_causes: [[u64; Direction::COUNT]; EndCause::COUNT],
     /// By label combination, then outcome, then direction.
@@ -196,6 +197,12 @@ impl Stats {
 
     pub fn on_call_started(&mut self, direction: Direction) {
         bump(self.started.get_mut(direction.index()));
+    }
+
+    /// A call of an earlier process goes on in this one, which counts it as started.
+    pub fn on_call_restored(&mut self, direction: Direction, state: CallState) {
+        self.on_call_started(direction);
+        bump(self.restored.get_mut(state.index()));
     }
 
     pub fn on_call_ended(&mut self, call: &Call, outcome: Outcome, cause: EndCause) {
@@ -268,6 +275,11 @@ impl Stats {
         let mut put = |name, labels: &[(&str, &str)], value| visit(counter(name, labels, value));
         for (direction, started) in Direction::ALL.iter().zip(self.started) {
             put("sipstamp_calls_started_total", &[("direction", direction.label())], started);
+        }
+        for (state, restored) in
+            CallState::ALL.iter().zip(self.restored).filter(|(state, _)| **state != CallState::Ended)
+        {
+            put("sipstamp_calls_restored_total", &[("state", state.label())], restored);
         }
         for (combination, table) in self.outcomes.iter().enumerate() {
             let captured = policy.capture.labels_of(combination);

@@ -36,6 +36,14 @@ impl Now {
     }
 }
 
+impl Now {
+    /// The point on the monotonic clock of a wall time; the reverse of [`Now::wall_at`].
+    pub fn mono_at(self, wall: Wall) -> Mono {
+        let delta = wall.0.saturating_sub(self.wall.0);
+        Mono(self.mono.0.saturating_add_signed(delta))
+    }
+}
+
 impl Add<Duration> for Mono {
     type Output = Mono;
 

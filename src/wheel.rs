@@ -105,6 +105,11 @@ impl<T> Wheel<T> {
         Some(timer.value)
     }
 
+    /// When a timer fires; `None` where it has fired or was cancelled.
+    pub fn due(&self, key: TimerKey) -> Option<Mono> {
+        self.timers.get(key.0).map(|timer| Mono(timer.tick.saturating_mul(1_000)))
+    }
+
     /// A point in time before which `pop` has nothing; `None` when empty. It has something then, unless the timer was
     /// cancelled that was the earliest of very many.
     pub fn next_deadline(&self) -> Option<Mono> {

@@ -26,6 +26,11 @@ mod tests {
     }
 
     #[test]
+    fn calls_that_outlive_their_process_end_in_exactly_one_outcome() {
+        run_all(Weather::Restarts);
+    }
+
+    #[test]
     fn calls_that_operators_interfere_with_end_in_exactly_one_outcome() {
         run_all(Weather::Operators);
     }

@@ -61,6 +61,7 @@ impl Endpoint {
             // The same stamp is made of it for each 2xx.
             let kept = self.store.keep(&[&uid]);
             self.store.release(std::mem::replace(&mut server.stamp, kept));
+            self.keep_server(upstream);
         }
         self.set_call_state(handle, CallState::Answered);
         self.set_call_timer(handle, CallTimer::MaxDuration, max_duration);

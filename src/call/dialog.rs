@@ -2,10 +2,13 @@
 
 use std::net::IpAddr;
 
+use serde::{Deserialize, Serialize};
+
 use crate::flow::Side;
 use crate::kept::{Kept, Store};
-use crate::path::Path;
+use crate::path::{Path, Paths};
 use crate::proxy::route::Routes;
+use crate::stored::{Raw, StoredHop};
 use crate::transaction::Key;
 
 /// A dialog between caller and callee, told apart by the callee's tag.
@@ -48,8 +51,36 @@ struct Whereabouts {
     resolved: Option<IpAddr>,
 }
 
+/// A dialog as the journal has it.
+#[derive(Debug, Serialize, Deserialize)]
+pub struct StoredDialog<'a> {
+    key: u128,
+    #[serde(borrow)]
+    to: Raw<'a>,
+    /// Where the tag is in it.
+    tag: (u32, u32),
+    contact: Raw<'a>,
+    routes: Raw<'a>,
+    state: DialogState,
+    caller: StoredParty<'a>,
+    callee: StoredParty<'a>,
+    is_acked: bool,
+    early_bye: Option<(Side, bool)>,
+    bye_from: Option<Side>,
+    is_bye_challenged: bool,
+}
+
+#[derive(Debug, Serialize, Deserialize)]
+struct StoredParty<'a> {
+    path: StoredHop,
+    cseq: u32,
+    #[serde(borrow)]
+    target: Option<Raw<'a>>,
+    resolved: Option<IpAddr>,
+}
+
 /// Where a dialog stands.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum DialogState {
     Early,
     Confirmed,
@@ -80,6 +111,15 @@ pub struct Callee<'a> {
 impl Party {
     pub fn new(path: Path, cseq: u32) -> Party {
         Party { path, cseq }
+    }
+
+    fn stored<'a>(&'a self, learnt: Option<&'a Whereabouts>) -> StoredParty<'a> {
+        StoredParty {
+            path: (*self.path).into(),
+            cseq: self.cseq,
+            target: learnt.and_then(|learnt| learnt.target.as_deref()).map(Raw),
+            resolved: learnt.and_then(|learnt| learnt.resolved),
+        }
     }
 }
 
@@ -169,9 +209,55 @@ impl Dialog {
         self.learnt.get_or_insert_default().of_mut(side, caller).resolved = Some(address);
     }
 
+    pub fn stored(&self) -> StoredDialog<'_> {
+        let learnt = self.learnt.as_deref();
+        StoredDialog {
+            key: self.key.0,
+            to: Raw(self.to()),
+            tag: self.tag,
+            contact: Raw(self.contact()),
+            routes: Raw(self.routes().0),
+            state: self.state,
+            caller: self.caller.stored(learnt.map(|learnt| &learnt.caller)),
+            callee: self.callee.stored(learnt.map(|learnt| &learnt.callee)),
+            is_acked: self.is_acked,
+            early_bye: self.early_bye,
+            bye_from: self.bye_from,
+            is_bye_challenged: self.is_bye_challenged,
+        }
+    }
+
     /// Gives back what it kept.
     pub fn release(self, store: &mut Store) {
         store.release(self.text);
+    }
+}
+
+impl StoredDialog<'_> {
+    pub fn restored(&self, paths: &mut Paths, store: &mut Store) -> Dialog {
+        let seen = Callee {
+            to: self.to.0,
+            tag: part(self.to.0, self.tag.0, self.tag.1),
+            contact: self.contact.0,
+            routes: Routes(self.routes.0),
+        };
+        let mut party = |party: &StoredParty<'_>| Party::new(paths.of(party.path.into()), party.cseq);
+        let (caller, callee) = (party(&self.caller), party(&self.callee));
+        let mut dialog = Dialog::new(Key(self.key), seen, self.state, caller, callee, store);
+        let whereabouts = |party: &StoredParty<'_>| Whereabouts {
+            target: party.target.map(|target| target.0.into()),
+            resolved: party.resolved,
+        };
+        let is_any = |party: &StoredParty<'_>| party.target.is_some() || party.resolved.is_some();
+        if is_any(&self.caller) || is_any(&self.callee) {
+            let learnt = Learnt { caller: whereabouts(&self.caller), callee: whereabouts(&self.callee) };
+            dialog.learnt = Some(Box::new(learnt));
+        }
+        dialog.is_acked = self.is_acked;
+        dialog.early_bye = self.early_bye;
+        dialog.bye_from = self.bye_from;
+        dialog.is_bye_challenged = self.is_bye_challenged;
+        dialog
     }
 }
 

@@ -1,9 +1,13 @@
 //! What the first INVITE of a call said, in one text.
 
+use serde::{Deserialize, Serialize};
+use smallvec::SmallVec;
+
 use crate::kept::{Kept, Store};
 use crate::policy::Policy;
 use crate::proxy::route::{self, Routes};
 use crate::sip::{HeaderName, Message, Name, NameAddr, subscriber};
+use crate::stored::Raw;
 use crate::text::{Line, Put};
 
 use super::Uid;
@@ -37,6 +41,16 @@ enum Part {
     /// Values of the captured labels that were there: the label's index in the policy, the value's length, both in two
     /// bytes, the value.
     Labels,
+}
+
+/// An identity as the journal has it.
+#[derive(Debug, Serialize, Deserialize)]
+pub struct StoredIdentity<'a> {
+    /// But for the labels.
+    #[serde(borrow)]
+    parts: [Option<Raw<'a>>; PARTS - 1],
+    /// By their names: another configuration may have them in another order.
+    labels: SmallVec<[(&'a str, Raw<'a>); 2]>,
 }
 
 const PARTS: usize = Part::Labels as usize + 1;
@@ -151,6 +165,11 @@ impl Identity {
         })
     }
 
+    pub fn stored<'a>(&'a self, policy: &'a Policy) -> StoredIdentity<'a> {
+        let labels = self.labels().filter_map(|(at, value)| Some((&*policy.capture.labels.get(at)?.label, Raw(value))));
+        StoredIdentity { parts: std::array::from_fn(|at| self.part_at(at).map(Raw)), labels: labels.collect() }
+    }
+
     /// Gives back what it kept.
     pub fn release(self, store: &mut Store) {
         store.release(self.text);
@@ -184,6 +203,28 @@ impl Identity {
         let start = at.checked_sub(1).and_then(number).unwrap_or(0);
         let range = usize::from(start)..usize::from(number(at)?);
         (number(PARTS)? & (1 << at) != 0).then(|| text.get(range))?
+    }
+}
+
+impl StoredIdentity<'_> {
+    pub fn call_id(&self) -> &[u8] {
+        self.parts.get(Part::CallId as usize).copied().flatten().unwrap_or_default().0
+    }
+
+    /// With the labels that `policy` has.
+    pub fn restored(&self, policy: &Policy, store: &mut Store) -> Identity {
+        let mut labels = Line::<64>::new();
+        for (at, label) in (0..u16::MAX).zip(&policy.capture.labels) {
+            if let Some((_, value)) = self.labels.iter().find(|(name, _)| *name == &*label.label) {
+                labels.put(&at.to_be_bytes());
+                Routes::put(&mut labels, value.0);
+            }
+        }
+        let parts = std::array::from_fn(|at| match self.parts.get(at) {
+            Some(part) => part.map(|part| part.0),
+            None => Some(&*labels),
+        });
+        Identity::of_parts(parts, store)
     }
 }
 

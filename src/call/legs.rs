@@ -257,6 +257,7 @@ impl Endpoint {
         if let Some(server) = self.server_txs.get_mut(upstream) {
             server.is_outline = true;
             self.store.release(std::mem::replace(&mut server.request, kept));
+            self.keep_server(upstream);
         }
     }
 

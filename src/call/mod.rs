@@ -16,6 +16,7 @@ mod late;
 mod legs;
 mod record;
 mod setup;
+mod stored;
 mod table;
 mod voicemail;
 
@@ -30,6 +31,7 @@ pub(crate) use end::q850_of;
 pub use identity::Identity;
 pub(crate) use identity::contact;
 pub(crate) use legs::{Outgoing, rewritten_uri};
+pub use stored::{Links, StoredCall};
 pub use table::{CallTable, Redirects};
 
 use crate::arena::Handle;
@@ -76,6 +78,8 @@ pub struct Call {
     pub early_media: bool,
     pub is_progressive: bool,
     pub is_voicemail_drop: bool,
+    /// The journal has yet to learn how it stands.
+    pub is_changed: bool,
 }
 
 /// 128 bits that name a call for ever: 48 of time, 80 derived (a ULID).
@@ -202,7 +206,7 @@ pub struct FinalResponse {
 }
 
 /// Each deadline of a call, with when it comes.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub enum CallTimer {
     /// `no_answer` after the INVITE was forwarded. Nothing restarts it.
     NoAnswer,

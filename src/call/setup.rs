@@ -160,6 +160,8 @@ impl Endpoint {
     fn own_server_tx(&mut self, tx: Handle, call: Handle) {
         if let Some(server) = self.server_txs.get_mut(tx) {
             server.user = server::User::Call(call);
+            server.is_stored = true;
+            self.keep_server(tx);
         }
     }
 
@@ -223,6 +225,7 @@ impl Endpoint {
             anomalies: Anomalies::default(),
             is_progressive,
             is_voicemail_drop: false,
+            is_changed: false,
             dialogs: SmallVec::new(),
             timers: SmallVec::new(),
         }

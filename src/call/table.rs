@@ -24,6 +24,9 @@ pub struct CallTable {
     dialogs: HashTable<(u32, u8)>,
     /// How many dialogs have no tag of the callee's.
     untagged: usize,
+    /// Calls that have changed since they were asked for the last time, where anybody asks.
+    changed: Vec<Handle>,
+    is_tracked: bool,
     /// Halves of the hashes of Call-IDs and correlations, by which the API finds calls, and the call's place.
     names: HashTable<(u32, u32)>,
 }
@@ -56,8 +59,40 @@ impl CallTable {
         self.calls.get(handle)
     }
 
+    /// The call is taken for changed.
     pub fn get_mut(&mut self, handle: Handle) -> Option<&mut Call> {
-        self.calls.get_mut(handle)
+        let call = self.calls.get_mut(handle)?;
+        if self.is_tracked && !call.is_changed {
+            call.is_changed = true;
+            self.changed.push(handle);
+        }
+        Some(call)
+    }
+
+    /// Notes which calls change, from here on.
+    pub fn track(&mut self) {
+        self.is_tracked = true;
+    }
+
+    /// One that has changed and is there.
+    pub fn next_changed(&mut self) -> Option<Handle> {
+        loop {
+            let handle = self.changed.pop()?;
+            if let Some(call) = self.calls.get_mut(handle) {
+                call.is_changed = false;
+                return Some(handle);
+            }
+        }
+    }
+
+    /// Adds a call that has its dialogs already.
+    pub fn insert_whole(&mut self, mut call: Call, names: &[u64]) -> Handle {
+        let dialogs = std::mem::take(&mut call.dialogs);
+        let handle = self.insert(call, names);
+        for dialog in dialogs {
+            self.add_dialog(handle, dialog);
+        }
+        handle
     }
 
     /// Takes a call with all its names and dialogs out.
@@ -87,7 +122,7 @@ impl CallTable {
     pub fn add_dialog(&mut self, call: Handle, dialog: Dialog) -> Option<u8> {
         let key = dialog.key;
         let is_untagged = dialog.to_tag().is_empty();
-        let dialogs = &mut self.calls.get_mut(call)?.dialogs;
+        let dialogs = &mut self.get_mut(call)?.dialogs;
         let at = u8::try_from(dialogs.len()).ok()?;
         dialogs.push(dialog);
         self.untagged += usize::from(is_untagged);

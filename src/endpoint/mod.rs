@@ -11,6 +11,8 @@
 
 mod ask;
 mod incoming;
+mod keep;
+mod restore;
 mod wire;
 
 use std::collections::VecDeque;
@@ -43,6 +45,9 @@ use crate::transaction::server::ServerTx;
 use crate::wheel::Wheel;
 
 pub(crate) use incoming::{Arrival, RETRY_SOON, reason_fields, reason_lines, routes_behind};
+use keep::Keeping;
+pub use keep::{Kept, Record};
+pub use restore::{Restored, Stored};
 pub(crate) use wire::{Reply, Request};
 
 /// What the world does to the core.
@@ -92,6 +97,8 @@ pub enum Output {
         name: Box<str>,
     },
     Event(Event),
+    /// A change to keep, where it outlives the process: before anything is sent that comes after it.
+    Record(Record),
     /// Something that an operator may want to read, at most once per source and second.
     Notice(Notice),
     /// Nothing until then; `None`: nothing at all.
@@ -193,6 +200,7 @@ pub struct Endpoint {
     pub(crate) lines: Vec<u8>,
     /// Lines of events are written here and split off.
     pub(crate) told: Chunks,
+    pub(crate) keeping: Keeping,
     outputs: VecDeque<Output>,
 }
 
@@ -248,6 +256,7 @@ impl Endpoint {
             edits: Edits::default(),
             lines: Vec::new(),
             told: Chunks::default(),
+            keeping: Keeping::default(),
             outputs: VecDeque::new(),
             policy,
         };
@@ -279,8 +288,11 @@ impl Endpoint {
     }
 
     /// The next thing to do.
+    ///
+    /// Records and events come first, so that what they tell is kept before anything is sent.
     pub fn poll_output(&mut self) -> Output {
-        match self.outputs.pop_front() {
+        self.put_out_changes();
+        match self.keeping.pop().or_else(|| self.outputs.pop_front()) {
             Some(output) => output,
             None => Output::Idle { deadline: self.wheel.next_deadline() },
         }
@@ -324,7 +336,10 @@ impl Endpoint {
     }
 
     pub(crate) fn push(&mut self, output: Output) {
-        self.outputs.push_back(output);
+        match output {
+            Output::Event(_) => self.keeping.push(output),
+            output => self.outputs.push_back(output),
+        }
     }
 
     fn on_deadline(&mut self, deadline: Deadline) {

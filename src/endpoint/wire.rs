@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 
-use super::{Deadline, Endpoint, Output, Owner, Transmit};
+use super::{Deadline, Endpoint, Kept as KeptOf, Output, Owner, Transmit};
 use crate::arena::Handle;
 use crate::flow::{Flow, Hop, Side, Transport};
 use crate::kept::Kept;
@@ -81,6 +81,7 @@ impl Endpoint {
             retransmit: None,
             end: None,
             estimates,
+            is_stored: false,
         });
         if !is_invite {
             // Until Timer E of the client reaches T2: the sum of T1, 2·T1, … below T2 is T2 − T1.
@@ -108,6 +109,9 @@ impl Endpoint {
             }
             let end = self.wheel.insert(now + finished.end, Deadline::ServerEnd(tx));
             self.set_server_end(tx, Some(end));
+        }
+        if code > 100 {
+            self.keep_server(tx);
         }
         self.stats.on_response(code, side, Way::Sent);
         self.transmit(Transmit { hop, bytes, side, owner: None, connect_timeout: None });
@@ -168,6 +172,10 @@ impl Endpoint {
                 if let Some(timer) = server.retransmit.take() {
                     self.wheel.cancel(timer);
                 }
+                if server.is_stored {
+                    let key = server.key.0;
+                    self.forget(KeptOf::Server, key);
+                }
                 let end = self.wheel.insert(self.now.mono + timer_i, Deadline::ServerEnd(tx));
                 self.set_server_end(tx, Some(end));
                 false
@@ -200,6 +208,9 @@ impl Endpoint {
 
     pub(crate) fn remove_server(&mut self, tx: Handle) {
         let Some(server) = self.server_txs.remove(tx) else { return };
+        if server.is_stored && !server.is_final() {
+            self.forget(KeptOf::Server, server.key.0);
+        }
         for kept in [server.request, server.last, server.stamp] {
             self.store.release(kept);
         }
@@ -240,11 +251,15 @@ impl Endpoint {
             end: None,
             estimates: Estimates::of(timeouts),
             note: Note::default(),
+            is_stored: is_leg,
             rare: fallback.map(|fallback| Box::new(client::Rare { fallback: Some(fallback), ..Default::default() })),
         };
         let (retransmit, timeout) = client.on_start();
         let tx = self.client_txs.insert(client);
         self.set_client_timers(tx, retransmit, Some(timeout));
+        if is_leg {
+            self.keep_client(tx);
+        }
         self.stats.on_request(method, side, Way::Sent);
         self.transmit(Transmit { hop, bytes, side, owner: Some(Owner(tx.to_bits())), connect_timeout });
         tx
@@ -297,13 +312,19 @@ impl Endpoint {
             client.path = self.paths.of(Hop { connection: flow.connection, ..*client.path });
         }
         self.stats.on_response(message.code(), side, Way::Received);
-        match client.on_response(message.code()) {
+        let before = client.state;
+        let meaning = client.on_response(message.code());
+        let is_invite = client.is_invite;
+        let rare = client.rare.as_mut();
+        if let (Some(rare), OnResponse::Pass { first: true, .. }) = (rare, meaning) {
+            // The way over TCP has proved good.
+            rare.fallback = None;
+        }
+        if client.is_stored && client.state != before {
+            self.keep_client(tx);
+        }
+        match meaning {
             OnResponse::Pass { end, first } => {
-                let is_invite = client.is_invite;
-                if let Some(rare) = client.rare.as_mut().filter(|_| first) {
-                    // The way over TCP has proved good.
-                    rare.fallback = None;
-                }
                 if let Some(end) = end {
                     self.set_client_timers(tx, None, Some(end));
                 }
@@ -405,6 +426,9 @@ impl Endpoint {
 
     pub(crate) fn remove_client(&mut self, tx: Handle) {
         let Some(client) = self.client_txs.remove(tx) else { return };
+        if client.is_stored && !client.is_final() {
+            self.forget(KeptOf::Client, client.key.0);
+        }
         self.store.release(client.request);
         for timer in [client.retransmit, client.end].into_iter().flatten() {
             self.wheel.cancel(timer);
@@ -436,7 +460,9 @@ impl Endpoint {
         }
         client.cancel = Cancel::Held;
         client.rare().reasons = reasons.into();
-        if !client.is_silent() {
+        let is_silent = client.is_silent();
+        self.keep_client(tx);
+        if !is_silent {
             self.release_cancel(tx);
         }
     }
@@ -459,10 +485,11 @@ impl Endpoint {
         if let Some(bytes) = bytes {
             client.request = self.store.keep(&[&bytes]);
         }
+        self.keep_client(tx);
     }
 
     /// A request as it was sent, for another time; once an INVITE has failed, its ACK.
-    fn sent_again(&mut self, tx: Handle) -> Option<Bytes> {
+    pub(super) fn sent_again(&mut self, tx: Handle) -> Option<Bytes> {
         let client = self.client_txs.get(tx)?;
         match copy(&client.request, self.out.piece()) {
             None => self.leg_again(tx),
@@ -475,7 +502,7 @@ impl Endpoint {
         self.sent_again(tx).and_then(|bytes| Self::own_request(&bytes))
     }
 
-    fn release_cancel(&mut self, tx: Handle) {
+    pub(super) fn release_cancel(&mut self, tx: Handle) {
         if self.client_txs.get(tx).is_none_or(|client| client.cancel != Cancel::Held) {
             return;
         }
@@ -497,6 +524,7 @@ impl Endpoint {
         let policy = self.policy.clone();
         self.start_client(request, &policy.timeouts);
         self.set_client_timers(tx, None, Some(wait));
+        self.keep_client(tx);
     }
 
     fn ack_failure(&mut self, tx: Handle, response: &Message) {

@@ -13,7 +13,7 @@ use crate::sip::Method;
 use crate::wheel::TimerKey;
 
 /// Where a client transaction stands.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub enum State {
     /// Nothing has come back. Calling for INVITE, Trying for the rest.
     Calling,
@@ -106,6 +106,8 @@ pub struct ClientTx {
     /// What a forwarded request will change in its dialog once it is answered 2xx.
     pub note: Note,
     pub rare: Option<Box<Rare>>,
+    /// The journal keeps it: it is the INVITE of a call, or one in its dialogs.
+    pub is_stored: bool,
 }
 
 /// What a request inside a dialog asks for, to be done when it is answered 2xx.

@@ -7,15 +7,17 @@
 pub mod client;
 mod key;
 pub mod server;
+mod stored;
 
 use std::time::Duration;
 
 use crate::policy::Timeouts;
 
 pub use key::{Branch, Key, Keyring, MAGIC_COOKIE};
+pub use stored::{StoredClient, StoredClientUser, StoredServer, StoredServerUser};
 
 /// T1, T2, T4 and Timer C of the policy that a request met, in milliseconds.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub struct Estimates {
     t1: u32,
     t2: u32,

@@ -10,7 +10,7 @@ use crate::path::Path;
 use crate::wheel::TimerKey;
 
 /// Where a server transaction stands. `Trying` and `Accepted` are those of non-INVITE and INVITE alone.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub enum State {
     Trying,
     Proceeding,
@@ -61,6 +61,8 @@ pub struct ServerTx {
     pub retransmit: Option<TimerKey>,
     pub end: Option<TimerKey>,
     pub estimates: Estimates,
+    /// The journal keeps it: it is a call's INVITE or BYE, or an INVITE in its dialogs.
+    pub is_stored: bool,
 }
 
 /// What to do about a request that came again.

@@ -24,11 +24,12 @@ use self::caller::Caller;
 use self::plan::Network;
 pub use self::plan::Weather;
 use self::rng::Rng;
-use crate::support::{DIALER, Msg, PBX_A, PBX_B, PBX_C, SIDECAR, minutes, ms, policy, secs, server};
+use crate::support::{DIALER, Journal, Msg, PBX_A, PBX_B, PBX_C, SIDECAR, minutes, ms, policy, secs, server};
 
 /// Runs of each test, and calls of each run.
 const RUNS: u64 = 24;
 const CALLS: usize = 40;
+const SEED: Seed = Seed { key: [3; 16] };
 /// Sooner or later everything is over.
 const LONGEST: u64 = 100_000_000;
 
@@ -81,6 +82,12 @@ pub enum Job {
     Reload,
     Drain,
     Stop,
+    /// The process is killed: at once, or when it is about to send the next time.
+    Kill {
+        when_sending: bool,
+    },
+    /// Another one goes on.
+    Start,
 }
 
 /// A request of a peer that waits for its response.
@@ -117,6 +124,13 @@ pub struct Sim {
     /// Stamps that went to the dialer: call_uid, outcome, cause.
     pub stamps: BTreeSet<(String, String, Option<String>)>,
     pub is_stopped: bool,
+    /// Started calls, where lifecycle events tell of them.
+    pub started: BTreeSet<String>,
+    pub restarts: u64,
+    journal: Journal,
+    /// The process is not there.
+    is_down: bool,
+    is_killed_when_sending: bool,
     dead: Option<SocketAddr>,
     weather: Weather,
     jobs: BinaryHeap<Reverse<(u64, u64, Job)>>,
@@ -159,7 +173,7 @@ impl Sim {
         let policy = any_policy(weather, &mut rng);
         let now = Now { mono: Mono(0), wall: Wall(0) };
         let mut sim = Sim {
-            endpoint: Endpoint::new(now, Seed { key: [3; 16] }, Arc::new(policy)),
+            endpoint: Endpoint::new(now, SEED, Arc::new(policy)),
             now: 0,
             network,
             callers: Vec::new(),
@@ -170,6 +184,11 @@ impl Sim {
             ended: BTreeMap::new(),
             stamps: BTreeSet::new(),
             is_stopped: false,
+            started: BTreeSet::new(),
+            restarts: 0,
+            journal: Journal::default(),
+            is_down: false,
+            is_killed_when_sending: false,
             dead: None,
             weather,
             jobs: BinaryHeap::new(),
@@ -182,8 +201,10 @@ impl Sim {
             sim.callers.push(Caller::new(call, &mut sim.rng));
             sim.at(at, Job::Caller { call, act: caller::Act::Call });
         }
-        if weather == Weather::Operators {
-            sim.interfere();
+        match weather {
+            Weather::Operators => sim.interfere(),
+            Weather::Restarts => sim.plan_restarts(),
+            Weather::Calm | Weather::Storm => {}
         }
         sim
     }
@@ -207,6 +228,42 @@ impl Sim {
         if self.rng.chance(30) {
             self.dead = Some(PBX_A.parse().unwrap());
         }
+    }
+
+    fn plan_restarts(&mut self) {
+        self.endpoint.keep_records();
+        for _ in 0..self.rng.within(1, 8) {
+            let (at, when_sending) = (self.rng.within(0, 120_000), self.rng.chance(60));
+            self.at(at, Job::Kill { when_sending });
+        }
+    }
+
+    fn kill(&mut self) {
+        if std::mem::replace(&mut self.is_down, true) {
+            return;
+        }
+        self.is_killed_when_sending = false;
+        let pause = self.rng.pick(&[1, 100, 1_000, 3_000]);
+        self.after(pause, Job::Start);
+        // What was to be told to it is told to nobody; what is left of it does nothing.
+        self.jobs.retain(|Reverse((.., job))| !matches!(job, Job::Failed { .. } | Job::Resolved { .. }));
+        self.endpoint = Endpoint::new(self.clock(), SEED, self.endpoint.policy().clone());
+    }
+
+    fn start(&mut self) {
+        self.is_down = false;
+        self.restarts += 1;
+        let policy = match self.rng.chance(20) {
+            true => Arc::new(any_policy(self.weather, &mut self.rng)),
+            false => self.endpoint.policy().clone(),
+        };
+        let now = self.clock();
+        self.endpoint = Endpoint::new(now, SEED, policy);
+        self.endpoint.keep_records();
+        let restored = self.endpoint.restore(now, &self.journal.stored());
+        assert_eq!(restored.unreadable, 0);
+        assert_eq!(restored.calls.iter().sum::<usize>() + restored.ended, self.journal.open());
+        self.drain();
     }
 
     fn run(&mut self) {
@@ -261,6 +318,9 @@ impl Sim {
                 self.input(Input::Policy(Arc::new(policy)));
             }
             Job::Drain => self.input(Input::Drain),
+            Job::Kill { when_sending: true } => self.is_killed_when_sending = true,
+            Job::Kill { when_sending: false } => self.kill(),
+            Job::Start => self.start(),
             Job::Stop => {
                 self.is_stopped = true;
                 self.input(Input::Stop);
@@ -298,6 +358,9 @@ impl Sim {
     }
 
     fn towards_sidecar(&mut self, from: SocketAddr, text: String) {
+        if self.is_down {
+            return;
+        }
         self.show(&from.to_string(), SIDECAR, &text);
         let local = SIDECAR.parse().unwrap();
         let flow = Flow { transport: Transport::Udp, local, remote: from, connection: None, opened_for: None };
@@ -325,6 +388,9 @@ impl Sim {
     }
 
     fn input(&mut self, input: Input) {
+        if self.is_down {
+            return;
+        }
         let now = self.clock();
         self.endpoint.handle(now, input);
         self.drain();
@@ -337,14 +403,20 @@ impl Sim {
     fn drain(&mut self) {
         loop {
             match self.endpoint.poll_output() {
+                Output::Transmit(_) if self.is_killed_when_sending => return self.kill(),
                 Output::Transmit(transmit) => self.on_transmit(transmit),
+                Output::Record(record) => self.journal.take(&record),
                 Output::Resolve { query, .. } => {
                     let delay = self.rng.within(1, 2_000);
                     self.after(delay, Job::Resolved { query: query.0 });
                 }
                 Output::Event(event) if event.kind == EventKind::Ended => {
                     let data = event.data().unwrap();
+                    self.journal.end(event.summary.call.0);
                     assert!(self.ended.insert(data.call_uid.clone(), data).is_none(), "a call ended twice");
+                }
+                Output::Event(event) if event.kind == EventKind::Started => {
+                    self.started.insert(event.data().unwrap().call_uid);
                 }
                 Output::Event(_) | Output::Notice(_) => {}
                 Output::Idle { .. } => return,
@@ -399,7 +471,7 @@ fn any_policy(weather: Weather, rng: &mut Rng) -> Policy {
     policy.timeouts.max_duration = minutes(rng.within(1, 3));
     policy.timeouts.dialer_ring_timeout = rng.chance(20).then(|| secs(25));
     policy.stamp.to_both = rng.chance(30);
-    policy.lifecycle = rng.chance(30);
+    policy.lifecycle = rng.chance(30) || weather == Weather::Restarts;
     if weather == Weather::Operators {
         policy.limits.calls = rng.pick(&[5, 100_000]);
         policy.limits.calls_per_second = rng.pick(&[0, 0, 2]) as u32;

@@ -11,6 +11,8 @@ pub enum Weather {
     Storm,
     /// A mild network; hang-ups, voicemail drops, reloads, limits, drains, exits, dead servers.
     Operators,
+    /// A mild network; the process is killed now and then, and another one goes on with its journal.
+    Restarts,
 }
 
 /// What happens to datagrams.
@@ -80,7 +82,9 @@ impl Network {
     pub fn new(weather: Weather, rng: &mut Rng) -> Network {
         match weather {
             Weather::Calm => Network { loss: 0, duplication: 0, delay: (1, rng.within(1, 40)) },
-            Weather::Operators => Network { loss: rng.within(0, 5), duplication: rng.within(0, 5), delay: (1, 60) },
+            Weather::Operators | Weather::Restarts => {
+                Network { loss: rng.within(0, 5), duplication: rng.within(0, 5), delay: (1, 60) }
+            }
             Weather::Storm => {
                 let slowest = rng.pick(&[20, 80, 300, 900]);
                 Network { loss: rng.within(0, 25), duplication: rng.within(0, 15), delay: (1, slowest) }

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use sipstamp::endpoint::{Endpoint, Input, Notice, Output, Owner, QueryId, Seed, Transmit};
+use sipstamp::endpoint::{Endpoint, Input, Notice, Output, Owner, QueryId, Restored, Seed, Transmit};
 use sipstamp::event::{CallData, EventKind};
 use sipstamp::flow::{ConnectionId, Flow, Side, Transport};
 use sipstamp::policy::Policy;
@@ -16,6 +16,7 @@ use sipstamp::sip::{Limits, Message};
 use sipstamp::time::{Mono, Now, Wall};
 
 use super::agent::{Uac, Uas};
+use super::journal::Journal;
 use super::message::{Msg, Text};
 use super::policy::{DIALER, PBX_A, SIDECAR};
 
@@ -39,10 +40,14 @@ pub struct Told {
     pub data: CallData,
 }
 
+const SEED: Seed = Seed { key: [7; 16] };
+
 /// The sidecar's core and everybody around it.
 pub struct World {
     pub endpoint: Endpoint,
     pub now: Now,
+    pub journal: Journal,
+    policy: Arc<Policy>,
     /// Sent and not yet taken, oldest first.
     pub sent: Vec<Sent>,
     pub notices: Vec<Notice>,
@@ -59,9 +64,12 @@ pub struct World {
 impl World {
     pub fn new(policy: Policy) -> World {
         let now = Now { mono: Mono(1_000_000_000), wall: Wall(1_795_428_000_000_000) };
+        let policy = Arc::new(policy);
         World {
-            endpoint: Endpoint::new(now, Seed { key: [7; 16] }, Arc::new(policy)),
+            endpoint: Endpoint::new(now, SEED, policy.clone()),
             now,
+            journal: Journal::default(),
+            policy,
             sent: Vec::new(),
             notices: Vec::new(),
             queries: Vec::new(),
@@ -70,6 +78,32 @@ impl World {
             stamps: Vec::new(),
             calls: 0,
         }
+    }
+
+    /// A world whose sidecar keeps a journal.
+    pub fn with_journal(policy: Policy) -> World {
+        let mut world = World::new(policy);
+        world.endpoint.keep_records();
+        world
+    }
+
+    /// The sidecar is killed, and another one goes on with its journal after a while.
+    #[track_caller]
+    pub fn restart(&mut self, after: Duration) -> Restored {
+        let policy = self.policy.clone();
+        self.restart_with(after, policy)
+    }
+
+    /// The same with another configuration.
+    #[track_caller]
+    pub fn restart_with(&mut self, after: Duration, policy: Arc<Policy>) -> Restored {
+        self.go_to(self.now.mono + after);
+        self.endpoint = Endpoint::new(self.now, SEED, policy);
+        self.endpoint.keep_records();
+        let restored = self.endpoint.restore(self.now, &self.journal.stored());
+        self.drain();
+        assert_eq!(restored.unreadable, 0);
+        restored
     }
 
     // -- messages in ----------------------------------------------------------------------------
@@ -357,7 +391,11 @@ impl World {
             match self.endpoint.poll_output() {
                 Output::Transmit(transmit) => self.on_transmit(transmit),
                 Output::Resolve { query, name } => self.queries.push((query, name.into())),
+                Output::Record(record) => self.journal.take(&record),
                 Output::Event(event) => {
+                    if event.kind == EventKind::Ended {
+                        self.journal.end(event.summary.call.0);
+                    }
                     let data = event.data().unwrap();
                     // What is written and what is read are one schema.
                     let line = serde_json::from_slice::<serde_json::Value>(&event.line).unwrap();

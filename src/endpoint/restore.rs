@@ -1,0 +1,287 @@
+//! Putting back what the journal kept of an earlier process.
+//!
+//! No message of the earlier process is taken for sent: an INVITE that nothing has come back to, a CANCEL, a final response
+//! that is not acknowledged and a BYE of ours go out again, with the same branches and tags. Requests that others send again
+//! find what they began. Deadlines stay what they were, on the clock that people read.
+
+use std::sync::Arc;
+
+use hashbrown::HashMap;
+
+use super::{Deadline, Endpoint, Owner, RETRY_SOON, Transmit};
+use crate::arena::Handle;
+use crate::call::{DialogState, Links, Phase, StoredCall, Uid};
+use crate::event::CallState;
+use crate::outcome::{EndCause, EndedBy};
+use crate::policy::Policy;
+use crate::sip::{Limits, Message};
+use crate::stored;
+use crate::time::{Mono, Now, Wall};
+use crate::transaction::client::{self, Cancel};
+use crate::transaction::{Key, StoredClient, StoredServer, StoredServerUser, server};
+
+/// States by their keys, as their records had them.
+#[derive(Debug, Default)]
+pub struct Stored {
+    pub calls: Vec<(u128, Box<[u8]>)>,
+    pub servers: Vec<(u128, Box<[u8]>)>,
+    pub clients: Vec<(u128, Box<[u8]>)>,
+}
+
+/// What came of it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Restored {
+    /// Calls that go on, by state.
+    pub calls: [usize; CallState::COUNT],
+    /// Calls that had to be ended.
+    pub ended: usize,
+    /// States that could not be read.
+    pub unreadable: usize,
+}
+
+impl Stored {
+    /// What each of `count` workers has to restore: `of_call` tells the worker of a Call-ID.
+    pub fn split(self, count: usize, of_call: impl Fn(&[u8]) -> usize) -> Vec<Stored> {
+        let mut parts = std::iter::repeat_with(Stored::default).take(count).collect::<Vec<_>>();
+        if count == 1 {
+            return vec![self];
+        }
+        let mut of_uid = std::collections::HashMap::new();
+        let mut of_server = std::collections::HashMap::new();
+        for (uid, state) in self.calls {
+            let worker = stored::read::<StoredCall<'_>>(&state).map_or(0, |call| of_call(call.call_id()));
+            of_uid.insert(uid, worker);
+            if let Some(part) = parts.get_mut(worker) {
+                part.calls.push((uid, state));
+            }
+        }
+        for (key, state) in self.servers {
+            let Some(tx) = stored::read::<StoredServer<'_>>(&state) else { continue };
+            let by_call = match tx.user {
+                StoredServerUser::Call(uid) => of_uid.get(&uid).copied(),
+                _ => None,
+            };
+            let worker = by_call.or_else(|| call_id_of(tx.texts()).map(|id| of_call(&id))).unwrap_or(0);
+            of_server.insert(key, worker);
+            if let Some(part) = parts.get_mut(worker) {
+                part.servers.push((key, state));
+            }
+        }
+        for (key, state) in self.clients {
+            let Some(tx) = stored::read::<StoredClient<'_>>(&state) else { continue };
+            let by_request = tx.user.upstream().and_then(|upstream| of_server.get(&upstream).copied());
+            let worker = by_request.or_else(|| call_id_of([tx.request()]).map(|id| of_call(&id))).unwrap_or(0);
+            if let Some(part) = parts.get_mut(worker) {
+                part.clients.push((key, state));
+            }
+        }
+        parts
+    }
+}
+
+impl Endpoint {
+    /// Puts back what an earlier process kept. Follow it with [`Endpoint::poll_output`].
+    pub fn restore(&mut self, now: Now, stored: &Stored) -> Restored {
+        self.advance(now);
+        let mut restored = Restored::default();
+        let mut policies = HashMap::<Box<str>, Arc<Policy>, foldhash::fast::FixedState>::default();
+        let mut by_uid = HashMap::<u128, Handle, foldhash::fast::FixedState>::default();
+        let mut linked = Vec::new();
+        for (uid, state) in &stored.calls {
+            let Some(call) = stored::read::<StoredCall<'_>>(state) else {
+                restored.unreadable += 1;
+                continue;
+            };
+            let policy = self.policy_of(call.source(), &mut policies);
+            let (handle, links) = self.restore_call(Uid(*uid), &call, policy);
+            by_uid.insert(*uid, handle);
+            linked.push((handle, links));
+        }
+        let mut relayed = Vec::new();
+        for (key, state) in &stored.servers {
+            let Some(tx) = stored::read::<StoredServer<'_>>(state) else {
+                restored.unreadable += 1;
+                continue;
+            };
+            if is_over(tx.end, now) {
+                continue;
+            }
+            let user = match tx.user {
+                StoredServerUser::Call(uid) => {
+                    by_uid.get(&uid).map_or(server::User::Local, |at| server::User::Call(*at))
+                }
+                StoredServerUser::Relay(_) => server::User::Relay(None),
+                StoredServerUser::Local => server::User::Local,
+            };
+            let handle = self.restore_server(Key(*key), &tx, user);
+            if let StoredServerUser::Relay(Some(client)) = tx.user {
+                relayed.push((handle, Key(client)));
+            }
+        }
+        let mut clients = Vec::new();
+        for (key, state) in &stored.clients {
+            let Some(tx) = stored::read::<StoredClient<'_>>(state) else {
+                restored.unreadable += 1;
+                continue;
+            };
+            let server = |key| self.server_txs.by_key(Key(key));
+            if tx.is_final() && is_over(tx.end, now) {
+                continue;
+            }
+            if let Some(user) = tx.user.restored(|uid| by_uid.get(&uid).copied(), server) {
+                clients.push(self.restore_client(Key(*key), &tx, user));
+            }
+        }
+        for (server, client) in relayed {
+            let client = self.client_txs.by_key(client);
+            if let Some(server) = self.server_txs.get_mut(server) {
+                server.user = server::User::Relay(client);
+            }
+        }
+        for client in clients {
+            self.resume_client(client);
+        }
+        for (handle, links) in linked {
+            let state = self.calls.get(handle).map(|call| call.state);
+            let is_open = self.resume_call(handle, &links);
+            match state.filter(|_| is_open).and_then(|state| restored.calls.get_mut(state.index())) {
+                Some(count) => *count += 1,
+                None => restored.ended += 1,
+            }
+        }
+        restored
+    }
+
+    /// The policy of calls whose events bear this source.
+    fn policy_of(
+        &self,
+        source: &str,
+        known: &mut HashMap<Box<str>, Arc<Policy>, foldhash::fast::FixedState>,
+    ) -> Arc<Policy> {
+        if source == &*self.policy.source {
+            return self.policy.clone();
+        }
+        let of_source = || Arc::new(Policy { source: source.into(), ..Policy::clone(&self.policy) });
+        known.entry(source.into()).or_insert_with(of_source).clone()
+    }
+
+    fn restore_call(&mut self, uid: Uid, stored: &StoredCall<'_>, policy: Arc<Policy>) -> (Handle, Links) {
+        let (mut call, links) =
+            stored.restored(uid, self.now, policy, &mut self.paths, &mut self.places, &mut self.store);
+        for dialog in &mut call.dialogs {
+            // What was forwarded of a BYE may be lost, so that it comes again: that is no repetition.
+            dialog.is_bye_challenged |= dialog.bye_from.is_some();
+        }
+        let (started, direction, state) = (call.started.mono, call.direction, call.state);
+        let names = self.names_of(&call.identity);
+        self.stats.on_call_restored(direction, state);
+        let handle = self.calls.insert_whole(call, &names);
+        let timers = stored.timers(started);
+        let timers = timers.map(|(timer, due)| (timer, self.wheel.insert(due, Deadline::Call(handle, timer))));
+        let timers = timers.collect();
+        if let Some(call) = self.calls.get_mut(handle) {
+            call.timers = timers;
+        }
+        (handle, links)
+    }
+
+    fn restore_server(&mut self, key: Key, stored: &StoredServer<'_>, user: server::User) -> Handle {
+        let tx = stored.restored(key, user, &mut self.paths, &mut self.store);
+        let again = (tx.state == server::State::Completed && !tx.last.is_empty()).then_some((*tx.reply, tx.side));
+        let is_repeated = again.is_some() && tx.is_invite;
+        let is_reliable = tx.path.transport.is_reliable();
+        let t1 = tx.estimates.t1();
+        let handle = self.server_txs.insert(tx);
+        let end = stored.end.map(|end| self.wheel.insert(self.mono_at(end), Deadline::ServerEnd(handle)));
+        let retransmit = (is_repeated && !is_reliable)
+            .then(|| self.wheel.insert(self.now.mono + t1, Deadline::ServerRetransmit(handle)));
+        let Some(tx) = self.server_txs.get_mut(handle) else { return handle };
+        (tx.end, tx.retransmit) = (end, retransmit);
+        tx.interval = u32::try_from(t1.as_millis()).unwrap_or(u32::MAX);
+        if let Some((hop, side)) = again.filter(|_| is_repeated) {
+            let bytes = self.out.copy(&tx.last);
+            self.transmit(Transmit { hop, bytes, side, owner: None, connect_timeout: None });
+        }
+        handle
+    }
+
+    fn restore_client(&mut self, key: Key, stored: &StoredClient<'_>, user: client::User) -> Handle {
+        let tx = stored.restored(key, user, &mut self.paths, &mut self.store);
+        let handle = self.client_txs.insert(tx);
+        let end = stored.end.map(|end| self.wheel.insert(self.mono_at(end), Deadline::ClientEnd(handle)));
+        if let Some(tx) = self.client_txs.get_mut(handle) {
+            tx.end = end;
+        }
+        handle
+    }
+
+    /// Sends again what may not have gone out.
+    fn resume_client(&mut self, tx: Handle) {
+        let Some(client) = self.client_txs.get_mut(tx) else { return };
+        if client.is_final() {
+            return;
+        }
+        if !client.is_silent() {
+            if client.cancel == Cancel::Held {
+                self.release_cancel(tx);
+            }
+            return;
+        }
+        let (retransmit, _) = client.on_start();
+        let (hop, side) = (*client.path, client.side);
+        client.retransmit =
+            retransmit.map(|after| self.wheel.insert(self.now.mono + after, Deadline::ClientRetransmit(tx)));
+        if let Some(bytes) = self.sent_again(tx) {
+            let owner = Some(Owner(tx.to_bits()));
+            self.transmit(Transmit { hop, bytes, side, owner, connect_timeout: None });
+        }
+    }
+
+    /// Joins a call to its transactions; false where it could not go on.
+    fn resume_call(&mut self, handle: Handle, links: &Links) -> bool {
+        let legs = links.legs(|key| self.client_txs.by_key(Key(key)));
+        let upstream = links.upstream.and_then(|key| self.server_txs.by_key(Key(key)));
+        let Some(call) = self.calls.get_mut(handle) else { return false };
+        match &mut call.phase {
+            Phase::Setup(setup) => {
+                let can_go_on = !legs.is_empty() || setup.stopping.is_some();
+                setup.legs = legs;
+                let Some(upstream) = upstream else {
+                    self.emit(handle, EndCause::Restart, self.now.mono);
+                    return false;
+                };
+                setup.upstream = upstream;
+                if !can_go_on && !self.try_next(handle) {
+                    self.fail_here(handle, EndCause::Restart, 503, RETRY_SOON);
+                    return false;
+                }
+            }
+            Phase::Ending(ending) if ending.cause.ended_by() == EndedBy::Sidecar => {
+                let ended = (0..).zip(&call.dialogs).filter(|(_, dialog)| dialog.state == DialogState::Ended);
+                let ended =
+                    ended.filter(|(_, dialog)| dialog.bye_from.is_none()).map(|(at, _)| at).collect::<Vec<u8>>();
+                let sides = [call.caller_side(), call.callee_side()];
+                for (dialog, side) in ended.into_iter().flat_map(|dialog| sides.map(|side| (dialog, side))) {
+                    self.send_bye(handle, dialog, side);
+                }
+            }
+            Phase::Challenged(_) | Phase::Answered | Phase::Ending(_) => {}
+        }
+        true
+    }
+
+    fn mono_at(&self, wall: Wall) -> Mono {
+        self.now.mono_at(wall)
+    }
+}
+
+fn is_over(end: Option<Wall>, now: Now) -> bool {
+    end.is_some_and(|end| end <= now.wall)
+}
+
+/// The Call-ID of the first of some messages that can be read.
+fn call_id_of<'a>(texts: impl IntoIterator<Item = &'a [u8]>) -> Option<Box<[u8]>> {
+    let limits = Limits { message_bytes: usize::MAX, fields: usize::MAX };
+    let read = |text: &[u8]| Message::parse(bytes::Bytes::copy_from_slice(text), &limits).ok();
+    texts.into_iter().filter(|text| !text.is_empty()).find_map(read).map(|message| message.call_id().into())
+}

@@ -1,0 +1,41 @@
+//! A journal in memory: the latest record of whatever is open.
+
+use std::collections::BTreeMap;
+
+use sipstamp::endpoint::{Kept, Record, Stored};
+
+#[derive(Debug, Default)]
+pub struct Journal {
+    calls: BTreeMap<u128, Box<[u8]>>,
+    servers: BTreeMap<u128, Box<[u8]>>,
+    clients: BTreeMap<u128, Box<[u8]>>,
+}
+
+impl Journal {
+    pub fn take(&mut self, record: &Record) {
+        let map = match record.of {
+            Kept::Call => &mut self.calls,
+            Kept::Server => &mut self.servers,
+            Kept::Client => &mut self.clients,
+        };
+        if record.state.is_empty() {
+            map.remove(&record.key);
+        } else {
+            map.insert(record.key, record.state.as_ref().into());
+        }
+    }
+
+    /// The event that ends a call has come.
+    pub fn end(&mut self, uid: u128) {
+        self.calls.remove(&uid);
+    }
+
+    pub fn open(&self) -> usize {
+        self.calls.len()
+    }
+
+    pub fn stored(&self) -> Stored {
+        let list = |map: &BTreeMap<u128, Box<[u8]>>| map.iter().map(|(key, state)| (*key, state.clone())).collect();
+        Stored { calls: list(&self.calls), servers: list(&self.servers), clients: list(&self.clients) }
+    }
+}
