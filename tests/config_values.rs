@@ -51,14 +51,24 @@ fn assert_warning(sections: &str, words: &str) {
 }
 
 #[test]
+fn a_journal_has_a_directory_and_an_interval() {
+    let events = load(&site("[events]\njournal = '/tmp'")).events;
+    assert_eq!((events.journal, events.sync), (Some("/tmp".into()), Some(Duration::from_secs(1))));
+    assert_eq!(load(&site("[events]\nsync = 'never'")).events.sync, None);
+    assert_eq!(load(&site("[events]\nsync = '20ms'")).events.sync, Some(Duration::from_millis(20)));
+    assert_mistake("[events]\nsync = →'1ms'", "between 10ms and 1h");
+    assert_mistake("[events]\nsync = →'soon'", "is no duration");
+    assert_mistake("[events]\njournal = →''", "is no directory");
+    assert_mistake("[events]\njournal = →'/dev/null'", "is no directory");
+}
+
+#[test]
 fn later_versions_have_these() {
     for sections in [
         "mode = →'b2bua'",
         "[listen]\ntls = →['0.0.0.0:5061']",
         "[listen]\n→tls_certificate = 'a'",
         "[listen]\n→tls_key = 'a'",
-        "[events]\n→journal = '/var/lib/sipstamp'",
-        "[events]\n→sync = '1s'",
         "[[events.→webhooks]]\nname = 'crm'",
         "[events.→nats]\nstream = 'CALLS'",
         "[[telephony.servers]]\nuri = '→sips:10.0.2.10'",

@@ -20,6 +20,8 @@ pub fn restart_needed(old: &Settings, new: &Settings) -> Vec<String> {
         ("admin.listen", admin(old) != admin(new)),
         ("metrics.listen", old.metrics_listen != new.metrics_listen),
         ("events.source", old.template.source != new.template.source),
+        ("events.journal", old.events.journal != new.events.journal),
+        ("events.sync", old.events.sync != new.events.sync),
         ("events.file", old.events.file != new.events.file),
         ("events.stdout", old.events.stdout != new.events.stdout),
         ("capture.labels", labels(old) != labels(new)),

@@ -4,6 +4,7 @@ use std::collections::HashMap;
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 
 use crate::flow::{Side, Transport};
 use crate::policy::{Listener, Policy, ServerId};
@@ -57,6 +58,10 @@ pub struct Admin {
 /// What becomes of events.
 #[derive(Clone, Debug)]
 pub struct Events {
+    /// Directory of the journal.
+    pub journal: Option<PathBuf>,
+    /// How often it is written to the disk itself; `None`: never.
+    pub sync: Option<Duration>,
     pub file: Option<PathBuf>,
     pub stdout: bool,
     /// Bytes of events that may wait for a sink.

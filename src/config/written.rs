@@ -293,11 +293,19 @@ pub struct Disposition {
 /// What becomes of events.
 #[derive(Debug, Default, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
-#[schemars(inline, extend("x-later" = ["journal", "sync", "webhooks", "nats"]))]
+#[schemars(inline, extend("x-later" = ["webhooks", "nats"]))]
 pub struct Events {
     /// CloudEvents source. Default: sipstamp/HOSTNAME.
     #[schemars(example = "sipstamp/host-7")]
     pub source: Key<String>,
+    /// Directory where open calls and undelivered events are kept, so that they outlive the process; made if it is missing.
+    /// Default: none.
+    #[schemars(example = "/var/lib/sipstamp")]
+    pub journal: Key<String>,
+    /// How often the journal is written to the disk itself: what a loss of power can take. `never` survives a crash of the
+    /// process, not of the machine. 10ms to 1h.
+    #[schemars(extend("default" = "1s"))]
+    pub sync: Key<String>,
     /// File that one JSON object a line is appended to. Default: none.
     #[schemars(example = "/var/log/sipstamp/events.jsonl")]
     pub file: Key<String>,

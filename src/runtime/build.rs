@@ -20,7 +20,9 @@ use crate::admin::Readiness;
 use crate::admin::metrics::{Histograms, Processing};
 use crate::config::{ServerNames, Settings};
 use crate::control::Ask;
-use crate::endpoint::{Endpoint, Seed};
+use crate::endpoint::{Endpoint, Restored, Seed, Stored};
+use crate::event::CallState;
+use crate::journal::{Found, Journal, Writer};
 use crate::policy::{Listener, Policy};
 use crate::recent::Recent;
 use crate::sink::Sinks;
@@ -39,6 +41,7 @@ pub(super) struct Parts {
     pub(super) histograms: Histograms,
     pub(super) readiness: Readiness,
     pub(super) recent: Recent,
+    pub(super) journal: Option<(Journal, Found)>,
 }
 
 /// Ready to be started.
@@ -68,7 +71,7 @@ struct Common<'a> {
 /// # Errors
 /// Where the system has no descriptors left, or a socket refuses what it needs.
 pub(super) fn build(parts: Parts, asks: mpsc::Receiver<Ask>, stopped: oneshot::Receiver<()>) -> io::Result<Built> {
-    let Parts { settings, bind, bound, sinks, histograms, readiness, recent } = parts;
+    let Parts { settings, bind, bound, sinks, histograms, readiness, recent, journal } = parts;
     let clock = Clock::start();
     let count = settings.workers;
     let listeners = bound.listeners();
@@ -90,9 +93,17 @@ pub(super) fn build(parts: Parts, asks: mpsc::Receiver<Ask>, stopped: oneshot::R
         addresses.push(address);
         ends.push((poll, inbox));
     }
+    let (mut journal, found) = journal.unzip();
+    let key = match &found {
+        Some(found) => found.key,
+        None => random_key()?,
+    };
+    let post = Post::new(0, addresses.clone(), &key);
+    let stored = found.map(Found::into_stored).unwrap_or_default();
+    let mut stored = stored.split(count, |call_id| post.of_call(call_id)).into_iter();
     let common = Common {
         clock,
-        key: random_key()?,
+        key,
         policy: policy.clone(),
         settings: &settings,
         sinks: &sinks,
@@ -108,9 +119,12 @@ pub(super) fn build(parts: Parts, asks: mpsc::Receiver<Ask>, stopped: oneshot::R
         for (socket, listener) in bound.tcp.iter().skip(me).step_by(count) {
             acceptors.push(Acceptor::new(socket.try_clone()?, *listener, acceptors.len(), poll.registry())?);
         }
-        workers.push(common.worker(me, poll, inbox, acceptors)?);
+        let journal = journal.as_mut().map(Journal::writer).transpose()?;
+        let stored = stored.next().unwrap_or_default();
+        workers.push(common.worker(me, poll, inbox, acceptors, (journal, stored))?);
     }
     drop(common);
+    let journal = journal.map(Journal::start).transpose()?;
     let (loads, loaded) = mpsc::unbounded_channel();
     let supervisor = Supervisor {
         workers: Workers(addresses),
@@ -129,6 +143,7 @@ pub(super) fn build(parts: Parts, asks: mpsc::Receiver<Ask>, stopped: oneshot::R
         histograms,
         readiness,
         recent,
+        journal,
         resolver: Resolver::new(),
         loads,
         ending: None,
@@ -142,7 +157,14 @@ pub(super) fn sip_limits(settings: &Settings) -> Limits {
 }
 
 impl Common<'_> {
-    fn worker(&self, me: usize, poll: Poll, inbox: Inbox, acceptors: Vec<Acceptor>) -> io::Result<Birth> {
+    fn worker(
+        &self,
+        me: usize,
+        poll: Poll,
+        inbox: Inbox,
+        acceptors: Vec<Acceptor>,
+        (journal, stored): (Option<Writer>, Stored),
+    ) -> io::Result<Birth> {
         let count = self.addresses.len();
         let (clock, key, limits) = (self.clock, self.key, sip_limits(self.settings));
         let policy = share_of(&self.policy, me, count);
@@ -154,7 +176,12 @@ impl Common<'_> {
         let connections = Connections::new(limits, self.seats.clone(), self.listeners.clone(), names, registry);
         Ok(Box::new(move || {
             let now = clock.now();
-            let endpoint = Endpoint::new(now, Seed { key }, policy);
+            let mut endpoint = Endpoint::new(now, Seed { key }, policy);
+            if journal.is_some() {
+                endpoint.keep_records();
+                let restored = endpoint.restore(now, &stored);
+                tell(me, &restored);
+            }
             Worker {
                 poll,
                 clock,
@@ -165,15 +192,30 @@ impl Common<'_> {
                 inbox,
                 reports,
                 events,
+                journal,
+                told: Vec::new(),
                 processing: Processing::new(),
                 limiter: Limiter::new(),
                 failed: Vec::new(),
                 deadline: None,
                 is_full_of_mail: false,
+                is_storing: false,
                 ending: None,
                 is_over: false,
             }
         }))
+    }
+}
+
+fn tell(worker: usize, restored: &Restored) {
+    let Restored { calls, ended, unreadable } = restored;
+    let of = |state: CallState| calls.get(state.index()).copied().unwrap_or(0);
+    let (setup, ringing, answered) = (of(CallState::Setup), of(CallState::Ringing), of(CallState::Answered));
+    if setup + ringing + answered + ended > 0 {
+        tracing::info!(worker, setup, ringing, answered, ended, "calls restored");
+    }
+    if *unreadable > 0 {
+        tracing::error!(worker, unreadable, "states in the journal could not be read");
     }
 }
 

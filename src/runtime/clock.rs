@@ -8,11 +8,14 @@ use crate::time::{Mono, Now, Wall};
 #[derive(Clone, Copy, Debug)]
 pub struct Clock {
     origin: Instant,
+    /// What it shows at its origin: the wall time then, so that what happened before the process began has its place on it.
+    base: u64,
 }
 
 impl Clock {
     pub fn start() -> Clock {
-        Clock { origin: Instant::now() }
+        let wall = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        Clock { origin: Instant::now(), base: micros(wall) }
     }
 
     pub fn now(&self) -> Now {
@@ -21,7 +24,7 @@ impl Clock {
     }
 
     pub fn mono(&self) -> Mono {
-        Mono(micros(self.origin.elapsed()))
+        Mono(self.base.saturating_add(micros(self.origin.elapsed())))
     }
 }
 

@@ -3,6 +3,7 @@
 use std::fmt;
 use std::io;
 use std::net::{SocketAddr, TcpListener};
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::mpsc::sync_channel;
 use std::thread::JoinHandle;
@@ -14,11 +15,12 @@ use super::ReloadSource;
 use super::build::{Built, Parts, build};
 use crate::admin::metrics::{Exposition, Histograms};
 use crate::admin::{self, AdminHandle, Context, Readiness};
-use crate::config::Settings;
+use crate::config::{Events, Settings};
 use crate::control::{Control, Figures};
 use crate::flow::Transport;
+use crate::journal::{self, Found, Journal};
 use crate::recent::{self, Recent};
-use crate::sink::Sinks;
+use crate::sink::{self, Sinks};
 use crate::telemetry::LogLevel;
 use crate::transport::{self, BindError};
 
@@ -49,6 +51,7 @@ pub enum StartError {
         path: String,
         error: io::Error,
     },
+    Journal(journal::OpenError),
     /// Threads, descriptors.
     System(io::Error),
 }
@@ -83,19 +86,27 @@ pub fn start(settings: Settings, bind: Bind) -> Result<Running, StartError> {
     let recent = Recent::new(recent::CAPACITY);
     let readiness = Readiness::new();
     let histograms = Histograms::new();
-    let sinks = Sinks::open(&settings.events, recent.clone(), &readiness, histograms.clone()).map_err(|error| {
-        StartError::EventsFile {
-            path: settings.events.file.as_ref().map(|path| path.display().to_string()).unwrap_or_default(),
-            error,
-        }
+    let journal = match &settings.events.journal {
+        Some(directory) => Some(open_journal(directory, &settings.events)?),
+        None => None,
+    };
+    let kept = journal.as_ref().map(|(journal, found)| journal.kept(found));
+    let sinks = Sinks::open(&settings.events, kept.as_ref(), recent.clone(), &readiness, histograms.clone());
+    let sinks = sinks.map_err(|error| StartError::EventsFile {
+        path: settings.events.file.as_ref().map(|path| path.display().to_string()).unwrap_or_default(),
+        error,
     })?;
     let listen = bound.listeners().iter().map(|listener| (listener.transport, listener.bound)).collect::<Vec<_>>();
     let token = settings.admin.as_ref().and_then(|admin| admin.token.clone());
+    let shared = journal.as_ref().map(|(journal, _)| journal.shared());
+    if let Some(shared) = &shared {
+        shared.report_to(readiness.clone());
+    }
     let (figures, observed) = (sinks.figures(), histograms.clone());
     let (asks, inbox) = mpsc::channel(ASKS);
     let (stop, stopped) = oneshot::channel();
     let (ready, events) = (readiness.clone(), recent.clone());
-    let parts = Parts { settings, bind, bound, sinks, histograms, readiness: ready, recent: events };
+    let parts = Parts { settings, bind, bound, sinks, histograms, readiness: ready, recent: events, journal };
     let supervisor = build(parts, inbox, stopped).and_then(supervise).map_err(StartError::System)?;
     let control = Control(asks);
     let context = Context {
@@ -103,7 +114,11 @@ pub fn start(settings: Settings, bind: Bind) -> Result<Running, StartError> {
         recent: recent.clone(),
         readiness: readiness.clone(),
         metrics: Arc::new(Exposition::new()),
-        figures: Arc::new(move || Figures { samples: figures.samples(), histograms: observed.snapshot() }),
+        figures: Arc::new(move || {
+            let mut samples = figures.samples();
+            samples.extend(shared.iter().flat_map(|shared| shared.samples()));
+            Figures { samples, histograms: observed.snapshot() }
+        }),
     };
     let http = admin::serve(sockets, admin::Admin { token }, context).map_err(StartError::System)?;
     let admin = http.addresses().admin;
@@ -162,12 +177,26 @@ impl fmt::Display for StartError {
             StartError::EventsFile { path, error } => {
                 write!(f, "events.file: cannot write {path}: {error}; make its directory and let this user write there")
             }
+            StartError::Journal(error) => write!(f, "events.journal: {error}"),
             StartError::System(error) => write!(f, "cannot start: {error}"),
         }
     }
 }
 
 impl std::error::Error for StartError {}
+
+fn open_journal(directory: &Path, events: &Events) -> Result<(Journal, Found), StartError> {
+    let opened = Journal::open(directory, events.sync, &sink::kept_names(events)).map_err(StartError::Journal)?;
+    let damage = opened.1.damage;
+    if opened.1.is_damaged() {
+        let journal::Damage { bytes, frames, .. } = damage;
+        tracing::error!(bytes, frames, "the journal is damaged: what could be read of it is restored");
+    }
+    if damage.torn > 0 {
+        tracing::warn!(bytes = damage.torn, "the journal's end was torn and is cut off: the last write was under way");
+    }
+    Ok(opened)
+}
 
 /// Starts the threads, the supervisor's first, and waits until they are there.
 fn supervise(built: Built) -> io::Result<JoinHandle<io::Result<()>>> {

@@ -63,6 +63,7 @@ pub(super) struct Supervisor {
     pub(super) histograms: Histograms,
     pub(super) readiness: Readiness,
     pub(super) recent: Recent,
+    pub(super) journal: Option<crate::journal::Running>,
     pub(super) reload: ReloadFigures,
     pub(super) resolver: Resolver,
     pub(super) loads: UnboundedSender<Loaded>,
@@ -144,6 +145,9 @@ impl Supervisor {
         let left = self.sinks.close();
         if left > 0 {
             tracing::error!(events = left, "events could not be written before the end");
+        }
+        if let Some(journal) = self.journal {
+            journal.close();
         }
         self.recent.close();
         tracing::info!("ended");

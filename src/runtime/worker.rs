@@ -17,8 +17,10 @@ use super::limiter::Limiter;
 use super::mail::{Inbox, Mail, Post};
 use super::supervisor::Report;
 use crate::admin::metrics::Processing;
-use crate::endpoint::{Endpoint, Input, Notice, Output, Transmit};
+use crate::endpoint::{Endpoint, Input, Kept, Notice, Output, Record, Transmit};
+use crate::event::Event;
 use crate::flow::{Flow, Transport};
+use crate::journal::{Kind, Position, Writer};
 use crate::sink::EventInput;
 use crate::sip::{FrameError, Limits, Message};
 use crate::time::{Mono, Now};
@@ -28,6 +30,8 @@ use crate::transport::{Acceptor, Connections, Failed, Source, Taker, UdpPorts, U
 const EVENTS: usize = 256;
 /// Letters and messages in them that are taken before sockets get their turn again.
 const MOST_MAIL: usize = 64;
+/// Calls and transactions that are written out in one turn.
+const STORED_AT_ONCE: usize = 256;
 /// A datagram that keeps a NAT binding open has at most this many bytes (RFC 5626 §3.5.1 and what phones send).
 const KEEP_ALIVE: usize = 4;
 /// After the last call of a drain, for its final response to be acknowledged (64·T1 at most) and written.
@@ -44,12 +48,17 @@ pub(super) struct Worker {
     pub(super) inbox: Inbox,
     pub(super) reports: UnboundedSender<Report>,
     pub(super) events: EventInput,
+    pub(super) journal: Option<Writer>,
+    /// Events that the journal has not written yet, each with its place in it.
+    pub(super) told: Vec<(Event, Option<Position>)>,
     pub(super) processing: Processing,
     pub(super) limiter: Limiter,
     /// Failures of sends, to be told after the outputs are drained.
     pub(super) failed: Vec<Failed>,
     pub(super) deadline: Option<Mono>,
     pub(super) is_full_of_mail: bool,
+    /// All open calls are being written out.
+    pub(super) is_storing: bool,
     pub(super) ending: Option<Ending>,
     pub(super) is_over: bool,
 }
@@ -96,7 +105,12 @@ impl Worker {
 
     /// How long nothing is to be done; `None`: until somebody wakes us.
     fn time_to_wait(&mut self) -> Option<Duration> {
-        if self.is_full_of_mail || self.udp.is_readable() || self.connections.is_readable() || !self.inbox.may_sleep() {
+        if self.is_full_of_mail
+            || self.is_storing
+            || self.udp.is_readable()
+            || self.connections.is_readable()
+            || !self.inbox.may_sleep()
+        {
             return Some(Duration::ZERO);
         }
         let settle = self.ending.filter(|ending| !ending.is_settled).and_then(|ending| ending.settle_by);
@@ -123,6 +137,7 @@ impl Worker {
         self.open_mail();
         self.read();
         self.core.post.hand_over();
+        self.store_all();
         self.drain_outputs();
         let messages = std::mem::take(&mut self.core.messages);
         if messages > 0 {
@@ -211,8 +226,12 @@ impl Worker {
     pub(super) fn drain_outputs(&mut self) {
         loop {
             match self.core.endpoint.poll_output() {
-                Output::Transmit(transmit) => self.send(transmit),
-                Output::Event(event) => self.events.push(event),
+                Output::Record(record) => self.keep(&record),
+                Output::Event(event) => self.tell(event),
+                Output::Transmit(transmit) => {
+                    self.write_journal();
+                    self.send(transmit);
+                }
                 Output::Resolve { query, name } => {
                     // Nobody listens once everything ends.
                     let worker = self.core.post.me;
@@ -221,10 +240,60 @@ impl Worker {
                 Output::Notice(notice) => self.note(&notice),
                 Output::Idle { deadline } => {
                     self.deadline = deadline;
+                    self.write_journal();
                     self.flush();
                     if !self.tell_failures() {
                         return;
                     }
+                }
+            }
+        }
+    }
+
+    fn keep(&mut self, Record { of, key, state }: &Record) {
+        if let Some(journal) = &mut self.journal {
+            let kind = match of {
+                Kept::Call => Kind::Call,
+                Kept::Server => Kind::Server,
+                Kept::Client => Kind::Client,
+            };
+            journal.push(kind, *key, &[state]);
+        }
+    }
+
+    /// An event goes to the sinks once the journal has it.
+    fn tell(&mut self, event: Event) {
+        match &mut self.journal {
+            Some(journal) => {
+                let at = journal.push(Kind::Event, event.summary.call.0, &[&[event.kind.index() as u8], &event.line]);
+                self.told.push((event, at));
+            }
+            None => self.events.push(event, None),
+        }
+    }
+
+    /// Writes the records and events that were put out: nothing that comes after them is sent before.
+    fn write_journal(&mut self) {
+        if let Some(journal) = &mut self.journal {
+            journal.flush();
+            for (event, at) in self.told.drain(..) {
+                self.events.push(event, at);
+            }
+        }
+    }
+
+    /// Writes out all open calls, some in each turn, where the journal wants it.
+    fn store_all(&mut self) {
+        let Some(journal) = &mut self.journal else { return };
+        if journal.begins_all() {
+            self.core.endpoint.store_all();
+            self.is_storing = true;
+        } else if self.is_storing {
+            self.is_storing = self.core.endpoint.store_more(STORED_AT_ONCE);
+            if !self.is_storing {
+                self.drain_outputs();
+                if let Some(journal) = &mut self.journal {
+                    journal.ends_all();
                 }
             }
         }

@@ -3,6 +3,7 @@
 //! A line is never torn and never doubled: what a full disk let through of a batch is remembered, and
 //! the rest follows when there is room.
 
+use std::collections::HashSet;
 use std::fs::{File, OpenOptions};
 use std::io::{self, Read, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
@@ -15,11 +16,16 @@ use super::queue::{Next, Queue};
 /// First and longest wait before a write is tried again.
 const BACK_OFF: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(5));
 
+/// Bytes at a file's end that are looked through for lines which the journal brings again.
+const LOOKED_BACK: u64 = 8 * 1024 * 1024;
+
 /// A file that grows at its end.
 #[derive(Debug)]
 pub struct FileSink {
     path: PathBuf,
     file: File,
+    /// Lines at its end: one that the journal brings again is there already.
+    written: HashSet<Box<[u8]>>,
 }
 
 /// Asks the sink's thread to open its file again.
@@ -37,12 +43,15 @@ impl Reopen {
 }
 
 impl FileSink {
-    /// Opens the file for appending; it is made where it is missing.
+    /// Opens the file for appending; it is made where it is missing. `may_repeat`: lines may come that were written before
+    /// the process ended, but not confirmed.
     ///
     /// # Errors
     /// The kernel's.
-    pub fn open(path: &Path) -> io::Result<FileSink> {
-        Ok(FileSink { path: path.to_owned(), file: append_to(path)? })
+    pub fn open(path: &Path, may_repeat: bool) -> io::Result<FileSink> {
+        let file = append_to(path)?;
+        let written = if may_repeat { last_lines(path)? } else { HashSet::new() };
+        Ok(FileSink { path: path.to_owned(), file, written })
     }
 
     /// Writes what the queue brings, on a thread of its own.
@@ -65,7 +74,10 @@ impl FileSink {
                 Next::Lines(lines) => {
                     text.clear();
                     for line in lines {
-                        text.extend_from_slice(&line);
+                        if self.written.remove(&*line.text) {
+                            continue;
+                        }
+                        text.extend_from_slice(&line.text);
                         text.push(b'\n');
                     }
                     if !self.write_all(&text, queue, reopen) {
@@ -129,6 +141,19 @@ fn append_to(path: &Path) -> io::Result<File> {
     Ok(file)
 }
 
+/// The lines at the end of a file: far more than are ever written before they are confirmed.
+fn last_lines(path: &Path) -> io::Result<HashSet<Box<[u8]>>> {
+    let mut file = File::open(path)?;
+    if !file.metadata()?.is_file() {
+        return Ok(HashSet::new());
+    }
+    let length = file.seek(SeekFrom::End(0))?;
+    file.seek(SeekFrom::Start(length.saturating_sub(LOOKED_BACK)))?;
+    let mut text = Vec::new();
+    file.take(LOOKED_BACK).read_to_end(&mut text)?;
+    Ok(text.split(|byte| *byte == b'\n').map(Into::into).collect())
+}
+
 fn is_torn(path: &Path) -> io::Result<bool> {
     let mut file = File::open(path)?;
     if !file.metadata()?.is_file() || file.seek(SeekFrom::End(0))? == 0 {
@@ -144,13 +169,14 @@ fn is_torn(path: &Path) -> io::Result<bool> {
 mod tests {
     use super::*;
     use crate::event::EventKind;
+    use crate::sink::queue::Line;
 
     #[test]
     fn a_torn_line_spoils_only_itself() {
         let path = std::env::temp_dir().join(format!("sipstamp-torn-line-{}", std::process::id()));
         std::fs::write(&path, "{\"half\":").unwrap();
-        FileSink::open(&path).unwrap().file.write_all(b"{}\n").unwrap();
-        FileSink::open(&path).unwrap();
+        FileSink::open(&path, false).unwrap().file.write_all(b"{}\n").unwrap();
+        FileSink::open(&path, false).unwrap();
         assert_eq!(std::fs::read_to_string(&path).unwrap(), "{\"half\":\n{}\n");
         std::fs::remove_file(&path).unwrap();
     }
@@ -160,9 +186,9 @@ mod tests {
         let directory = std::env::temp_dir().join(format!("sipstamp-file-sink-{}", std::process::id()));
         std::fs::create_dir_all(&directory).unwrap();
         let path = directory.join("events.jsonl");
-        let queue = Arc::new(Queue::new("file", 1 << 20, None));
-        let reopen = FileSink::open(&path).unwrap().start(queue.clone()).unwrap();
-        queue.push(&[(EventKind::Ended, b"one".as_slice().into())]);
+        let queue = Arc::new(Queue::new("file".into(), 1 << 20, None, None));
+        let reopen = FileSink::open(&path, false).unwrap().start(queue.clone()).unwrap();
+        queue.push(&[Line::new(EventKind::Ended, b"one".as_slice().into(), None)]);
         let delivered = |count| {
             let deadline = std::time::Instant::now() + Duration::from_secs(5);
             while queue.figures().delivered < count {
@@ -175,7 +201,7 @@ mod tests {
         reopen.ask();
         queue.wake();
         // The order of a wake and a line is the queue's: wakes first.
-        queue.push(&[(EventKind::Ended, b"two".as_slice().into())]);
+        queue.push(&[Line::new(EventKind::Ended, b"two".as_slice().into(), None)]);
         delivered(2);
         assert_eq!(queue.close(Duration::from_secs(5)), 0);
         assert_eq!(std::fs::read_to_string(directory.join("events.1")).unwrap(), "one\n");

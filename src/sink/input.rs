@@ -6,6 +6,10 @@
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 
 use crate::event::Event;
+use crate::journal::Position;
+
+/// An event, and where the journal keeps it.
+pub type Handed = (Event, Option<Position>);
 
 /// Events that a list has room for from the start: what comes between two looks at 40,000 events a second.
 const ROOM: usize = 1024;
@@ -29,7 +33,7 @@ struct Way {
 
 #[derive(Debug)]
 struct State {
-    events: Vec<Event>,
+    events: Vec<Handed>,
     /// Whoever takes them sleeps.
     is_awaited: bool,
     /// One of the ends is gone.
@@ -44,13 +48,13 @@ pub fn way() -> (EventInput, Outlet) {
 }
 
 /// For [`Outlet::take`].
-pub fn list() -> Vec<Event> {
+pub fn list() -> Vec<Handed> {
     Vec::with_capacity(ROOM)
 }
 
 impl EventInput {
-    /// Hands an event over; waits for nobody's work.
-    pub fn push(&self, event: Event) {
+    /// Hands an event over, once the journal has it; waits for nobody's work.
+    pub fn push(&self, event: Event, at: Option<Position>) {
         let way = &self.0.0;
         let is_awaited = {
             let mut state = way.state();
@@ -58,7 +62,7 @@ impl EventInput {
                 // Whoever took them is gone.
                 return;
             }
-            state.events.push(event);
+            state.events.push((event, at));
             std::mem::take(&mut state.is_awaited)
         };
         if is_awaited {
@@ -69,7 +73,7 @@ impl EventInput {
 
 impl Outlet {
     /// Waits for events and exchanges them for an empty list. False at the end of the way.
-    pub fn take(&self, list: &mut Vec<Event>) -> bool {
+    pub fn take(&self, list: &mut Vec<Handed>) -> bool {
         list.clear();
         // What a peak needed.
         list.shrink_to(ROOM);
@@ -134,12 +138,12 @@ mod tests {
         let (input, outlet) = way();
         let workers = [0, 1_000_000].map(|first| {
             let input = input.clone();
-            std::thread::spawn(move || (0..3_000).for_each(|number| input.push(event(first + number))))
+            std::thread::spawn(move || (0..3_000).for_each(|number| input.push(event(first + number), None)))
         });
         drop(input);
         let (mut list, mut taken) = (list(), Vec::new());
         while outlet.take(&mut list) {
-            taken.extend(list.iter().map(|event| event.summary.call.0));
+            taken.extend(list.iter().map(|(event, _)| event.summary.call.0));
         }
         for worker in workers {
             worker.join().unwrap();
@@ -154,16 +158,16 @@ mod tests {
         let mut list = list();
         let mut places = std::collections::BTreeSet::new();
         for number in 0..10 {
-            input.push(event(number));
+            input.push(event(number), None);
             assert!(outlet.take(&mut list));
             places.insert(list.as_ptr());
         }
         assert_eq!((places.len(), list.len()), (2, 1));
-        (0..10 * ROOM as u128).for_each(|number| input.push(event(number)));
+        (0..10 * ROOM as u128).for_each(|number| input.push(event(number), None));
         assert!(outlet.take(&mut list) && list.len() == 10 * ROOM);
-        input.push(event(0));
+        input.push(event(0), None);
         assert!(outlet.take(&mut list) && list.len() == 1);
-        input.push(event(0));
+        input.push(event(0), None);
         assert!(outlet.take(&mut list) && list.capacity() == ROOM);
     }
 
@@ -171,7 +175,7 @@ mod tests {
     fn nothing_waits_for_a_dispatcher_that_is_gone() {
         let (input, outlet) = way();
         drop(outlet);
-        input.push(event(0));
+        input.push(event(0), None);
         assert!(input.0.0.state().events.is_empty());
     }
 }

@@ -1,26 +1,31 @@
 //! What becomes of events: each sink has a queue and a thread of its own, so that a dead one delays
 //! nobody else, and nothing here ever makes a worker wait.
 
+mod backlog;
 mod file;
 mod input;
 mod queue;
 mod stdout;
 
 use std::io;
+use std::path::Path;
 use std::sync::Arc;
+use std::sync::mpsc::Sender;
 use std::thread::JoinHandle;
 use std::time::Duration;
 
+use backlog::Backlog;
 pub use file::FileSink;
 pub use input::EventInput;
 use input::Outlet;
-use queue::Queue;
+use queue::{Line, Queue};
 
 use crate::admin::Readiness;
 use crate::admin::metrics::Histograms;
 use crate::config::Events;
 use crate::control::OwnedSample;
 use crate::event::{EventKind, Summary};
+use crate::journal::{Cursors, Found, Note};
 use crate::recent::{Recent, Told};
 use crate::stats::SampleKind;
 
@@ -30,6 +35,14 @@ const FLUSH_TIMEOUT: Duration = Duration::from_secs(5);
 /// Between two looks for events under load: what comes meanwhile is taken in one go.
 const GATHER: Duration = Duration::from_millis(25);
 
+/// The name of the file's sink.
+const FILE: &str = "file";
+
+/// The sinks of a configuration whose events the journal keeps, by name.
+pub fn kept_names(events: &Events) -> Vec<Arc<str>> {
+    events.file.iter().map(|_| FILE.into()).collect()
+}
+
 /// All sinks of one process.
 #[derive(Debug)]
 pub struct Sinks {
@@ -37,6 +50,14 @@ pub struct Sinks {
     dispatcher: Option<JoinHandle<()>>,
     queues: Vec<Arc<Queue>>,
     file: Option<Arc<file::Reopen>>,
+}
+
+/// What sinks need of the journal.
+#[derive(Clone, Debug)]
+pub struct Kept<'a> {
+    pub directory: &'a Path,
+    pub notes: Sender<Note>,
+    pub found: &'a Found,
 }
 
 /// The figures of all sinks, for whoever renders metrics.
@@ -48,16 +69,28 @@ impl Sinks {
     ///
     /// # Errors
     /// Where the events' file cannot be opened.
-    pub fn open(events: &Events, recent: Recent, readiness: &Readiness, histograms: Histograms) -> io::Result<Sinks> {
+    pub fn open(
+        events: &Events,
+        kept: Option<&Kept<'_>>,
+        recent: Recent,
+        readiness: &Readiness,
+        histograms: Histograms,
+    ) -> io::Result<Sinks> {
         let mut queues = Vec::new();
         let mut file = None;
+        // What the journal keeps is not lost where a sink is dead.
+        let told = kept.is_none().then(|| readiness.clone());
+        let queue = |name: &str| {
+            let backlog = kept.map(|kept| kept.backlog(name));
+            Arc::new(Queue::new(name.into(), events.memory_limit, told.clone(), backlog))
+        };
         if let Some(path) = &events.file {
-            let queue = Arc::new(Queue::new("file", events.memory_limit, Some(readiness.clone())));
-            file = Some(FileSink::open(path)?.start(queue.clone())?);
+            let queue = queue(FILE);
+            file = Some(FileSink::open(path, queue.is_behind())?.start(queue.clone())?);
             queues.push(queue);
         }
         if events.stdout {
-            let queue = Arc::new(Queue::new("stdout", events.memory_limit, None));
+            let queue = Arc::new(Queue::new("stdout".into(), events.memory_limit, None, None));
             stdout::start(queue.clone())?;
             queues.push(queue);
         }
@@ -99,6 +132,14 @@ impl Sinks {
     }
 }
 
+impl Kept<'_> {
+    fn backlog(&self, sink: &str) -> Backlog {
+        let none = Cursors::new();
+        let cursors = self.found.cursors.get(sink).unwrap_or(&none);
+        Backlog::new(self.directory.to_owned(), sink.into(), self.notes.clone(), cursors, &self.found.events)
+    }
+}
+
 impl SinkFigures {
     pub fn samples(&self) -> Vec<OwnedSample> {
         let mut samples = Vec::new();
@@ -126,14 +167,14 @@ impl SinkFigures {
 fn dispatch(outlet: &Outlet, queues: &[Arc<Queue>], recent: &Recent, histograms: &Histograms) {
     let (mut events, mut lines) = (input::list(), Vec::new());
     while outlet.take(&mut events) {
-        for event in events.drain(..) {
+        for (event, at) in events.drain(..) {
             if event.kind == EventKind::Ended {
                 count(&event.summary, histograms);
             }
             // A copy: the line itself lies in memory that the worker wants back.
             let line: Arc<[u8]> = event.line.as_ref().into();
             recent.push(Told { kind: event.kind, line: line.clone() });
-            lines.push((event.kind, line));
+            lines.push(Line::new(event.kind, line, at));
         }
         for queue in queues {
             queue.push(&lines);

@@ -1,21 +1,36 @@
 //! Lines that wait for one sink, within a limit of memory.
 
-use std::collections::VecDeque;
+use std::collections::{HashMap, VecDeque};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
+use super::backlog::{Backlog, Reader};
 use crate::admin::Readiness;
 use crate::event::EventKind;
+use crate::journal::Position;
+use crate::journal::segment::Stream;
 
 /// A queue between the dispatcher and one sink's thread.
 #[derive(Debug)]
 pub struct Queue {
-    name: &'static str,
+    name: Arc<str>,
     limit: usize,
     /// Told whether outcomes are kept; a sink of best effort has none.
     readiness: Option<Readiness>,
     state: Mutex<State>,
+    /// The sink's thread's alone.
+    reader: Mutex<Reader>,
     changed: Condvar,
+}
+
+/// One event for a sink.
+#[derive(Clone, Debug)]
+pub struct Line {
+    pub kind: EventKind,
+    pub text: Arc<[u8]>,
+    /// Where the journal keeps it, if it does.
+    pub at: Option<Position>,
+    since: Instant,
 }
 
 /// What is to be shown of a sink.
@@ -31,7 +46,7 @@ pub struct Figures {
 /// What a sink's thread does next.
 #[derive(Debug)]
 pub enum Next {
-    Lines(Vec<Arc<[u8]>>),
+    Lines(Vec<Line>),
     /// Something beside lines was asked.
     Woken,
     /// Everything is written and nothing more comes.
@@ -42,6 +57,7 @@ pub enum Next {
 struct State {
     lines: VecDeque<Line>,
     bytes: usize,
+    backlog: Option<Backlog>,
     /// Handed out and not confirmed yet.
     in_hand: usize,
     delivered: u64,
@@ -52,33 +68,35 @@ struct State {
     warned: Option<Instant>,
 }
 
-#[derive(Debug)]
-struct Line {
-    kind: EventKind,
-    text: Arc<[u8]>,
-    since: Instant,
-}
-
 /// Lines that are written with one call.
 const BATCH: usize = 256;
+/// How long to wait before the journal is read again.
+const READ_AGAIN: Duration = Duration::from_secs(1);
 
 impl Queue {
-    pub fn new(name: &'static str, limit: usize, readiness: Option<Readiness>) -> Queue {
-        Queue { name, limit, readiness, state: Mutex::default(), changed: Condvar::new() }
+    pub fn new(name: Arc<str>, limit: usize, readiness: Option<Readiness>, backlog: Option<Backlog>) -> Queue {
+        let state = Mutex::new(State { backlog, ..State::default() });
+        Queue { name, limit, readiness, state, reader: Mutex::default(), changed: Condvar::new() }
     }
 
-    pub fn name(&self) -> &'static str {
-        self.name
+    /// Whether the journal keeps events that the sink has not been given.
+    pub fn is_behind(&self) -> bool {
+        self.state().backlog.as_ref().is_some_and(|backlog| backlog.next().is_some())
     }
 
-    /// Adds lines. Beyond the limit the oldest lifecycle events go first and outcomes last; each is counted.
-    pub fn push(&self, lines: &[(EventKind, Arc<[u8]>)]) {
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// Adds lines. Beyond the limit those that the journal keeps are left to it. Of others the oldest lifecycle events go
+    /// first and outcomes last; each is counted.
+    pub fn push(&self, lines: &[Line]) {
         let mut state = self.state();
-        let since = Instant::now();
-        for (kind, text) in lines {
-            state.bytes += text.len();
-            state.lines.push_back(Line { kind: *kind, text: text.clone(), since });
-            self.make_room(&mut state);
+        for line in lines {
+            if !state.leaves(line, self.limit) {
+                state.add(line.clone());
+                self.make_room(&mut state);
+            }
         }
         self.changed.notify_all();
     }
@@ -99,8 +117,23 @@ impl Queue {
             }
             if state.warned.is_none_or(|last| last.elapsed() > Duration::from_secs(1)) {
                 state.warned = Some(Instant::now());
-                tracing::error!(sink = self.name, kind = %dropped.kind, "event dropped: events.memory_limit is reached");
+                tracing::error!(sink = &*self.name, kind = %dropped.kind, "event dropped: events.memory_limit is reached");
             }
+        }
+    }
+
+    /// Adds what was read from the journal.
+    fn take_back(&self, state: &mut State, stream: Stream, lines: Vec<Line>, up_to: u64) {
+        let Some(backlog) = &mut state.backlog else { return };
+        if lines.is_empty() {
+            if backlog.miss(stream) {
+                tracing::error!(sink = &*self.name, "events are missing in the journal");
+            }
+            return;
+        }
+        backlog.took(stream, up_to, lines.len() as u64);
+        for line in lines {
+            state.add(line);
         }
     }
 
@@ -112,9 +145,32 @@ impl Queue {
                 return Next::Woken;
             }
             if !state.lines.is_empty() {
-                let lines = state.lines.iter().take(BATCH).map(|line| line.text.clone()).collect::<Vec<_>>();
+                let lines = state.lines.iter().take(BATCH).cloned().collect::<Vec<_>>();
                 state.in_hand = lines.len();
                 return Next::Lines(lines);
+            }
+            if let Some((stream, after)) = state.backlog.as_ref().and_then(Backlog::next) {
+                let directory =
+                    state.backlog.as_ref().map(|backlog| backlog.directory().to_owned()).unwrap_or_default();
+                drop(state);
+                let mut reader = self.reader.lock().unwrap_or_else(PoisonError::into_inner);
+                let read = reader.read(&directory, stream, after);
+                drop(reader);
+                state = self.state();
+                match read {
+                    Ok((lines, up_to)) => self.take_back(&mut state, stream, lines, up_to),
+                    Err(error) => {
+                        tracing::error!(sink = &*self.name, %error, "the journal cannot be read; events wait");
+                        state.failed += 1;
+                        let waits = |state: &mut State| !state.is_closed;
+                        let waited = self.changed.wait_timeout_while(state, READ_AGAIN, waits);
+                        state = waited.unwrap_or_else(PoisonError::into_inner).0;
+                        if state.is_closed {
+                            return Next::Closed;
+                        }
+                    }
+                }
+                continue;
             }
             if state.is_closed {
                 return Next::Closed;
@@ -126,11 +182,16 @@ impl Queue {
     /// The lines that [`Queue::next`] gave are written.
     pub fn delivered(&self) {
         let mut state = self.state();
+        let mut to = HashMap::new();
         for _ in 0..std::mem::take(&mut state.in_hand) {
             if let Some(line) = state.lines.pop_front() {
                 state.bytes -= line.text.len();
                 state.delivered += 1;
+                to.extend(line.at.map(|at| (at.stream, at)));
             }
+        }
+        if let Some(backlog) = &state.backlog {
+            to.into_values().for_each(|at| backlog.delivered(at));
         }
         if let Some(readiness) = &self.readiness {
             readiness.set_events_kept(true);
@@ -166,7 +227,8 @@ impl Queue {
             .changed
             .wait_timeout_while(state, within, |state| !state.lines.is_empty())
             .unwrap_or_else(PoisonError::into_inner);
-        state.lines.len()
+        // What the journal keeps is delivered after the next start.
+        state.lines.iter().filter(|line| line.at.is_none()).count()
     }
 
     pub fn figures(&self) -> Figures {
@@ -174,7 +236,7 @@ impl Queue {
         Figures {
             delivered: state.delivered,
             failed: state.failed,
-            pending: state.lines.len() as u64,
+            pending: state.lines.len() as u64 + state.backlog.as_ref().map_or(0, Backlog::len),
             oldest: state.lines.front().map(|line| line.since.elapsed()).unwrap_or_default(),
         }
     }
@@ -189,22 +251,48 @@ impl Queue {
     }
 }
 
+impl Line {
+    pub fn new(kind: EventKind, text: Arc<[u8]>, at: Option<Position>) -> Line {
+        Line { kind, text, at, since: Instant::now() }
+    }
+}
+
+impl State {
+    fn add(&mut self, line: Line) {
+        self.bytes += line.text.len();
+        self.lines.push_back(line);
+    }
+
+    /// Whether a line is left to the journal: memory is full, or earlier ones are left to it.
+    fn leaves(&mut self, line: &Line, limit: usize) -> bool {
+        let (Some(backlog), Some(at)) = (&mut self.backlog, line.at) else { return false };
+        let leaves = backlog.next().is_some() || self.bytes + line.text.len() > limit;
+        if leaves {
+            backlog.leave(at)
+        } else {
+            backlog.give(at)
+        }
+        leaves
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
     fn beyond_the_limit_lifecycle_events_go_first_and_outcomes_last() {
-        let queue = Queue::new("test", 12, None);
+        let queue = Queue::new("test".into(), 12, None, None);
+        let push = |kind, text: &str| queue.push(&[Line::new(kind, text.as_bytes().into(), None)]);
         for (kind, text) in [(EventKind::Ended, "aaaa"), (EventKind::Ringing, "bbbb"), (EventKind::Ended, "cccc")] {
-            queue.push(&[(kind, text.as_bytes().into())]);
+            push(kind, text);
         }
-        queue.push(&[(EventKind::Ended, b"dddd".as_slice().into())]);
+        push(EventKind::Ended, "dddd");
         assert_eq!(queue.dropped(EventKind::Ringing), 1);
-        queue.push(&[(EventKind::Ended, b"eeee".as_slice().into())]);
+        push(EventKind::Ended, "eeee");
         assert_eq!(queue.dropped(EventKind::Ended), 1);
         let Next::Lines(lines) = queue.next() else { panic!("lines expected") };
-        assert_eq!(lines.iter().map(|line| &**line).collect::<Vec<_>>(), [b"cccc", b"dddd", b"eeee"]);
+        assert_eq!(lines.iter().map(|line| &*line.text).collect::<Vec<_>>(), [b"cccc", b"dddd", b"eeee"]);
         queue.delivered();
         assert_eq!(queue.figures().delivered, 3);
         assert_eq!(queue.close(Duration::ZERO), 0);

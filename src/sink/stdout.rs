@@ -24,7 +24,7 @@ fn run(queue: &Queue) {
             Next::Closed => return,
             Next::Woken => {}
             Next::Lines(lines) => {
-                let text = lines.iter().flat_map(|line| [&**line, b"\n"]).collect::<Vec<_>>().concat();
+                let text = lines.iter().flat_map(|line| [&*line.text, b"\n"]).collect::<Vec<_>>().concat();
                 let mut out = io::stdout().lock();
                 match out.write_all(&text).and_then(|()| out.flush()) {
                     Ok(()) => queue.delivered(),

@@ -2,8 +2,10 @@
 
 use std::fs::{self, OpenOptions};
 use std::net::{Ipv4Addr, SocketAddr};
+use std::ops::RangeInclusive;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 
 use tracing_subscriber::EnvFilter;
 
@@ -22,11 +24,15 @@ const ADMIN: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::LOCALHO
 const MEMORY_LIMIT: usize = 64 << 20;
 const LEAST_MEMORY: u64 = 64 << 10;
 const MOST_MEMORY: u64 = 64 << 30;
+const SYNC: RangeInclusive<Duration> = Duration::from_millis(10)..=Duration::from_secs(3600);
+const DEFAULT_SYNC: Duration = Duration::from_secs(1);
 const LEVELS: &[&str] = &["off", "error", "warn", "info", "debug", "trace"];
 
 impl Checker<'_> {
     pub(super) fn events(&mut self, written: &written::Events) -> Events {
         Events {
+            journal: written.journal.given("events.journal").and_then(|given| self.directory(&given)),
+            sync: self.sync(&written.sync),
             file: written.file.given("events.file").and_then(|given| self.writable(&given)),
             stdout: flag(&written.stdout, false),
             memory_limit: self.memory_limit(&written.memory_limit).unwrap_or(MEMORY_LIMIT),
@@ -119,6 +125,24 @@ impl Checker<'_> {
                 given.mistake(self.report, wrong.what).help(wrong.help);
                 None
             }
+        }
+    }
+
+    /// A directory that is there or can be made.
+    fn directory(&mut self, given: &Given<'_>) -> Option<PathBuf> {
+        let path = PathBuf::from(given.text);
+        if given.text.is_empty() || path.exists() && !path.is_dir() {
+            given.mistake(self.report, "is no directory").help("such as `/var/lib/sipstamp`");
+            return None;
+        }
+        Some(path)
+    }
+
+    /// How often the journal is synced; `None`: never.
+    fn sync(&mut self, key: &Key<String>) -> Option<Duration> {
+        match key.value().map(String::as_str) {
+            Some("never") => None,
+            _ => Some(self.duration(key, "events.sync", SYNC, DEFAULT_SYNC)),
         }
     }
 

@@ -1,0 +1,132 @@
+//! Reading a journal at the start.
+
+use std::collections::HashMap;
+use std::path::Path;
+use std::sync::Arc;
+
+use super::frame::{Damage, Frame, Frames, Kind};
+use super::segment::{self, CURSORS, Head, Name, Stream};
+use super::{Cursors, OpenError};
+use crate::endpoint::Stored;
+use crate::event::EventKind;
+
+/// What a journal holds.
+#[derive(Debug, Default)]
+pub struct Found {
+    /// Under which branches and tags were derived.
+    pub key: [u8; 16],
+    /// The latest state of each, by key.
+    pub calls: HashMap<u128, Box<[u8]>>,
+    pub servers: HashMap<u128, Box<[u8]>>,
+    pub clients: HashMap<u128, Box<[u8]>>,
+    pub cursors: HashMap<Arc<str>, Cursors>,
+    /// The numbers of events, by stream.
+    pub events: HashMap<Stream, Vec<u64>>,
+    pub(super) segments: Vec<Old>,
+    pub damage: Damage,
+}
+
+/// A segment of an earlier run.
+#[derive(Debug)]
+pub(super) struct Old {
+    pub(super) name: Name,
+    pub(super) length: u64,
+    /// The latest event in it or before it in its stream.
+    pub(super) last_event: u64,
+}
+
+pub(super) fn load(directory: &Path, names: &[Name], key: [u8; 16]) -> Result<Found, OpenError> {
+    let mut found = Found { key, ..Found::default() };
+    let mut last_seqs = Cursors::new();
+    for name in names {
+        let path = name.path(directory);
+        let text = std::fs::read(&path).map_err(|error| OpenError::Io { path: path.clone(), error })?;
+        match segment::read_head(&text, *name) {
+            Head::Newer(version) => return Err(OpenError::Newer { path, version }),
+            Head::Ours => {}
+            Head::Damaged => found.damage.bytes += segment::HEAD.min(text.len()) as u64,
+        }
+        let last_seq = last_seqs.entry(name.stream).or_default();
+        let mut frames = Frames::after(text.get(segment::HEAD..).unwrap_or_default(), *last_seq);
+        for frame in frames.by_ref() {
+            found.take(name.stream, &frame);
+        }
+        *last_seq = frames.last_seq();
+        found.damage += frames.damage();
+        let last_event = found.latest_event(name.stream);
+        found.segments.push(Old { name: *name, length: text.len() as u64, last_event });
+    }
+    Ok(found)
+}
+
+impl Found {
+    /// Whether something could not be read.
+    pub fn is_damaged(&self) -> bool {
+        self.damage.bytes > 0 || self.damage.frames > 0
+    }
+
+    /// What is open, for the core.
+    pub fn into_stored(self) -> Stored {
+        let list = |map: HashMap<u128, Box<[u8]>>| map.into_iter().collect();
+        Stored { calls: list(self.calls), servers: list(self.servers), clients: list(self.clients) }
+    }
+
+    /// Forgets sinks that are not configured any more. One that the journal does not know begins with what comes.
+    pub(super) fn keep_sinks(&mut self, sinks: &[Arc<str>]) {
+        self.cursors.retain(|sink, _| sinks.contains(sink));
+        for sink in sinks {
+            let latest = || self.events.iter().map(|(stream, events)| (*stream, events.last().copied().unwrap_or(0)));
+            self.cursors.entry(sink.clone()).or_insert_with(|| latest().collect());
+        }
+    }
+
+    fn latest_event(&self, stream: Stream) -> u64 {
+        self.events.get(&stream).and_then(|events| events.last()).copied().unwrap_or(0)
+    }
+
+    fn take(&mut self, stream: Stream, frame: &Frame<'_>) {
+        let put = |map: &mut HashMap<u128, Box<[u8]>>| match frame.state {
+            [] => drop(map.remove(&frame.key)),
+            state => drop(map.insert(frame.key, state.into())),
+        };
+        match frame.kind {
+            Kind::Call => put(&mut self.calls),
+            Kind::Server => put(&mut self.servers),
+            Kind::Client => put(&mut self.clients),
+            Kind::Event => {
+                self.events.entry(stream).or_default().push(frame.seq);
+                if event(frame.state).is_some_and(|(kind, _)| kind == EventKind::Ended) {
+                    self.calls.remove(&frame.key);
+                }
+            }
+            Kind::Cursor if stream.writer == CURSORS => {
+                if let Some((sink, of, seq)) = cursor(frame.state) {
+                    self.cursors.entry(sink.into()).or_default().insert(of, seq);
+                }
+            }
+            Kind::Cursor => {}
+        }
+    }
+}
+
+/// The kind and the line of an event's state.
+pub(super) fn event(state: &[u8]) -> Option<(EventKind, &[u8])> {
+    let (kind, line) = state.split_first()?;
+    Some((*EventKind::ALL.get(usize::from(*kind))?, line))
+}
+
+fn cursor(state: &[u8]) -> Option<(&str, Stream, u64)> {
+    let (run, rest) = state.split_first_chunk()?;
+    let (writer, rest) = rest.split_first_chunk()?;
+    let (seq, sink) = rest.split_first_chunk()?;
+    let stream = Stream { run: u32::from_le_bytes(*run), writer: u32::from_le_bytes(*writer) };
+    Some((std::str::from_utf8(sink).ok()?, stream, u64::from_le_bytes(*seq)))
+}
+
+impl std::ops::AddAssign for Damage {
+    fn add_assign(&mut self, other: Damage) {
+        self.bytes += other.bytes;
+        self.frames += other.frames;
+        self.torn += other.torn;
+    }
+}

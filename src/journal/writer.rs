@@ -1,0 +1,194 @@
+//! The end of a stream: a worker puts its frames together during a turn and writes them before it sends anything.
+//!
+//! Where a write fails, the worker goes on without its journal until the keeper has made a segment that can be written;
+//! then it writes out every call that is open.
+
+use std::fs::File;
+use std::io::{self, Write};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::{Receiver, Sender};
+
+use super::Shared;
+use super::frame::{Batch, Kind};
+use super::keeper::Note;
+use super::segment::{self, Name, Stream};
+
+/// A segment is followed by another once it is longer than this.
+const SEGMENT: u64 = 16 * 1024 * 1024;
+/// Bytes after which all calls are written out again, so that earlier segments can go: this many at least, and this many
+/// times what it took the last time.
+const LEAST_GROWTH: u64 = 32 * 1024 * 1024;
+const GROWTH: u64 = 4;
+
+/// Where a record lies.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Position {
+    pub stream: Stream,
+    pub seq: u64,
+}
+
+/// Writes one stream.
+#[derive(Debug)]
+pub struct Writer {
+    stream: Stream,
+    batch: Batch,
+    /// `None` while nothing can be written.
+    segment: Option<Segment>,
+    spare: Receiver<Segment>,
+    keeper: Sender<Note>,
+    shared: Arc<Shared>,
+    /// The latest event.
+    last_event: u64,
+    /// Bytes since all calls were written out.
+    growth: u64,
+    /// What that took.
+    all: u64,
+    /// All calls are being written out, since this segment was the current one.
+    writing_all: Option<u32>,
+    is_all_due: bool,
+}
+
+/// A segment that is written.
+#[derive(Clone, Debug)]
+pub struct Segment {
+    pub(super) name: Name,
+    pub(super) file: Arc<File>,
+    pub(super) length: u64,
+    pub(super) marks: Arc<Marks>,
+}
+
+/// What writer and keeper tell each other of a segment.
+#[derive(Debug, Default)]
+pub(super) struct Marks {
+    /// Written since it was synced.
+    pub(super) is_dirty: AtomicBool,
+    /// A sync has failed: what the segment holds cannot be relied upon.
+    pub(super) is_lost: AtomicBool,
+}
+
+impl Segment {
+    pub(super) fn new(name: Name, file: File) -> Segment {
+        Segment { name, file: Arc::new(file), length: segment::HEAD as u64, marks: Arc::default() }
+    }
+}
+
+impl Writer {
+    pub(super) fn new(first: Segment, spare: Receiver<Segment>, keeper: Sender<Note>, shared: Arc<Shared>) -> Writer {
+        Writer {
+            stream: first.name.stream,
+            batch: Batch::beginning_with(1),
+            segment: Some(first),
+            spare,
+            keeper,
+            shared,
+            last_event: 0,
+            growth: 0,
+            all: 0,
+            writing_all: None,
+            is_all_due: true,
+        }
+    }
+
+    /// Adds a record to what the next [`Writer::flush`] writes; `None` while nothing can be written.
+    pub fn push(&mut self, kind: Kind, key: u128, state: &[&[u8]]) -> Option<Position> {
+        if self.segment.is_none() && !self.take_spare() {
+            return None;
+        }
+        let seq = self.batch.push(kind, key, state);
+        if kind == Kind::Event {
+            self.last_event = seq;
+        }
+        Some(Position { stream: self.stream, seq })
+    }
+
+    /// Writes what was pushed: from here on it outlives the process.
+    pub fn flush(&mut self) {
+        if self.batch.is_empty() {
+            return;
+        }
+        if let Some(segment) = &mut self.segment {
+            if segment.marks.is_lost.load(Ordering::Acquire) {
+                return self.give_up(None);
+            }
+            let bytes = self.batch.bytes();
+            match write(&segment.file, bytes) {
+                Ok(()) => {
+                    segment.length += bytes.len() as u64;
+                    self.growth += bytes.len() as u64;
+                    self.shared.bytes.fetch_add(bytes.len() as u64, Ordering::Relaxed);
+                    segment.marks.is_dirty.store(true, Ordering::Release);
+                    if segment.length >= SEGMENT {
+                        self.take_spare();
+                    }
+                }
+                Err(error) => return self.give_up(Some(&error)),
+            }
+        }
+        self.batch.clear();
+    }
+
+    /// Whether every open call is to be written out, beginning here.
+    pub fn begins_all(&mut self) -> bool {
+        let most = LEAST_GROWTH.max(GROWTH * self.all);
+        let is_due = self.is_all_due || self.growth > most;
+        let Some(segment) = self.segment.as_ref().filter(|_| is_due && self.writing_all.is_none()) else {
+            return false;
+        };
+        self.writing_all = Some(segment.name.number);
+        self.is_all_due = false;
+        self.growth = 0;
+        true
+    }
+
+    /// Every call that was open then is written out: what lies before is not needed for calls.
+    pub fn ends_all(&mut self) {
+        self.flush();
+        if let (Some(number), true) = (self.writing_all.take(), self.segment.is_some()) {
+            self.all = self.growth;
+            // Nobody listens once everything ends.
+            drop(self.keeper.send(Note::Whole(Name { stream: self.stream, number })));
+        }
+    }
+
+    /// Goes on in the segment that the keeper has made; false where there is none.
+    fn take_spare(&mut self) -> bool {
+        let Ok(next) = self.spare.try_recv() else { return false };
+        match self.segment.replace(next) {
+            Some(full) => drop(self.keeper.send(Note::Full { segment: full, last_event: self.last_event })),
+            None => {
+                self.is_all_due = true;
+                self.writing_all = None;
+                self.shared.recovered(self.stream.writer);
+            }
+        }
+        true
+    }
+
+    /// Goes on without a segment; `None` where the keeper has told why.
+    fn give_up(&mut self, error: Option<&io::Error>) {
+        if let Some(error) = error {
+            self.shared.failed(Some(self.stream.writer), error);
+        }
+        self.batch.clear();
+        let Some(segment) = self.segment.take() else { return };
+        // Half a batch is worth nothing; if it cannot be cut off, reading passes it over.
+        drop(segment.file.set_len(segment.length));
+        // A segment that was made when there was room is no proof that there is some.
+        drop(self.spare.try_recv());
+        drop(self.keeper.send(Note::Failed { segment, last_event: self.last_event }));
+    }
+}
+
+impl Drop for Writer {
+    fn drop(&mut self) {
+        self.flush();
+        if let Some(segment) = self.segment.take() {
+            drop(self.keeper.send(Note::Full { segment, last_event: self.last_event }));
+        }
+    }
+}
+
+fn write(mut file: &File, bytes: &[u8]) -> io::Result<()> {
+    file.write_all(bytes)
+}

@@ -1,0 +1,124 @@
+//! What a sink has not been given yet of the events that the journal keeps.
+
+use std::collections::{BTreeMap, HashMap};
+use std::io;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::mpsc::Sender;
+
+use super::queue::Line;
+use crate::journal::segment::Stream;
+use crate::journal::{Cursors, Note, Position, Tail};
+
+/// A sink's place in the journal.
+#[derive(Debug)]
+pub struct Backlog {
+    directory: PathBuf,
+    sink: Arc<str>,
+    notes: Sender<Note>,
+    streams: BTreeMap<Stream, Reach>,
+    /// Events that it was not given.
+    len: u64,
+}
+
+#[derive(Clone, Copy, Debug, Default)]
+struct Reach {
+    /// The last event that the sink was given.
+    given: u64,
+    /// The last event that there is.
+    latest: u64,
+}
+
+/// Reads on where a sink is behind.
+#[derive(Debug, Default)]
+pub struct Reader(Option<(Stream, Tail)>);
+
+impl Backlog {
+    /// Of a sink that has delivered `cursors` of what the journal holds.
+    pub fn new(
+        directory: PathBuf,
+        sink: Arc<str>,
+        notes: Sender<Note>,
+        cursors: &Cursors,
+        held: &HashMap<Stream, Vec<u64>>,
+    ) -> Backlog {
+        let mut backlog = Backlog { directory, sink, notes, streams: BTreeMap::new(), len: 0 };
+        for (stream, events) in held {
+            let given = cursors.get(stream).copied().unwrap_or(0);
+            let latest = events.last().copied().unwrap_or(0);
+            backlog.len += events.iter().filter(|event| **event > given).count() as u64;
+            backlog.streams.insert(*stream, Reach { given, latest });
+        }
+        backlog
+    }
+
+    /// Events that the sink was not given.
+    pub fn len(&self) -> u64 {
+        self.len
+    }
+
+    /// Where to read on; `None` where the sink was given everything.
+    pub fn next(&self) -> Option<(Stream, u64)> {
+        // Streams of earlier runs come first: what a call told then is told before what it tells later.
+        self.streams.iter().find(|(_, reach)| reach.given < reach.latest).map(|(stream, reach)| (*stream, reach.given))
+    }
+
+    /// An event has come that the sink is given from memory.
+    pub fn give(&mut self, at: Position) {
+        self.streams.insert(at.stream, Reach { given: at.seq, latest: at.seq });
+    }
+
+    /// An event has come that the sink will read from the journal.
+    pub fn leave(&mut self, at: Position) {
+        self.streams.entry(at.stream).or_default().latest = at.seq;
+        self.len += 1;
+    }
+
+    /// Events were read for the sink, up to this number.
+    pub fn took(&mut self, stream: Stream, up_to: u64, count: u64) {
+        let reach = self.streams.entry(stream).or_default();
+        reach.given = up_to.max(reach.given);
+        self.len = self.len.saturating_sub(count);
+    }
+
+    /// The journal has no more of a stream than the sink was given: what is missing is lost. True where something is.
+    pub fn miss(&mut self, stream: Stream) -> bool {
+        let Some(reach) = self.streams.get_mut(&stream) else { return false };
+        let is_missing = reach.given < reach.latest;
+        reach.given = reach.latest;
+        if self.next().is_none() {
+            self.len = 0;
+        }
+        is_missing
+    }
+
+    /// The sink has delivered everything up to here.
+    pub fn delivered(&self, to: Position) {
+        // Nobody listens once everything ends.
+        drop(self.notes.send(Note::Delivered { sink: self.sink.clone(), to }));
+    }
+
+    pub fn directory(&self) -> &std::path::Path {
+        &self.directory
+    }
+}
+
+impl Reader {
+    /// The next events behind a number of a stream, and the number that they go up to.
+    ///
+    /// # Errors
+    /// Where the journal cannot be read.
+    pub fn read(&mut self, directory: &std::path::Path, stream: Stream, after: u64) -> io::Result<(Vec<Line>, u64)> {
+        let is_there = self.0.as_ref().is_some_and(|(of, tail)| *of == stream && tail.reached() == after);
+        if !is_there {
+            self.0 = Some((stream, Tail::new(directory, stream, after)));
+        }
+        let Some((_, tail)) = &mut self.0 else { return Ok((Vec::new(), after)) };
+        let events = tail.read()?;
+        let lines = events
+            .into_iter()
+            .map(|event| Line::new(event.kind, event.line.into(), Some(Position { stream, seq: event.seq })))
+            .collect();
+        Ok((lines, tail.reached()))
+    }
+}
