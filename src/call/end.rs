@@ -91,6 +91,7 @@ impl Endpoint {
                 let cause = if any_heard { cause } else { EndCause::NoResponse };
                 self.fail_unanswered(handle, cause);
             }
+            EndCause::Restart => self.fail_here(handle, EndCause::Restart, 503, RETRY_SOON),
             cause => self.fail_here(handle, cause, 487, ""),
         }
     }

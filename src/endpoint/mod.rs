@@ -47,6 +47,7 @@ use crate::wheel::Wheel;
 pub(crate) use incoming::{Arrival, RETRY_SOON, reason_fields, reason_lines, routes_behind};
 use keep::Keeping;
 pub use keep::{Kept, Record};
+use restore::LostPeers;
 pub use restore::{Restored, Stored};
 pub(crate) use wire::{Reply, Request};
 
@@ -71,6 +72,10 @@ pub enum Input {
     Unreachable {
         remote: SocketAddr,
         quoted: Bytes,
+    },
+    /// A connection is there, which may be of a peer that calls wait for after a restart.
+    Connected {
+        flow: Flow,
     },
     /// The answer to [`Output::Resolve`]: empty where the name has no address.
     Resolved {
@@ -201,6 +206,8 @@ pub struct Endpoint {
     /// Lines of events are written here and split off.
     pub(crate) told: Chunks,
     pub(crate) keeping: Keeping,
+    /// Peers whose connections ended with the process before.
+    pub(crate) lost: LostPeers,
     outputs: VecDeque<Output>,
 }
 
@@ -257,6 +264,7 @@ impl Endpoint {
             lines: Vec::new(),
             told: Chunks::default(),
             keeping: Keeping::default(),
+            lost: LostPeers::default(),
             outputs: VecDeque::new(),
             policy,
         };
@@ -271,11 +279,13 @@ impl Endpoint {
         match input {
             Input::Message { ref flow, ref message } => {
                 self.see(flow.local.ip().to_canonical());
+                self.on_connected(flow);
                 if message.is_request() { self.on_request(flow, message) } else { self.on_response(flow, message) }
             }
             Input::Broken { flow, rejected } => self.on_broken(flow, &rejected),
             Input::TransportFailed { owner } => self.on_transport_failed(owner),
             Input::Unreachable { remote, quoted } => self.on_unreachable(remote, &quoted),
+            Input::Connected { ref flow } => self.on_connected(flow),
             Input::Resolved { query, addresses } => self.on_resolved(query, &addresses),
             Input::Timeout => {}
             Input::Policy(policy) => {

@@ -4,14 +4,16 @@
 //! that is not acknowledged and a BYE of ours go out again, with the same branches and tags. Requests that others send again
 //! find what they began. Deadlines stay what they were, on the clock that people read.
 
+use std::net::IpAddr;
 use std::sync::Arc;
 
-use hashbrown::HashMap;
+use hashbrown::{HashMap, HashSet};
 
 use super::{Deadline, Endpoint, Owner, RETRY_SOON, Transmit};
 use crate::arena::Handle;
 use crate::call::{DialogState, Links, Phase, StoredCall, Uid};
 use crate::event::CallState;
+use crate::flow::{Flow, Hop};
 use crate::outcome::{EndCause, EndedBy};
 use crate::policy::Policy;
 use crate::sip::{Limits, Message};
@@ -37,6 +39,14 @@ pub struct Restored {
     pub ended: usize,
     /// States that could not be read.
     pub unreadable: usize,
+}
+
+/// Peers over TCP that restored calls wait for: they come back by themselves, or when something is sent to them.
+#[derive(Debug, Default)]
+pub(crate) struct LostPeers {
+    addresses: HashSet<IpAddr, foldhash::fast::FixedState>,
+    /// INVITEs of theirs that are to be answered.
+    invites: Vec<(IpAddr, Handle)>,
 }
 
 impl Stored {
@@ -152,6 +162,57 @@ impl Endpoint {
         restored
     }
 
+    /// Whether calls wait for peers to come back.
+    pub fn awaits_peers(&self) -> bool {
+        !self.lost.addresses.is_empty()
+    }
+
+    /// A peer is there, by this connection.
+    pub(super) fn on_connected(&mut self, flow: &Flow) {
+        if self.lost.addresses.is_empty() || flow.connection.is_none() || self.side_of(flow).is_none() {
+            return;
+        }
+        let address = flow.remote.ip().to_canonical();
+        if !self.lost.addresses.remove(&address) {
+            return;
+        }
+        let (theirs, others) = std::mem::take(&mut self.lost.invites).into_iter().partition(|(of, _)| *of == address);
+        self.lost.invites = others;
+        let theirs: Vec<(IpAddr, Handle)> = theirs;
+        for (_, tx) in theirs {
+            let Some(server) = self.server_txs.get_mut(tx) else { continue };
+            server.path = self.paths.of(Hop { connection: flow.connection, ..*server.path });
+            server.reply = self.paths.of(Hop { connection: flow.connection, ..*server.reply });
+            let (hop, side) = (*server.reply, server.side);
+            if !server.last.is_empty() {
+                let bytes = self.out.copy(&server.last);
+                self.transmit(Transmit { hop, bytes, side, owner: None, connect_timeout: None });
+            }
+        }
+    }
+
+    /// Whether a call without an answer has a party over TCP that has not come back since the restart.
+    pub(crate) fn has_lost_party(&self, handle: Handle) -> bool {
+        let Some(setup) = self.calls.get(handle).and_then(|call| call.setup()).filter(|_| self.awaits_peers()) else {
+            return false;
+        };
+        let upstream = self.server_txs.get(setup.upstream).map(|tx| &tx.path);
+        let legs = setup.legs.iter().filter_map(|leg| self.client_txs.get(leg.client)).map(|tx| &tx.path);
+        upstream
+            .into_iter()
+            .chain(legs)
+            .any(|path| path.transport.is_reliable() && self.lost.addresses.contains(&path.remote.ip().to_canonical()))
+    }
+
+    /// A party of a call whose connection ended with the process before.
+    fn miss(&mut self, path: Hop, invite: Option<Handle>) {
+        if path.transport.is_reliable() {
+            let address = path.remote.ip().to_canonical();
+            self.lost.addresses.insert(address);
+            self.lost.invites.extend(invite.map(|tx| (address, tx)));
+        }
+    }
+
     /// The policy of calls whose events bear this source.
     fn policy_of(
         &self,
@@ -190,8 +251,11 @@ impl Endpoint {
         let again = (tx.state == server::State::Completed && !tx.last.is_empty()).then_some((*tx.reply, tx.side));
         let is_repeated = again.is_some() && tx.is_invite;
         let is_reliable = tx.path.transport.is_reliable();
-        let t1 = tx.estimates.t1();
+        let (t1, path) = (tx.estimates.t1(), *tx.path);
         let handle = self.server_txs.insert(tx);
+        if stored.is_open_invite() {
+            self.miss(path, Some(handle));
+        }
         let end = stored.end.map(|end| self.wheel.insert(self.mono_at(end), Deadline::ServerEnd(handle)));
         let retransmit = (is_repeated && !is_reliable)
             .then(|| self.wheel.insert(self.now.mono + t1, Deadline::ServerRetransmit(handle)));
@@ -207,7 +271,11 @@ impl Endpoint {
 
     fn restore_client(&mut self, key: Key, stored: &StoredClient<'_>, user: client::User) -> Handle {
         let tx = stored.restored(key, user, &mut self.paths, &mut self.store);
+        let path = *tx.path;
         let handle = self.client_txs.insert(tx);
+        if !stored.is_final() {
+            self.miss(path, None);
+        }
         let end = stored.end.map(|end| self.wheel.insert(self.mono_at(end), Deadline::ClientEnd(handle)));
         if let Some(tx) = self.client_txs.get_mut(handle) {
             tx.end = end;

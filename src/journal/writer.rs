@@ -102,14 +102,15 @@ impl Writer {
         Some(Position { stream: self.stream, seq })
     }
 
-    /// Writes what was pushed: from here on it outlives the process.
-    pub fn flush(&mut self) {
+    /// Writes what was pushed: from here on it outlives the process. False where it could not be written.
+    pub fn flush(&mut self) -> bool {
         if self.batch.is_empty() {
-            return;
+            return true;
         }
         if let Some(segment) = &mut self.segment {
             if segment.marks.is_lost.load(Ordering::Acquire) {
-                return self.give_up(None);
+                self.give_up(None);
+                return false;
             }
             let bytes = self.batch.bytes();
             match write(&segment.file, bytes) {
@@ -122,10 +123,14 @@ impl Writer {
                         self.take_spare();
                     }
                 }
-                Err(error) => return self.give_up(Some(&error)),
+                Err(error) => {
+                    self.give_up(Some(&error));
+                    return false;
+                }
             }
         }
         self.batch.clear();
+        true
     }
 
     /// Whether every open call is to be written out, beginning here.

@@ -177,6 +177,7 @@ impl Common<'_> {
         Ok(Box::new(move || {
             let now = clock.now();
             let mut endpoint = Endpoint::new(now, Seed { key }, policy);
+            let is_restored = !stored.calls.is_empty();
             if journal.is_some() {
                 endpoint.keep_records();
                 let restored = endpoint.restore(now, &stored);
@@ -185,7 +186,7 @@ impl Common<'_> {
             Worker {
                 poll,
                 clock,
-                core: Core { endpoint, now, limits, post, messages: 0 },
+                core: Core { endpoint, now, limits, post, is_restored, messages: 0 },
                 udp,
                 acceptors,
                 connections,

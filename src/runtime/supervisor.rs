@@ -231,13 +231,21 @@ impl Supervisor {
         }
         self.readiness.set_draining();
         self.ending = Some(Ending { by: Some(Instant::now() + LAST_WORDS), is_forced: true, settled: Vec::new() });
-        let calls = self.workers.ask(|worker| {
+        let is_kept = self.journal.is_some();
+        let calls = self.workers.ask(move |worker| {
             let calls = worker.core.endpoint.active_calls();
-            worker.handle(Input::Stop);
+            // What the journal has goes on after the next start: nobody is told anything.
+            if !is_kept {
+                worker.handle(Input::Stop);
+            }
             calls
         });
         let calls = calls.await.into_iter().flatten().sum::<usize>();
-        tracing::warn!(calls, "open calls are given up");
+        if is_kept {
+            tracing::info!(calls, "open calls are left to the next start");
+        } else {
+            tracing::warn!(calls, "open calls are given up");
+        }
     }
 }
 

@@ -70,6 +70,8 @@ pub(super) struct Core {
     pub(super) now: Now,
     pub(super) limits: Limits,
     pub(super) post: Post,
+    /// Calls of an earlier process were restored: they may wait for their peers.
+    pub(super) is_restored: bool,
     /// Messages of this turn.
     pub(super) messages: u64,
 }
@@ -189,6 +191,11 @@ impl Worker {
         });
         self.udp.read(&mut |flow, bytes| core.datagram(flow, bytes));
         self.accept();
+        if self.core.is_restored {
+            for flow in self.connections.take_opened() {
+                self.core.tell_all(flow);
+            }
+        }
         let now = self.core.now.mono;
         self.connections.read(now, &mut self.core);
     }
@@ -275,9 +282,9 @@ impl Worker {
     /// Writes the records and events that were put out: nothing that comes after them is sent before.
     fn write_journal(&mut self) {
         if let Some(journal) = &mut self.journal {
-            journal.flush();
+            let is_kept = journal.flush();
             for (event, at) in self.told.drain(..) {
-                self.events.push(event, at);
+                self.events.push(event, at.filter(|_| is_kept));
             }
         }
     }
@@ -382,6 +389,14 @@ impl Worker {
 }
 
 impl Core {
+    /// Tells all workers of a connection.
+    fn tell_all(&mut self, flow: Flow) {
+        for other in self.post.others() {
+            self.post.put_aside(other, Input::Connected { flow });
+        }
+        self.endpoint.handle(self.now, Input::Connected { flow });
+    }
+
     fn datagram(&mut self, flow: Flow, bytes: Bytes) {
         if bytes.len() > KEEP_ALIVE {
             self.message(flow, bytes);

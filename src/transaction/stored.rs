@@ -117,6 +117,11 @@ impl<'a> StoredServer<'a> {
         }
     }
 
+    /// The INVITE has no final response.
+    pub fn is_open_invite(&self) -> bool {
+        self.is_invite && matches!(self.state, server::State::Trying | server::State::Proceeding)
+    }
+
     /// Messages that it holds; they may be empty.
     pub fn texts(&self) -> [&'a [u8]; 2] {
         [self.last.0, self.request.0]

@@ -71,6 +71,8 @@ pub struct Connections {
     /// Those that close when this turn's output is in their queue.
     doomed: Vec<usize>,
     failed: Vec<Failed>,
+    /// Those that are open since this was asked, where anybody asks.
+    opened: Option<Vec<Flow>>,
     names: Names,
     limits: Limits,
     seats: Seats,
@@ -96,6 +98,7 @@ impl Connections {
             readable: Vec::new(),
             doomed: Vec::new(),
             failed: Vec::new(),
+            opened: None,
             names,
             limits,
             seats,
@@ -168,7 +171,9 @@ impl Connections {
         let local =
             stream.local_addr().map_or(listener.address, |local| SocketAddr::new(local.ip(), listener.bound.port()));
         let flow = Flow { transport: Transport::Tcp, local, remote, connection: None, opened_for: None };
-        self.add(stream, flow, Phase::Open);
+        if let Some(key) = self.add(stream, flow, Phase::Open) {
+            self.note_opened(key);
+        }
         true
     }
 
@@ -248,6 +253,11 @@ impl Connections {
         self.failed.drain(..)
     }
 
+    /// Connections that are open since this was asked last; from the first time on.
+    pub fn take_opened(&mut self) -> Vec<Flow> {
+        std::mem::take(self.opened.get_or_insert_default())
+    }
+
     /// Whether nothing waits to be written, nor for a connection to open.
     pub fn is_idle(&self) -> bool {
         self.slots.iter().all(|(_, connection)| connection.phase != Phase::Opening && connection.unsent == 0)
@@ -306,9 +316,16 @@ impl Connections {
             Ok(local) => known_as(&self.listeners, local, wanted),
             Err(_) => wanted,
         };
+        self.note_opened(key);
         self.set_deadline(key, None);
         self.unblock(key);
         self.set_readable(key);
+    }
+
+    fn note_opened(&mut self, key: usize) {
+        if let (Some(opened), Some(connection)) = (&mut self.opened, self.slots.get(key)) {
+            opened.push(connection.flow);
+        }
     }
 
     fn read_one(&mut self, key: usize, now: Mono, taker: &mut dyn Taker) -> usize {
