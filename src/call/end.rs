@@ -286,7 +286,7 @@ impl Endpoint {
     }
 
     /// A BYE of ours to one party of a dialog.
-    pub(crate) fn send_bye(&mut self, handle: Handle, dialog: u8, side: Side) {
+    fn send_bye(&mut self, handle: Handle, dialog: u8, side: Side) {
         let kept = self.ending_stamp(handle, side);
         let Some(call) = self.calls.get(handle) else { return };
         let Some(ended) = call.dialog(dialog) else { return };

@@ -93,7 +93,7 @@ pub struct Run {
     /// How long a drain may take before open calls are given up, such as 90s
     #[arg(long, value_name = "DURATION", value_parser = duration)]
     pub drain_timeout: Option<Duration>,
-    /// Take over from a running sidecar (not in this version)
+    /// Take the place of the running sidecar with the same journal, without losing a datagram
     #[arg(long)]
     pub takeover: bool,
 }
@@ -122,11 +122,11 @@ pub fn main() -> ExitCode {
 
 fn dispatch(command: Command) -> ExitCode {
     match command {
-        Command::Run(run) if run.takeover => later("run --takeover"),
         Command::Run(run) => runtime::run(RunOptions {
             config: run.config,
             overrides: Overrides { listen: run.listen, dialer: run.dialer, servers: run.server },
             drain_timeout: run.drain_timeout,
+            takeover: run.takeover,
         }),
         Command::Check { config } => check::run(&config),
         Command::Demo(options) => demo::run(options),

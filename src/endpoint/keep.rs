@@ -177,9 +177,8 @@ impl Endpoint {
                 let server = self.server_txs.get(server)?.key.0;
                 Some(StoredClientUser::Relay { server, call: call.and_then(uid), dialog })
             }
-            client::User::Bye { .. } | client::User::Cancel { .. } | client::User::Nobody => {
-                Some(StoredClientUser::Nobody)
-            }
+            client::User::Bye { call } => Some(StoredClientUser::Bye { call: uid(call)? }),
+            client::User::Cancel { .. } | client::User::Nobody => None,
         }
     }
 }

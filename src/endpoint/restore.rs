@@ -1,8 +1,8 @@
 //! Putting back what the journal kept of an earlier process.
 //!
-//! No message of the earlier process is taken for sent: an INVITE that nothing has come back to, a CANCEL, a final response
-//! that is not acknowledged and a BYE of ours go out again, with the same branches and tags. Requests that others send again
-//! find what they began. Deadlines stay what they were, on the clock that people read.
+//! A message that the earlier process did not get to send is as one that the network has lost: over UDP the timers that
+//! repeat it run on, over TCP it goes out again, with the same branches and tags. Requests that others send again find what
+//! they began. Deadlines stay what they were, on the clock that people read.
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -11,12 +11,12 @@ use hashbrown::{HashMap, HashSet};
 
 use super::{Deadline, Endpoint, Owner, RETRY_SOON, Transmit};
 use crate::arena::Handle;
-use crate::call::{DialogState, Links, Phase, StoredCall, Uid};
+use crate::call::{Links, Phase, StoredCall, Uid};
 use crate::event::CallState;
 use crate::flow::{Flow, Hop};
-use crate::outcome::{EndCause, EndedBy};
+use crate::outcome::EndCause;
 use crate::policy::Policy;
-use crate::sip::{Limits, Message};
+use crate::sip::{Limits, Message, Method};
 use crate::stored;
 use crate::time::{Mono, Now, Wall};
 use crate::transaction::client::{self, Cancel};
@@ -107,7 +107,7 @@ impl Endpoint {
             by_uid.insert(*uid, handle);
             linked.push((handle, links));
         }
-        let mut relayed = Vec::new();
+        let (mut servers, mut relayed) = (Vec::new(), Vec::new());
         for (key, state) in &stored.servers {
             let Some(tx) = stored::read::<StoredServer<'_>>(state) else {
                 restored.unreadable += 1;
@@ -124,6 +124,7 @@ impl Endpoint {
                 StoredServerUser::Local => server::User::Local,
             };
             let handle = self.restore_server(Key(*key), &tx, user);
+            servers.push(handle);
             if let StoredServerUser::Relay(Some(client)) = tx.user {
                 relayed.push((handle, Key(client)));
             }
@@ -146,6 +147,15 @@ impl Endpoint {
             let client = self.client_txs.by_key(client);
             if let Some(server) = self.server_txs.get_mut(server) {
                 server.user = server::User::Relay(client);
+            }
+        }
+        for server in servers {
+            let is_orphan = |tx: &server::ServerTx| {
+                !tx.is_final() && matches!(tx.user, server::User::Local | server::User::Relay(None))
+            };
+            // Whoever waits for its answer sends the request again.
+            if self.server_txs.get(server).is_some_and(is_orphan) {
+                self.remove_server(server);
             }
         }
         for client in clients {
@@ -262,7 +272,7 @@ impl Endpoint {
         let Some(tx) = self.server_txs.get_mut(handle) else { return handle };
         (tx.end, tx.retransmit) = (end, retransmit);
         tx.interval = u32::try_from(t1.as_millis()).unwrap_or(u32::MAX);
-        if let Some((hop, side)) = again.filter(|_| is_repeated) {
+        if let Some((hop, side)) = again.filter(|_| is_repeated && is_reliable) {
             let bytes = self.out.copy(&tx.last);
             self.transmit(Transmit { hop, bytes, side, owner: None, connect_timeout: None });
         }
@@ -283,12 +293,17 @@ impl Endpoint {
         handle
     }
 
-    /// Sends again what may not have gone out.
+    /// Has what may not have gone out sent again.
     fn resume_client(&mut self, tx: Handle) {
-        let Some(client) = self.client_txs.get_mut(tx) else { return };
-        if client.is_final() {
-            return;
+        let Some(client) = self.client_txs.get(tx).filter(|client| !client.is_final()) else { return };
+        match client.user {
+            client::User::Bye { call } => self.await_bye(call, tx),
+            client::User::Relay { call: Some(call), .. } if client.note.method == Some(Method::Bye) => {
+                self.await_bye(call, tx);
+            }
+            _ => {}
         }
+        let Some(client) = self.client_txs.get_mut(tx) else { return };
         if !client.is_silent() {
             if client.cancel == Cancel::Held {
                 self.release_cancel(tx);
@@ -299,6 +314,9 @@ impl Endpoint {
         let (hop, side) = (*client.path, client.side);
         client.retransmit =
             retransmit.map(|after| self.wheel.insert(self.now.mono + after, Deadline::ClientRetransmit(tx)));
+        if !hop.transport.is_reliable() {
+            return;
+        }
         if let Some(bytes) = self.sent_again(tx) {
             let owner = Some(Owner(tx.to_bits()));
             self.transmit(Transmit { hop, bytes, side, owner, connect_timeout: None });
@@ -322,15 +340,6 @@ impl Endpoint {
                 if !can_go_on && !self.try_next(handle) {
                     self.fail_here(handle, EndCause::Restart, 503, RETRY_SOON);
                     return false;
-                }
-            }
-            Phase::Ending(ending) if ending.cause.ended_by() == EndedBy::Sidecar => {
-                let ended = (0..).zip(&call.dialogs).filter(|(_, dialog)| dialog.state == DialogState::Ended);
-                let ended =
-                    ended.filter(|(_, dialog)| dialog.bye_from.is_none()).map(|(at, _)| at).collect::<Vec<u8>>();
-                let sides = [call.caller_side(), call.callee_side()];
-                for (dialog, side) in ended.into_iter().flat_map(|dialog| sides.map(|side| (dialog, side))) {
-                    self.send_bye(handle, dialog, side);
                 }
             }
             Phase::Challenged(_) | Phase::Answered | Phase::Ending(_) => {}

@@ -233,6 +233,7 @@ impl Endpoint {
         let Request { branch, method, method_text, hop, side, bytes, fallback, user } = request;
         // The INVITE of a leg can be made again.
         let is_leg = matches!(user, client::User::Leg { .. });
+        let is_stored = is_leg || matches!(user, client::User::Bye { .. });
         let connect_timeout = fallback.is_some().then_some(TCP_FOR_LARGE);
         let mut client = ClientTx {
             key: branch.client(method_text),
@@ -251,13 +252,13 @@ impl Endpoint {
             end: None,
             estimates: Estimates::of(timeouts),
             note: Note::default(),
-            is_stored: is_leg,
+            is_stored,
             rare: fallback.map(|fallback| Box::new(client::Rare { fallback: Some(fallback), ..Default::default() })),
         };
         let (retransmit, timeout) = client.on_start();
         let tx = self.client_txs.insert(client);
         self.set_client_timers(tx, retransmit, Some(timeout));
-        if is_leg {
+        if is_stored {
             self.keep_client(tx);
         }
         self.stats.on_request(method, side, Way::Sent);
@@ -321,7 +322,14 @@ impl Endpoint {
             rare.fallback = None;
         }
         if client.is_stored && client.state != before {
-            self.keep_client(tx);
+            // An INVITE's final response may come again and want its ACK; another one's is of no more use.
+            match client.is_final() && !is_invite {
+                true => {
+                    let key = client.key.0;
+                    self.forget(KeptOf::Client, key);
+                }
+                false => self.keep_client(tx),
+            }
         }
         match meaning {
             OnResponse::Pass { end, first } => {

@@ -21,9 +21,9 @@ mod tail;
 mod writer;
 
 use std::collections::HashMap;
-use std::fs::{File, OpenOptions, TryLockError};
+use std::fs::{DirBuilder, File, OpenOptions, TryLockError};
 use std::io::{self, Read, Write};
-use std::os::unix::fs::OpenOptionsExt;
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, Sender, channel};
@@ -104,7 +104,7 @@ impl Journal {
             let path = path.to_owned();
             move |error| OpenError::Io { path, error }
         };
-        std::fs::create_dir_all(directory).map_err(io(directory))?;
+        DirBuilder::new().recursive(true).mode(0o700).create(directory).map_err(io(directory))?;
         let path = directory.join(LOCK);
         let lock =
             OpenOptions::new().create(true).truncate(false).write(true).mode(0o600).open(&path).map_err(io(&path))?;

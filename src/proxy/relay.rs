@@ -438,11 +438,9 @@ impl Endpoint {
         let user = client::User::Relay { server: tx, call, dialog };
         let request = Request { branch, method: message.method(), method_text, hop, side: to, bytes, fallback, user };
         let client = self.start_client(request, &policy.timeouts);
-        // An INVITE is not sent again once a 1xx has come, and who sent a BYE may not answer it twice.
-        let is_invite = message.method() == Method::Invite;
-        let is_stored = call.is_some() && (is_invite || is_bye);
+        let is_stored = call.is_some();
         if let Some(started) = self.client_txs.get_mut(client) {
-            started.is_stored = is_stored && is_invite;
+            started.is_stored = is_stored;
             started.note = note;
             // A re-INVITE or UPDATE, answered 2xx, gives its sender a new remote target.
             if let (true, Some(target)) = (note.has_target, contact(message)) {
@@ -453,7 +451,7 @@ impl Endpoint {
             server.user = server::User::Relay(Some(client));
             server.is_stored = is_stored;
         }
-        if is_stored && is_invite {
+        if is_stored {
             self.keep_server(tx);
             self.keep_client(client);
         }

@@ -1,6 +1,7 @@
 //! The workers and their supervisor, put together of what is configured and bound.
 
 use std::io;
+use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
 use mio::Poll;
@@ -14,6 +15,8 @@ use super::reload::{ReloadFigures, share_of};
 use super::resolve::Resolver;
 use super::start::Bind;
 use super::supervisor::{Inlets, Report, Supervisor};
+use super::systemd::Watchdog;
+use super::takeover::Door;
 use super::worker::{Core, Worker};
 use super::workers::Workers;
 use crate::admin::Readiness;
@@ -27,7 +30,7 @@ use crate::policy::{Listener, Policy};
 use crate::recent::Recent;
 use crate::sink::Sinks;
 use crate::sip::Limits;
-use crate::transport::{Acceptor, Bound, Connections, LocalAddresses, Names, Seats, UdpPorts, UdpSockets};
+use crate::transport::{Acceptor, Bound, Connections, Inherited, LocalAddresses, Names, Seats, UdpPorts, UdpSockets};
 
 /// Header fields of one message.
 const MOST_FIELDS: usize = 512;
@@ -42,6 +45,9 @@ pub(super) struct Parts {
     pub(super) readiness: Readiness,
     pub(super) recent: Recent,
     pub(super) journal: Option<(Journal, Found)>,
+    pub(super) inherited: Inherited,
+    /// What listens beside the sockets for datagrams.
+    pub(super) listening: Vec<OwnedFd>,
 }
 
 /// Ready to be started.
@@ -71,7 +77,8 @@ struct Common<'a> {
 /// # Errors
 /// Where the system has no descriptors left, or a socket refuses what it needs.
 pub(super) fn build(parts: Parts, asks: mpsc::Receiver<Ask>, stopped: oneshot::Receiver<()>) -> io::Result<Built> {
-    let Parts { settings, bind, bound, sinks, histograms, readiness, recent, journal } = parts;
+    let Parts { settings, bind, bound, sinks, histograms, readiness, recent, journal, mut inherited, listening } =
+        parts;
     let clock = Clock::start();
     let count = settings.workers;
     let listeners = bound.listeners();
@@ -82,7 +89,8 @@ pub(super) fn build(parts: Parts, asks: mpsc::Receiver<Ask>, stopped: oneshot::R
         histograms.add_server(server.id, &server.name);
     }
     let mut sockets = UdpSockets::new(bound.udp, count)?;
-    sockets.follow(&policy);
+    sockets.follow(&policy, &mut inherited);
+    drop(inherited);
     let seats = Seats::new(settings.sockets.tcp_connections);
     let (reports, reported) = mpsc::unbounded_channel();
     let mut ends = Vec::new();
@@ -124,6 +132,10 @@ pub(super) fn build(parts: Parts, asks: mpsc::Receiver<Ask>, stopped: oneshot::R
         workers.push(common.worker(me, poll, inbox, acceptors, (journal, stored))?);
     }
     drop(common);
+    let door = match &journal {
+        Some(journal) => Some(Door::open(journal.directory(), reports.clone())?),
+        None => None,
+    };
     let journal = journal.map(Journal::start).transpose()?;
     let (loads, loaded) = mpsc::unbounded_channel();
     let supervisor = Supervisor {
@@ -144,6 +156,10 @@ pub(super) fn build(parts: Parts, asks: mpsc::Receiver<Ask>, stopped: oneshot::R
         readiness,
         recent,
         journal,
+        _door: door,
+        successor: None,
+        listening,
+        watchdog: Watchdog::new(),
         resolver: Resolver::new(),
         loads,
         ending: None,

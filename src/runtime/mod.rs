@@ -14,6 +14,8 @@ mod reload;
 mod resolve;
 mod start;
 mod supervisor;
+mod systemd;
+mod takeover;
 #[cfg(test)]
 mod tests;
 mod worker;
@@ -38,6 +40,8 @@ pub struct RunOptions {
     pub overrides: Overrides,
     /// How long a drain may take; `None`: until the last call has ended.
     pub drain_timeout: Option<Duration>,
+    /// Takes the place of the process that has the journal.
+    pub takeover: bool,
 }
 
 /// Where a reload reads the configuration.
@@ -66,6 +70,8 @@ pub fn run(options: RunOptions) -> ExitCode {
         log_level: Some(log_level),
         handles_signals: true,
         drain_timeout: options.drain_timeout,
+        takeover: options.takeover,
+        notifies_systemd: true,
     };
     match start(settings, bind) {
         Ok(running) => match running.wait() {

@@ -13,6 +13,7 @@ use super::workers::share;
 use crate::config::{self, Settings};
 use crate::endpoint::Input;
 use crate::policy::Policy;
+use crate::transport::Inherited;
 
 /// A configuration that was read, and who asked for it.
 pub(super) struct Loaded {
@@ -85,7 +86,7 @@ impl Supervisor {
         }
         self.settings = settings;
         self.policy = Arc::new(policy);
-        self.sockets.follow(&self.policy);
+        self.sockets.follow(&self.policy, &mut Inherited::default());
         self.seats.set_most(self.settings.sockets.tcp_connections);
         self.take_on().await;
         self.reload = ReloadFigures::taken(&self.clock);

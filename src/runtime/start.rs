@@ -3,6 +3,7 @@
 use std::fmt;
 use std::io;
 use std::net::{SocketAddr, TcpListener};
+use std::os::fd::OwnedFd;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::mpsc::sync_channel;
@@ -11,8 +12,8 @@ use std::time::Duration;
 
 use tokio::sync::{mpsc, oneshot};
 
-use super::ReloadSource;
 use super::build::{Built, Parts, build};
+use super::{ReloadSource, systemd, takeover};
 use crate::admin::metrics::{Exposition, Histograms};
 use crate::admin::{self, AdminHandle, Context, Readiness};
 use crate::config::{Events, Settings};
@@ -22,7 +23,7 @@ use crate::journal::{self, Found, Journal};
 use crate::recent::{self, Recent};
 use crate::sink::{self, Sinks};
 use crate::telemetry::LogLevel;
-use crate::transport::{self, BindError};
+use crate::transport::{self, BindError, Inherited};
 
 /// Questions that may wait for an answer.
 const ASKS: usize = 256;
@@ -35,6 +36,10 @@ pub struct Bind {
     /// SIGTERM drains, SIGHUP reloads; else the process's signals are left alone.
     pub handles_signals: bool,
     pub drain_timeout: Option<Duration>,
+    /// Takes the place of the process that has the journal.
+    pub takeover: bool,
+    /// Takes sockets from systemd and tells it when calls are taken.
+    pub notifies_systemd: bool,
 }
 
 /// Why nothing was started.
@@ -52,6 +57,7 @@ pub enum StartError {
         error: io::Error,
     },
     Journal(journal::OpenError),
+    Takeover(String),
     /// Threads, descriptors.
     System(io::Error),
 }
@@ -74,10 +80,14 @@ pub struct Running {
 /// # Errors
 /// Whatever cannot be bound or opened; nothing has begun then.
 pub fn start(settings: Settings, bind: Bind) -> Result<Running, StartError> {
-    let bound = transport::bind(&settings.listen).map_err(StartError::Listen)?;
-    let http = |key, address: Option<SocketAddr>| {
-        let listen = |address| TcpListener::bind(address).map_err(|error| StartError::Http { key, address, error });
-        address.map(listen).transpose()
+    let mut inherited = inherited(&settings, &bind)?;
+    let bound = transport::bind(&settings.listen, &mut inherited).map_err(StartError::Listen)?;
+    let mut http = |key, address: Option<SocketAddr>| {
+        let mut listen = |address| match inherited.take_tcp(address) {
+            Some(socket) => Ok(socket),
+            None => TcpListener::bind(address).map_err(|error| StartError::Http { key, address, error }),
+        };
+        address.map(&mut listen).transpose()
     };
     let sockets = admin::Sockets {
         admin: http("admin.listen", settings.admin.as_ref().map(|admin| admin.listen))?,
@@ -106,7 +116,23 @@ pub fn start(settings: Settings, bind: Bind) -> Result<Running, StartError> {
     let (asks, inbox) = mpsc::channel(ASKS);
     let (stop, stopped) = oneshot::channel();
     let (ready, events) = (readiness.clone(), recent.clone());
-    let parts = Parts { settings, bind, bound, sinks, histograms, readiness: ready, recent: events, journal };
+    let to_others = [&sockets.admin, &sockets.metrics].into_iter().flatten();
+    let to_others = to_others.chain(bound.tcp.iter().map(|(socket, _)| socket)).map(TcpListener::try_clone);
+    let listening = to_others.map(|socket| socket.map(OwnedFd::from)).collect::<io::Result<Vec<_>>>();
+    let listening = listening.map_err(StartError::System)?;
+    let notifies = bind.notifies_systemd;
+    let parts = Parts {
+        settings,
+        bind,
+        bound,
+        sinks,
+        histograms,
+        readiness: ready,
+        recent: events,
+        journal,
+        inherited,
+        listening,
+    };
     let supervisor = build(parts, inbox, stopped).and_then(supervise).map_err(StartError::System)?;
     let control = Control(asks);
     let context = Context {
@@ -126,6 +152,9 @@ pub fn start(settings: Settings, bind: Bind) -> Result<Running, StartError> {
         tracing::info!(%transport, %address, "listening");
     }
     readiness.set_ready();
+    if notifies {
+        systemd::tell_ready();
+    }
     Ok(Running { control, recent, listen, admin, stop: Some(stop), supervisor: Some(supervisor), http: Some(http) })
 }
 
@@ -177,6 +206,7 @@ impl fmt::Display for StartError {
             StartError::EventsFile { path, error } => {
                 write!(f, "events.file: cannot write {path}: {error}; make its directory and let this user write there")
             }
+            StartError::Takeover(error) => write!(f, "--takeover: {error}"),
             StartError::Journal(error) => write!(f, "events.journal: {error}"),
             StartError::System(error) => write!(f, "cannot start: {error}"),
         }
@@ -184,6 +214,25 @@ impl fmt::Display for StartError {
 }
 
 impl std::error::Error for StartError {}
+
+/// Sockets of the process whose place this one takes, or of systemd.
+fn inherited(settings: &Settings, bind: &Bind) -> Result<Inherited, StartError> {
+    if !bind.takeover {
+        return Ok(if bind.notifies_systemd { systemd::sockets() } else { Inherited::default() });
+    }
+    let Some(directory) = &settings.events.journal else {
+        let why = "a process can be taken over from where it has a journal: set `events.journal` in both";
+        return Err(StartError::Takeover(why.to_owned()));
+    };
+    match takeover::ask(directory) {
+        Ok(Some(sockets)) => Ok(sockets),
+        Ok(None) => {
+            tracing::info!("no process is there to take over from: an ordinary start");
+            Ok(Inherited::default())
+        }
+        Err(error) => Err(StartError::Takeover(format!("{error}; the running process, if it is there, goes on"))),
+    }
+}
 
 fn open_journal(directory: &Path, events: &Events) -> Result<(Journal, Found), StartError> {
     let opened = Journal::open(directory, events.sync, &sink::kept_names(events)).map_err(StartError::Journal)?;

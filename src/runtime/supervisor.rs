@@ -4,6 +4,7 @@
 //! knows of all of them. Nothing here is on the way of a message.
 
 use std::io;
+use std::os::fd::OwnedFd;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::thread::JoinHandle;
@@ -21,6 +22,8 @@ use super::mail::Mail;
 use super::reload::{Loaded, ReloadFigures};
 use super::resolve::Resolver;
 use super::start::Bind;
+use super::systemd::{self, Watchdog};
+use super::takeover::{Door, Successor};
 use super::workers::Workers;
 use crate::admin::Readiness;
 use crate::admin::metrics::Histograms;
@@ -35,6 +38,10 @@ use crate::transport::{LocalAddresses, Seats, UdpSockets};
 /// After a forced end, for what connections have still to write.
 const LAST_WORDS: Duration = Duration::from_millis(200);
 
+/// At the end, for how long sinks may take to write what waits; with a journal, which keeps it.
+const FLUSH: Duration = Duration::from_secs(5);
+const KEPT_FLUSH: Duration = Duration::from_millis(500);
+
 /// What workers tell.
 #[derive(Debug)]
 pub(super) enum Report {
@@ -42,6 +49,8 @@ pub(super) enum Report {
     Resolve { worker: usize, query: QueryId, name: Box<str> },
     /// Whether nothing is left to do there, once the process is to end.
     Settled { worker: usize, is_settled: bool },
+    /// Another process takes the place of this one.
+    Takeover(Successor),
     /// It works no more, and was not told to end.
     Ended { worker: usize, why: String },
 }
@@ -64,6 +73,11 @@ pub(super) struct Supervisor {
     pub(super) readiness: Readiness,
     pub(super) recent: Recent,
     pub(super) journal: Option<crate::journal::Running>,
+    /// Where another process asks to take over; it is gone with this one.
+    pub(super) _door: Option<Door>,
+    pub(super) successor: Option<Successor>,
+    pub(super) listening: Vec<OwnedFd>,
+    pub(super) watchdog: Watchdog,
     pub(super) reload: ReloadFigures,
     pub(super) resolver: Resolver,
     pub(super) loads: UnboundedSender<Loaded>,
@@ -142,12 +156,23 @@ impl Supervisor {
             // Its panic has been reported.
             drop(thread.join());
         }
-        let left = self.sinks.close();
+        // What is left in a journal is delivered after the next start.
+        let left = self.sinks.close(if self.journal.is_some() { KEPT_FLUSH } else { FLUSH });
         if left > 0 {
             tracing::error!(events = left, "events could not be written before the end");
         }
         if let Some(journal) = self.journal {
             journal.close();
+        }
+        if let Some(successor) = self.successor {
+            let datagrams = self.sockets.sources().iter().filter_map(|source| source.socket.try_clone().ok());
+            let sockets = datagrams.map(OwnedFd::from).chain(self.listening).collect::<Vec<_>>();
+            match successor.give(&sockets) {
+                Ok(()) => tracing::info!(sockets = sockets.len(), "handed over"),
+                Err(error) => {
+                    tracing::error!(%error, "who wanted to take over is gone; calls go on after the next start")
+                }
+            }
         }
         self.recent.close();
         tracing::info!("ended");
@@ -169,6 +194,10 @@ impl Supervisor {
             Some(report) = inlets.reports.recv() => return self.on_report(report),
             Some(loaded) = inlets.loaded.recv() => self.on_loaded(loaded).await,
             Some(ask) = inlets.asks.recv() => self.on_ask(ask).await,
+            () = self.watchdog.due() => {
+                let alive = self.workers.ask(|_| ()).await.into_iter().flatten().count();
+                self.watchdog.tell(alive == self.workers.count());
+            }
             () = until(deadline) => {
                 if is_forced {
                     return Some(Ok(()));
@@ -196,6 +225,12 @@ impl Supervisor {
                 let is_over = !ending.is_forced && ending.settled.iter().all(|is_settled| *is_settled);
                 return is_over.then_some(Ok(()));
             }
+            Report::Takeover(successor) => {
+                tracing::info!("another process takes over");
+                self.readiness.set_draining();
+                self.successor = Some(successor);
+                return Some(Ok(()));
+            }
             Report::Ended { worker, why } => {
                 tracing::error!(worker, why, "a worker has failed: the process ends");
                 return Some(Err(io::Error::other(format!("worker {worker}: {why}"))));
@@ -220,6 +255,7 @@ impl Supervisor {
             return self.force_end().await;
         }
         let by = self.bind.drain_timeout.map(|timeout| Instant::now() + timeout);
+        systemd::tell_stopping();
         self.ending = Some(Ending { by, is_forced: false, settled: vec![false; self.workers.count()] });
         self.drain().await;
         self.workers.tell(|worker| worker.ending = Some(Default::default()));

@@ -19,8 +19,19 @@ fn a_worker_that_panics_ends_the_process_as_failed() {
     let (readiness, recent) = (Readiness::new(), Recent::new(1));
     let histograms = Histograms::new();
     let sinks = Sinks::open(&settings.events, None, recent.clone(), &readiness, histograms.clone()).unwrap();
-    let bound = crate::transport::bind(&settings.listen).unwrap();
-    let parts = Parts { settings, bind: Bind::default(), bound, sinks, histograms, readiness, recent, journal: None };
+    let bound = crate::transport::bind(&settings.listen, &mut Default::default()).unwrap();
+    let parts = Parts {
+        settings,
+        bind: Bind::default(),
+        bound,
+        sinks,
+        histograms,
+        readiness,
+        recent,
+        journal: None,
+        inherited: Default::default(),
+        listening: Vec::new(),
+    };
     let (_asks, inbox) = mpsc::channel(1);
     let (_stop, stopped) = oneshot::channel();
     let Built { mut supervisor, workers, inlets } = build(parts, inbox, stopped).unwrap();

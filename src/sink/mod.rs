@@ -29,9 +29,6 @@ use crate::journal::{Cursors, Found, Note};
 use crate::recent::{Recent, Told};
 use crate::stats::SampleKind;
 
-/// At the end, for how long sinks may take to write what waits.
-const FLUSH_TIMEOUT: Duration = Duration::from_secs(5);
-
 /// Between two looks for events under load: what comes meanwhile is taken in one go.
 const GATHER: Duration = Duration::from_millis(25);
 
@@ -121,14 +118,14 @@ impl Sinks {
         SinkFigures(self.queues.clone())
     }
 
-    /// Writes what waits, as far as that goes within a few seconds, once every [`EventInput`] is gone. Returns how many
+    /// Writes what waits, as far as that goes `within` some time, once every [`EventInput`] is gone. Returns how many
     /// events were left behind.
-    pub fn close(mut self) -> usize {
+    pub fn close(mut self, within: Duration) -> usize {
         self.input = None;
         if let Some(dispatcher) = self.dispatcher.take() {
             drop(dispatcher.join());
         }
-        self.queues.iter().map(|queue| queue.close(FLUSH_TIMEOUT)).sum()
+        self.queues.iter().map(|queue| queue.close(within)).sum()
     }
 }
 

@@ -106,7 +106,7 @@ pub struct ClientTx {
     /// What a forwarded request will change in its dialog once it is answered 2xx.
     pub note: Note,
     pub rare: Option<Box<Rare>>,
-    /// The journal keeps it: it is the INVITE of a call, or one in its dialogs.
+    /// The journal keeps it: it is the INVITE of a call, a request inside its dialogs, or a BYE of ours.
     pub is_stored: bool,
 }
 

@@ -61,7 +61,7 @@ pub struct ServerTx {
     pub retransmit: Option<TimerKey>,
     pub end: Option<TimerKey>,
     pub estimates: Estimates,
-    /// The journal keeps it: it is a call's INVITE or BYE, or an INVITE in its dialogs.
+    /// The journal keeps it: it is the INVITE of a call, or a request inside its dialogs.
     pub is_stored: bool,
 }
 

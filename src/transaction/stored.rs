@@ -64,20 +64,11 @@ pub struct StoredClient<'a> {
 #[derive(Clone, Copy, Debug, Serialize, Deserialize)]
 pub enum StoredClientUser {
     /// A leg: the uid of its call while that is open, the key of the caller's INVITE.
-    Leg {
-        call: Option<u128>,
-        upstream: u128,
-        attempt: u8,
-        is_for_us: bool,
-        own_routes: u16,
-    },
+    Leg { call: Option<u128>, upstream: u128, attempt: u8, is_for_us: bool, own_routes: u16 },
     /// A request inside a dialog, forwarded.
-    Relay {
-        server: u128,
-        call: Option<u128>,
-        dialog: u8,
-    },
-    Nobody,
+    Relay { server: u128, call: Option<u128>, dialog: u8 },
+    /// A BYE of ours.
+    Bye { call: u128 },
 }
 
 /// [`Cancel`] with the Reason lines of one that is held.
@@ -231,27 +222,27 @@ impl StoredClientUser {
     pub fn upstream(self) -> Option<u128> {
         match self {
             StoredClientUser::Leg { upstream: server, .. } | StoredClientUser::Relay { server, .. } => Some(server),
-            StoredClientUser::Nobody => None,
+            StoredClientUser::Bye { .. } => None,
         }
     }
 
     /// By handles, given where keys lead.
     pub fn restored(
         self,
-        call: impl Fn(u128) -> Option<Handle>,
+        of_call: impl Fn(u128) -> Option<Handle>,
         server: impl Fn(u128) -> Option<Handle>,
     ) -> Option<client::User> {
         Some(match self {
             StoredClientUser::Leg { call: of, upstream, attempt, is_for_us, own_routes } => client::User::Leg {
-                call: of.and_then(call).unwrap_or(Handle::NONE),
+                call: of.and_then(of_call).unwrap_or(Handle::NONE),
                 upstream: server(upstream)?,
                 attempt,
                 how: Forwarded { is_for_us, own_routes },
             },
             StoredClientUser::Relay { server: of, call: within, dialog } => {
-                client::User::Relay { server: server(of)?, call: within.and_then(call), dialog }
+                client::User::Relay { server: server(of)?, call: within.and_then(of_call), dialog }
             }
-            StoredClientUser::Nobody => client::User::Nobody,
+            StoredClientUser::Bye { call: of } => client::User::Bye { call: of_call(of)? },
         })
     }
 }

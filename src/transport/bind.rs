@@ -9,6 +9,7 @@ use socket2::{Domain, Protocol, Socket, Type};
 use crate::config::{ListenAddress, Locate};
 use crate::flow::Transport;
 use crate::policy::Listener;
+use crate::transport::Inherited;
 
 /// Connections that wait to be accepted.
 const BACKLOG: i32 = 1024;
@@ -32,22 +33,31 @@ pub struct BindError {
 #[derive(Clone, Debug)]
 pub struct LocalAddresses(pub Vec<Listener>);
 
-/// Binds all listeners, or none.
-pub fn bind(addresses: &[ListenAddress]) -> Result<Bound, BindError> {
+/// Binds all listeners, or none; those that were handed over are there already.
+pub fn bind(addresses: &[ListenAddress], inherited: &mut Inherited) -> Result<Bound, BindError> {
     let mut bound = Bound::default();
     for one in addresses {
         let failed = |error| BindError { key: one.key(), address: one.address, error };
         match one.transport {
             Transport::Udp => {
-                let socket = open(one.address, Type::DGRAM, Protocol::UDP).map_err(failed)?;
-                let socket: UdpSocket = socket.into();
+                let socket = match inherited.take_udp(one.address) {
+                    Some(socket) => socket,
+                    None => open(one.address, Type::DGRAM, Protocol::UDP).map_err(failed)?.into(),
+                };
+                socket.set_nonblocking(true).map_err(failed)?;
                 let listener = listener(Transport::Udp, socket.local_addr().map_err(failed)?);
                 bound.udp.push((socket, listener));
             }
             Transport::Tcp => {
-                let socket = open(one.address, Type::STREAM, Protocol::TCP).map_err(failed)?;
-                socket.listen(BACKLOG).map_err(failed)?;
-                let socket: std::net::TcpListener = socket.into();
+                let socket = match inherited.take_tcp(one.address) {
+                    Some(socket) => socket,
+                    None => {
+                        let socket = open(one.address, Type::STREAM, Protocol::TCP).map_err(failed)?;
+                        socket.listen(BACKLOG).map_err(failed)?;
+                        socket.into()
+                    }
+                };
+                socket.set_nonblocking(true).map_err(failed)?;
                 let listener = listener(Transport::Tcp, socket.local_addr().map_err(failed)?);
                 bound.tcp.push((socket, listener));
             }
@@ -144,7 +154,7 @@ mod tests {
         let first = UdpSocket::bind("127.0.0.1:0").unwrap();
         let address = first.local_addr().unwrap();
         let listen = ListenAddress { transport: Transport::Udp, address, key: ListenKey::File(0) };
-        let error = bind(&[listen]).unwrap_err().to_string();
+        let error = bind(&[listen], &mut Inherited::default()).unwrap_err().to_string();
         assert!(error.starts_with(&format!("listen.udp[0]: cannot listen on {address}: ")), "{error}");
         assert!(error.contains("another process"), "{error}");
     }
@@ -153,7 +163,7 @@ mod tests {
     fn a_wildcard_listener_is_reached_by_the_address_that_routing_chooses() {
         let any =
             ListenAddress { transport: Transport::Udp, address: "0.0.0.0:0".parse().unwrap(), key: ListenKey::Flag };
-        let bound = bind(&[any]).unwrap();
+        let bound = bind(&[any], &mut Inherited::default()).unwrap();
         let port = bound.udp[0].1.bound.port();
         let mut locals = LocalAddresses(bound.listeners());
         let local = locals.local_towards(Transport::Udp, "127.0.0.9:5060".parse().unwrap()).unwrap();

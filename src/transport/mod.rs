@@ -5,6 +5,7 @@
 
 mod bind;
 mod errqueue;
+mod inherited;
 mod mmsg;
 mod sockets;
 mod tcp;
@@ -14,6 +15,7 @@ use mio::Token;
 
 pub use bind::{BindError, Bound, LocalAddresses, bind};
 pub use errqueue::Unreachable;
+pub use inherited::Inherited;
 pub use sockets::UdpSockets;
 pub use tcp::{Accepted, Acceptor, Connections, Failed, Names, Seats, Taker, TcpFigures};
 pub use udp::{Ends, Refusal, UdpFigures, UdpPorts, UdpSource};

@@ -12,6 +12,7 @@ use nix::sys::socket::{setsockopt, sockopt};
 use socket2::{Domain, Protocol, SockRef, Socket, Type};
 
 use super::errqueue;
+use super::inherited::Inherited;
 use super::udp::{Ends, UdpSource};
 use crate::flow::Transport;
 use crate::policy::{Listener, Policy};
@@ -56,8 +57,9 @@ impl UdpSockets {
         &self.sources
     }
 
-    /// Connects to the next hops of a policy, and gives up what is connected to others.
-    pub fn follow(&mut self, policy: &Policy) {
+    /// Connects to the next hops of a policy, and gives up what is connected to others. A socket that was handed over with
+    /// its datagrams serves on.
+    pub fn follow(&mut self, policy: &Policy, inherited: &mut Inherited) {
         let targets = policy.servers.iter().map(|server| &server.target).chain(&policy.dialer.target);
         let hops = targets.map(|target| target.hop).filter(|hop| hop.transport == Transport::Udp);
         let mut wanted = Vec::new();
@@ -77,7 +79,11 @@ impl UdpSockets {
             let Some(listener) = self.sources.iter().find(|source| source.is_bound_for(ends)) else { continue };
             let listener = listener.listener;
             let neighbours = self.sources.iter().chain(&gone).filter(|other| other.listener.bound == listener.bound);
-            match connect(neighbours.map(|source| &*source.socket), ends) {
+            let connected = match inherited.take_connected(ends.local, ends.remote) {
+                Some(socket) => prepare(&socket, ends.local.ip()).map(|_| socket),
+                None => connect(neighbours.map(|source| &*source.socket), ends),
+            };
+            match connected {
                 Ok(socket) => self.add(socket, listener, Some(ends)),
                 Err(error) => tracing::debug!(%error, remote = %ends.remote, "served by the listener's socket"),
             }

@@ -1,0 +1,74 @@
+//! Sockets that this process did not open: handed over by the process whose place it takes, or by systemd.
+
+use std::net::{SocketAddr, TcpListener, UdpSocket};
+use std::os::fd::OwnedFd;
+
+use socket2::{SockRef, Type};
+
+/// Those that nobody has taken yet.
+#[derive(Debug, Default)]
+pub struct Inherited {
+    udp: Vec<UdpSocket>,
+    tcp: Vec<TcpListener>,
+}
+
+impl Inherited {
+    /// Sorts descriptors; what is no socket for SIP or HTTP is closed.
+    pub fn of(descriptors: impl IntoIterator<Item = OwnedFd>) -> Inherited {
+        let mut inherited = Inherited::default();
+        for descriptor in descriptors {
+            let kind = SockRef::from(&descriptor).r#type();
+            match kind {
+                Ok(Type::DGRAM) => inherited.udp.push(descriptor.into()),
+                Ok(Type::STREAM) => inherited.tcp.push(descriptor.into()),
+                _ => tracing::warn!("a descriptor that was handed over is no socket to listen on"),
+            }
+        }
+        inherited
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.udp.is_empty() && self.tcp.is_empty()
+    }
+
+    /// The listener for datagrams at an address.
+    pub fn take_udp(&mut self, address: SocketAddr) -> Option<UdpSocket> {
+        take(&mut self.udp, |socket| socket.local_addr().ok() == Some(address) && socket.peer_addr().is_err())
+    }
+
+    /// The socket that is connected to a peer.
+    pub fn take_connected(&mut self, local: SocketAddr, remote: SocketAddr) -> Option<UdpSocket> {
+        take(&mut self.udp, |socket| socket.local_addr().ok() == Some(local) && socket.peer_addr().ok() == Some(remote))
+    }
+
+    /// The listener for connections at an address.
+    pub fn take_tcp(&mut self, address: SocketAddr) -> Option<TcpListener> {
+        take(&mut self.tcp, |socket| socket.local_addr().ok() == Some(address))
+    }
+}
+
+fn take<T>(sockets: &mut Vec<T>, is_it: impl Fn(&T) -> bool) -> Option<T> {
+    let at = sockets.iter().position(is_it)?;
+    Some(sockets.swap_remove(at))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sockets_are_found_by_their_addresses_once() {
+        let udp = UdpSocket::bind("127.0.0.1:0").unwrap();
+        let connected = UdpSocket::bind("127.0.0.1:0").unwrap();
+        connected.connect(udp.local_addr().unwrap()).unwrap();
+        let tcp = TcpListener::bind("127.0.0.1:0").unwrap();
+        let (at, from, stream) =
+            (udp.local_addr().unwrap(), connected.local_addr().unwrap(), tcp.local_addr().unwrap());
+        let mut inherited = Inherited::of([OwnedFd::from(udp), connected.into(), tcp.into()]);
+        assert!(inherited.take_udp(from).is_none());
+        assert!(inherited.take_udp(at).is_some() && inherited.take_udp(at).is_none());
+        assert!(inherited.take_connected(from, at).is_some());
+        assert!(inherited.take_tcp(at).is_none() && inherited.take_tcp(stream).is_some());
+        assert!(inherited.is_empty());
+    }
+}
