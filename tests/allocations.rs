@@ -42,7 +42,7 @@ impl Probe for Counter {
 
 #[test]
 fn calls_at_an_even_rate_allocate_nothing() {
-    let mut exchange = Exchange::new();
+    let mut exchange = Exchange::new(false);
     let mut warm_up = Counter::default();
     // Until the transactions of as many calls end as begin: for 32 s, at about 100 in a second.
     for _ in 0..6_000 {
@@ -58,7 +58,7 @@ fn calls_at_an_even_rate_allocate_nothing() {
 
 #[test]
 fn refused_calls_at_an_even_rate_allocate_nothing() {
-    let mut exchange = Exchange::new();
+    let mut exchange = Exchange::new(false);
     let mut warm_up = Counter::default();
     for _ in 0..12_000 {
         refuse(&mut exchange, &mut warm_up);

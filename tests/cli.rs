@@ -69,7 +69,6 @@ fn commands_of_later_versions_are_refused() {
         &["tail", "--url", "http://127.0.0.1:9060"],
         &["tail", "--nats", "nats://127.0.0.1"],
         &["report", "events.jsonl", "--html", "out.html"],
-        &["run", "--takeover", "--config", "sipstamp.toml"],
     ] {
         let refused = sipstamp(arguments).code(64);
         assert!(stderr(&refused).contains("not in this version"), "{arguments:?}");

@@ -4,9 +4,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use sipstamp::chunks::Chunks;
-use sipstamp::endpoint::{Endpoint, Input, Output, Seed};
+use sipstamp::endpoint::{Endpoint, Input, Kept, Output, Record, Seed};
 use sipstamp::event::EventKind;
 use sipstamp::flow::{Flow, Transport};
+use sipstamp::journal;
+use sipstamp::journal::frame::Batch;
 use sipstamp::sip::{Limits, Message};
 use sipstamp::time::{Mono, Now, Wall};
 
@@ -15,6 +17,8 @@ use super::policy::{self, DIALER, SERVER, SIDECAR};
 
 /// Between two messages.
 const GAP: Duration = Duration::from_micros(1_500);
+/// The same where many calls are opened before any rings for too long.
+const SHORT_GAP: Duration = Duration::from_micros(10);
 /// Those of the shell.
 const LIMITS: Limits = Limits { message_bytes: 65_535, fields: 512 };
 
@@ -38,6 +42,8 @@ pub enum Span {
     Handle(Kind),
     /// The same for deadlines that have come.
     Timers,
+    /// Putting a record or an event into the journal's batch, or sealing it.
+    Journal,
     /// Dropping what was sent and told.
     Release,
 }
@@ -51,6 +57,7 @@ pub trait Probe {
 pub struct Exchange {
     endpoint: Endpoint,
     now: Now,
+    gap: Duration,
     /// When the core wants to be called again.
     deadline: Option<Mono>,
     outputs: Vec<Output>,
@@ -58,20 +65,64 @@ pub struct Exchange {
     received: Chunks,
     calls: u32,
     events: u64,
+    journal: Option<Journal>,
+}
+
+/// What a journal would write.
+#[derive(Debug, Default)]
+pub struct Journal {
+    batch: Batch,
+    /// Where it is written, if anywhere.
+    writer: Option<journal::Writer>,
+    pub bytes: u64,
+    pub records: u64,
 }
 
 impl Exchange {
-    pub fn new() -> Exchange {
+    /// With a journal, everything that the shell does for it but for the write itself.
+    pub fn new(has_journal: bool) -> Exchange {
         let now = Now { mono: Mono(1_000_000_000), wall: Wall(1_795_428_000_000_000) };
+        let mut endpoint = Endpoint::new(now, Seed { key: [7; 16] }, Arc::new(policy::policy()));
+        if has_journal {
+            endpoint.keep_records();
+        }
         Exchange {
-            endpoint: Endpoint::new(now, Seed { key: [7; 16] }, Arc::new(policy::policy())),
+            endpoint,
             now,
+            gap: GAP,
             deadline: None,
             outputs: Vec::with_capacity(16),
             received: Chunks::default(),
             calls: 0,
             events: 0,
+            journal: has_journal.then(|| Journal { batch: Batch::beginning_with(1), ..Journal::default() }),
         }
+    }
+
+    /// Opens a call that stays ringing or answered; what the journal gets is written.
+    pub fn open(&mut self, is_answered: bool) {
+        self.gap = SHORT_GAP;
+        let (caller, probe) = (self.caller(), &mut super::markers::Unmarked);
+        let [_, invite] = self.deliver(probe, Kind::Invite, DIALER, caller.invite());
+        let [_] = self.deliver(probe, Kind::Ringing, SERVER, peers::ringing(&invite));
+        if is_answered {
+            let [answer] = self.deliver(probe, Kind::Answer, SERVER, peers::answer(&invite));
+            let [_] = self.deliver(probe, Kind::Ack, DIALER, caller.in_dialog("ACK", 1, &answer));
+        }
+    }
+
+    /// Has the journal written.
+    pub fn write_to(&mut self, writer: journal::Writer) {
+        self.journal.get_or_insert_default().writer = Some(writer);
+    }
+
+    /// How late it is.
+    pub fn now(&self) -> Now {
+        self.now
+    }
+
+    pub fn journal(&self) -> Option<&Journal> {
+        self.journal.as_ref()
     }
 
     /// How many calls have been told.
@@ -132,7 +183,7 @@ impl Exchange {
 
     /// Lets a gap go by, with every deadline in it.
     fn wait(&mut self, probe: &mut impl Probe) {
-        let until = self.now.mono + GAP;
+        let until = self.now.mono + self.gap;
         while let Some(due) = self.deadline.filter(|due| *due <= until) {
             self.go_to(due);
             let Exchange { endpoint, now, deadline, outputs, .. } = self;
@@ -154,6 +205,12 @@ impl Exchange {
     /// Empties the outputs: what was sent, as text.
     fn take(&mut self, probe: &mut impl Probe) -> Vec<String> {
         let mut sent = Vec::new();
+        if let Some(journal) = &mut self.journal {
+            for output in &self.outputs {
+                probe.run(Span::Journal, || journal.keep(output));
+            }
+            probe.run(Span::Journal, || journal.write());
+        }
         for output in self.outputs.drain(..) {
             match output {
                 Output::Transmit(transmit) => {
@@ -164,10 +221,43 @@ impl Exchange {
                     self.events += u64::from(event.kind == EventKind::Ended);
                     probe.run(Span::Release, || drop(event));
                 }
+                Output::Record(record) => probe.run(Span::Release, || drop(record)),
                 output => panic!("the core asks for {output:?}"),
             }
         }
         sent
+    }
+}
+
+impl Journal {
+    fn keep(&mut self, output: &Output) {
+        match output {
+            Output::Record(Record { of, key, state }) => {
+                let kind = match of {
+                    Kept::Call => journal::Kind::Call,
+                    Kept::Server => journal::Kind::Server,
+                    Kept::Client => journal::Kind::Client,
+                };
+                self.batch.push(kind, *key, &[state]);
+                if let Some(writer) = &mut self.writer {
+                    writer.push(kind, *key, &[state]);
+                }
+            }
+            Output::Event(event) => {
+                let kind = event.kind.index() as u8;
+                self.batch.push(journal::Kind::Event, event.summary.call.0, &[&[kind], &event.line]);
+            }
+            _ => return,
+        }
+        self.records += 1;
+    }
+
+    fn write(&mut self) {
+        self.bytes += self.batch.bytes().len() as u64;
+        self.batch.clear();
+        if let Some(writer) = &mut self.writer {
+            assert!(writer.flush(), "the journal is written");
+        }
     }
 }
 

@@ -19,7 +19,7 @@ const CALLS: u32 = 500;
 
 fn main() {
     let calls = std::env::var("CALLS").map_or(CALLS, |calls| calls.parse().expect("CALLS is a number"));
-    let mut exchange = Exchange::new();
+    let mut exchange = Exchange::new(std::env::var_os("JOURNAL").is_some());
     for _ in 0..WARM_UP {
         exchange.call(&mut Unmarked);
     }
@@ -28,4 +28,8 @@ fn main() {
     }
     assert_eq!(exchange.events(), u64::from(WARM_UP + calls), "one event for each call");
     println!("{calls} calls");
+    if let Some(journal) = exchange.journal() {
+        let per_call = |sum: u64| sum as f64 / f64::from(WARM_UP + calls);
+        println!("journal: {:.1} records, {:.0} bytes per call", per_call(journal.records), per_call(journal.bytes));
+    }
 }

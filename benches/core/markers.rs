@@ -37,6 +37,7 @@ markers!(
     mark_handle_bye,
     mark_handle_bye_answer,
     mark_timers,
+    mark_journal,
     mark_release,
 );
 
@@ -56,6 +57,7 @@ impl Probe for Marked {
             Span::Handle(Kind::Bye) => mark_handle_bye(work),
             Span::Handle(Kind::ByeAnswer) => mark_handle_bye_answer(work),
             Span::Timers => mark_timers(work),
+            Span::Journal => mark_journal(work),
             Span::Release => mark_release(work),
         }
     }
