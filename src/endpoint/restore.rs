@@ -128,7 +128,8 @@ impl Endpoint {
             if tx.is_final() && is_over(tx.end, now) {
                 continue;
             }
-            if let Some(user) = tx.user.restored(|uid| by_uid.get(&uid).copied(), server) {
+            let is_whole = !tx.request().is_empty();
+            if let Some(user) = tx.user.restored(is_whole, |uid| by_uid.get(&uid).copied(), server) {
                 clients.push(self.restore_client(Key(*key), &tx, user));
             }
         }

@@ -63,10 +63,10 @@ pub struct StoredClient<'a> {
 /// [`client::User`] by keys, as far as such transactions are kept.
 #[derive(Clone, Copy, Debug, Serialize, Deserialize)]
 pub enum StoredClientUser {
-    /// A leg: the uid of its call while that is open, the key of the caller's INVITE.
+    /// A leg: the uid of its call while that is open, the key of the caller's INVITE until that is acknowledged.
     Leg {
         call: Option<u128>,
-        upstream: u128,
+        upstream: Option<u128>,
         attempt: u8,
         is_for_us: bool,
         own_routes: u16,
@@ -217,32 +217,35 @@ impl<'a> StoredClient<'a> {
 
 impl StoredClientUser {
     /// Of a leg.
-    pub fn leg(call: Option<u128>, upstream: Key, attempt: u8, how: Forwarded) -> StoredClientUser {
+    pub fn leg(call: Option<u128>, upstream: Option<Key>, attempt: u8, how: Forwarded) -> StoredClientUser {
         let Forwarded { is_for_us, own_routes } = how;
-        StoredClientUser::Leg { call, upstream: upstream.0, attempt, is_for_us, own_routes }
+        let upstream = upstream.map(|key| key.0);
+        StoredClientUser::Leg { call, upstream, attempt, is_for_us, own_routes }
     }
 
     /// The key of the server transaction that it belongs to.
     pub fn upstream(self) -> Option<u128> {
         match self {
-            StoredClientUser::Leg { upstream: server, .. } | StoredClientUser::Relay { server, .. } => Some(server),
+            StoredClientUser::Leg { upstream, .. } => upstream,
+            StoredClientUser::Relay { server, .. } => Some(server),
             StoredClientUser::Nobody => None,
         }
     }
 
-    /// By handles, given where keys lead.
+    /// By handles, given where keys lead; `None` where it would have nothing to do. A leg outlives its caller's INVITE: it
+    /// `is_whole` where it has the message that it may have to send again.
     pub fn restored(
         self,
+        is_whole: bool,
         call: impl Fn(u128) -> Option<Handle>,
         server: impl Fn(u128) -> Option<Handle>,
     ) -> Option<client::User> {
         Some(match self {
-            StoredClientUser::Leg { call: of, upstream, attempt, is_for_us, own_routes } => client::User::Leg {
-                call: of.and_then(call).unwrap_or(Handle::NONE),
-                upstream: server(upstream)?,
-                attempt,
-                how: Forwarded { is_for_us, own_routes },
-            },
+            StoredClientUser::Leg { call: of, upstream, attempt, is_for_us, own_routes } => {
+                let upstream = upstream.and_then(server).or(is_whole.then_some(Handle::NONE))?;
+                let how = Forwarded { is_for_us, own_routes };
+                client::User::Leg { call: of.and_then(call).unwrap_or(Handle::NONE), upstream, attempt, how }
+            }
             StoredClientUser::Relay { server: of, call: within, dialog } => {
                 client::User::Relay { server: server(of)?, call: within.and_then(call), dialog }
             }

@@ -280,6 +280,55 @@ fn a_failure_that_is_not_acknowledged_is_sent_again_and_told_once() {
 }
 
 #[test]
+fn a_failure_that_comes_again_is_acknowledged_after_the_caller_has_done_so() {
+    let mut world = kept();
+    let (uac, uas) = world.ringing();
+    world.fail(&uac, &uas, uas.reply(486));
+    world.ended_as("NumberBusy", "peer_final");
+    world.restart(DEAD);
+    world.nothing_sent();
+    world.send(PBX_A, uas.reply(486));
+    world.only(PBX_A, "ACK");
+    comes_to_rest(&mut world);
+    assert_eq!(outcomes(&world), ["NumberBusy"]);
+}
+
+#[test]
+fn a_200_after_our_487_is_acknowledged_and_ended_here() {
+    let mut world = kept();
+    let (uac, uas) = world.ringing();
+    world.send(DIALER, uac.cancel());
+    world.advance(secs(1));
+    let terminated = world.take(DIALER, "487");
+    world.send(DIALER, uac.ack_of(&terminated));
+    world.sent.clear();
+    let restored = world.restart(DEAD);
+    assert_eq!((restored.calls, restored.ended), ([0; CallState::COUNT], 0));
+    // The CANCEL was not answered.
+    world.only(PBX_A, "CANCEL");
+    world.send(PBX_A, uas.reply(200));
+    world.take(PBX_A, "ACK");
+    let bye = world.take(PBX_A, "BYE");
+    world.send(PBX_A, ok(&bye));
+    comes_to_rest(&mut world);
+    assert_eq!(outcomes(&world), ["CallFailed"]);
+}
+
+#[test]
+fn a_487_after_our_408_is_acknowledged() {
+    let mut world = kept();
+    let (uac, uas) = world.ringing();
+    world.advance(secs(31));
+    let refused = world.take(DIALER, "408");
+    world.send(DIALER, uac.ack_of(&refused));
+    world.sent.clear();
+    world.restart(DEAD);
+    world.cancelled(&uas);
+    comes_to_rest(&mut world);
+    assert_eq!(outcomes(&world), ["NoAnswer"]);
+}
+
+#[test]
 fn an_invite_that_is_sent_again_finds_its_call() {
     let mut world = kept();
     let mut uac = world.uac();
