@@ -4,7 +4,7 @@ CARGO ?= cargo
 PREFIX ?= $(HOME)/.cargo
 
 .DEFAULT_GOAL := help
-.PHONY: help build demo test tools check fmt doc install instructions bench bench-tcp ci clean
+.PHONY: help build demo test tools check fmt doc install instructions bench bench-tcp bench-journal ci clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -44,6 +44,10 @@ bench: ## CPU, memory, delays and limits of sipstamp, Kamailio and a raw relay, 
 
 bench-tcp: ## the same over TCP
 	@.ci/bench --tcp
+
+bench-journal: ## what the journal costs a call, and how long restoring takes (needs valgrind)
+	@.ci/instructions --journal
+	@RESTORE=1 $(CARGO) bench --locked --quiet --bench instructions
 
 ci: ## everything that continuous integration runs
 	@bash .ci/run

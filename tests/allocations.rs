@@ -4,6 +4,7 @@
 #[path = "allocations/counting.rs"]
 mod counting;
 #[path = "../benches/core/exchange.rs"]
+#[expect(dead_code, reason = "shared with the benchmarks, which use all of it")]
 mod exchange;
 #[path = "../benches/load/generator/mod.rs"]
 #[expect(dead_code, reason = "the bench chooses profiles by name; these tests do not")]

@@ -100,9 +100,9 @@ impl Exchange {
     }
 
     /// Opens a call that stays ringing or answered; what the journal gets is written.
-    pub fn open(&mut self, is_answered: bool) {
+    pub fn open(&mut self, probe: &mut impl Probe, is_answered: bool) {
         self.gap = SHORT_GAP;
-        let (caller, probe) = (self.caller(), &mut super::markers::Unmarked);
+        let caller = self.caller();
         let [_, invite] = self.deliver(probe, Kind::Invite, DIALER, caller.invite());
         let [_] = self.deliver(probe, Kind::Ringing, SERVER, peers::ringing(&invite));
         if is_answered {

@@ -1,12 +1,14 @@
 //! Whole calls through the pure core, for instruction counts: `.ci/instructions` runs this under callgrind.
 //!
 //! Every piece of work is done inside a marker, a function that is never inlined; what the peers around the core cost
-//! lies outside of them. Run by hand it only shows that the calls go through.
+//! lies outside of them. Run by hand it only shows that the calls go through. `JOURNAL=1` has what they leave in a journal
+//! put together too, `RESTORE=1` times how calls are restored.
 
 mod exchange;
 mod markers;
 mod peers;
 mod policy;
+mod restore;
 
 use exchange::Exchange;
 use markers::{Marked, Unmarked};
@@ -18,6 +20,9 @@ const WARM_UP: u32 = 3_500;
 const CALLS: u32 = 500;
 
 fn main() {
+    if std::env::var_os("RESTORE").is_some() {
+        return restore::measure_all();
+    }
     let calls = std::env::var("CALLS").map_or(CALLS, |calls| calls.parse().expect("CALLS is a number"));
     let mut exchange = Exchange::new(std::env::var_os("JOURNAL").is_some());
     for _ in 0..WARM_UP {

@@ -171,7 +171,8 @@ impl Endpoint {
         let uid = |call: Handle| self.calls.get(call).map(|call| call.uid.0);
         match tx.user {
             client::User::Leg { call, upstream, attempt, how } => {
-                Some(StoredClientUser::leg(uid(call), self.server_txs.get(upstream)?.key, attempt, how))
+                let upstream = self.server_txs.get(upstream).map(|server| server.key);
+                Some(StoredClientUser::leg(uid(call), upstream, attempt, how))
             }
             client::User::Relay { server, call, dialog } => {
                 let server = self.server_txs.get(server)?.key.0;

@@ -113,7 +113,7 @@ impl Endpoint {
                 restored.unreadable += 1;
                 continue;
             };
-            if is_over(tx.end, now) {
+            if tx.is_final() && is_over(tx.end, now) {
                 continue;
             }
             let user = match tx.user {
@@ -139,7 +139,8 @@ impl Endpoint {
             if tx.is_final() && is_over(tx.end, now) {
                 continue;
             }
-            if let Some(user) = tx.user.restored(|uid| by_uid.get(&uid).copied(), server) {
+            let is_whole = !tx.request().is_empty();
+            if let Some(user) = tx.user.restored(is_whole, |uid| by_uid.get(&uid).copied(), server) {
                 clients.push(self.restore_client(Key(*key), &tx, user));
             }
         }
@@ -261,12 +262,13 @@ impl Endpoint {
         let again = (tx.state == server::State::Completed && !tx.last.is_empty()).then_some((*tx.reply, tx.side));
         let is_repeated = again.is_some() && tx.is_invite;
         let is_reliable = tx.path.transport.is_reliable();
-        let (t1, path) = (tx.estimates.t1(), *tx.path);
+        let (t1, path, is_final) = (tx.estimates.t1(), *tx.path, tx.is_final());
         let handle = self.server_txs.insert(tx);
         if stored.is_open_invite() {
             self.miss(path, Some(handle));
         }
-        let end = stored.end.map(|end| self.wheel.insert(self.mono_at(end), Deadline::ServerEnd(handle)));
+        let deadline = if is_final { Deadline::ServerEnd(handle) } else { Deadline::ServerTrying(handle) };
+        let end = stored.end.map(|end| self.wheel.insert(self.mono_at(end), deadline));
         let retransmit = (is_repeated && !is_reliable)
             .then(|| self.wheel.insert(self.now.mono + t1, Deadline::ServerRetransmit(handle)));
         let Some(tx) = self.server_txs.get_mut(handle) else { return handle };

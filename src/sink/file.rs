@@ -24,6 +24,8 @@ const LOOKED_BACK: u64 = 8 * 1024 * 1024;
 pub struct FileSink {
     path: PathBuf,
     file: File,
+    /// It ends in a line that a crash tore, and which could not be ended yet.
+    is_torn: bool,
     /// Lines at its end: one that the journal brings again is there already.
     written: HashSet<Box<[u8]>>,
 }
@@ -49,9 +51,9 @@ impl FileSink {
     /// # Errors
     /// The kernel's.
     pub fn open(path: &Path, may_repeat: bool) -> io::Result<FileSink> {
-        let file = append_to(path)?;
+        let (file, is_torn) = append_to(path)?;
         let written = if may_repeat { last_lines(path)? } else { HashSet::new() };
-        Ok(FileSink { path: path.to_owned(), file, written })
+        Ok(FileSink { path: path.to_owned(), file, is_torn, written })
     }
 
     /// Writes what the queue brings, on a thread of its own.
@@ -95,7 +97,7 @@ impl FileSink {
         // Between lines the file may be exchanged; in a line it must not be.
         let mut is_between_lines = true;
         while !rest.is_empty() {
-            match self.file.write(rest) {
+            match self.write(rest) {
                 Ok(0) => {}
                 Ok(size) => {
                     is_between_lines = rest.get(size - 1) == Some(&b'\n');
@@ -119,12 +121,20 @@ impl FileSink {
         true
     }
 
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        if self.is_torn {
+            self.file.write_all(b"\n")?;
+            self.is_torn = false;
+        }
+        self.file.write(bytes)
+    }
+
     fn reopen_if(&mut self, reopen: &Reopen) {
         if !reopen.take() {
             return;
         }
         match append_to(&self.path) {
-            Ok(file) => self.file = file,
+            Ok((file, is_torn)) => (self.file, self.is_torn) = (file, is_torn),
             Err(error) => {
                 tracing::error!(%error, file = %self.path.display(), "the events' file cannot be reopened; the old one is used");
             }
@@ -132,13 +142,12 @@ impl FileSink {
     }
 }
 
-/// Opens for appending. A line that a crash tore is ended, so that it spoils only itself.
-fn append_to(path: &Path) -> io::Result<File> {
+/// Opens for appending. A line that a crash tore is ended, so that it spoils only itself; true where that has to wait for
+/// room.
+fn append_to(path: &Path) -> io::Result<(File, bool)> {
     let mut file = OpenOptions::new().create(true).append(true).open(path)?;
-    if is_torn(path).unwrap_or(false) {
-        file.write_all(b"\n")?;
-    }
-    Ok(file)
+    let is_torn = is_torn(path).unwrap_or(false) && file.write_all(b"\n").is_err();
+    Ok((file, is_torn))
 }
 
 /// The lines at the end of a file: far more than are ever written before they are confirmed.

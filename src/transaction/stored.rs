@@ -28,7 +28,7 @@ pub struct StoredServer<'a> {
     last: Raw<'a>,
     stamp: Raw<'a>,
     estimates: Estimates,
-    /// When it ends, where that is known.
+    /// When it ends; before its final response, when a request that is no INVITE gets a 100.
     pub end: Option<Wall>,
 }
 
@@ -63,8 +63,8 @@ pub struct StoredClient<'a> {
 /// [`client::User`] by keys, as far as such transactions are kept.
 #[derive(Clone, Copy, Debug, Serialize, Deserialize)]
 pub enum StoredClientUser {
-    /// A leg: the uid of its call while that is open, the key of the caller's INVITE.
-    Leg { call: Option<u128>, upstream: u128, attempt: u8, is_for_us: bool, own_routes: u16 },
+    /// A leg: the uid of its call while that is open, the key of the caller's INVITE until that is acknowledged.
+    Leg { call: Option<u128>, upstream: Option<u128>, attempt: u8, is_for_us: bool, own_routes: u16 },
     /// A request inside a dialog, forwarded.
     Relay { server: u128, call: Option<u128>, dialog: u8 },
     /// A BYE of ours.
@@ -108,9 +108,13 @@ impl<'a> StoredServer<'a> {
         }
     }
 
+    pub fn is_final(&self) -> bool {
+        !matches!(self.state, server::State::Trying | server::State::Proceeding)
+    }
+
     /// The INVITE has no final response.
     pub fn is_open_invite(&self) -> bool {
-        self.is_invite && matches!(self.state, server::State::Trying | server::State::Proceeding)
+        self.is_invite && !self.is_final()
     }
 
     /// Messages that it holds; they may be empty.
@@ -213,32 +217,35 @@ impl<'a> StoredClient<'a> {
 
 impl StoredClientUser {
     /// Of a leg.
-    pub fn leg(call: Option<u128>, upstream: Key, attempt: u8, how: Forwarded) -> StoredClientUser {
+    pub fn leg(call: Option<u128>, upstream: Option<Key>, attempt: u8, how: Forwarded) -> StoredClientUser {
         let Forwarded { is_for_us, own_routes } = how;
-        StoredClientUser::Leg { call, upstream: upstream.0, attempt, is_for_us, own_routes }
+        let upstream = upstream.map(|key| key.0);
+        StoredClientUser::Leg { call, upstream, attempt, is_for_us, own_routes }
     }
 
     /// The key of the server transaction that it belongs to.
     pub fn upstream(self) -> Option<u128> {
         match self {
-            StoredClientUser::Leg { upstream: server, .. } | StoredClientUser::Relay { server, .. } => Some(server),
+            StoredClientUser::Leg { upstream, .. } => upstream,
+            StoredClientUser::Relay { server, .. } => Some(server),
             StoredClientUser::Bye { .. } => None,
         }
     }
 
-    /// By handles, given where keys lead.
+    /// By handles, given where keys lead; `None` where it would have nothing to do. A leg outlives its caller's INVITE: it
+    /// `is_whole` where it has the message that it may have to send again.
     pub fn restored(
         self,
+        is_whole: bool,
         of_call: impl Fn(u128) -> Option<Handle>,
         server: impl Fn(u128) -> Option<Handle>,
     ) -> Option<client::User> {
         Some(match self {
-            StoredClientUser::Leg { call: of, upstream, attempt, is_for_us, own_routes } => client::User::Leg {
-                call: of.and_then(of_call).unwrap_or(Handle::NONE),
-                upstream: server(upstream)?,
-                attempt,
-                how: Forwarded { is_for_us, own_routes },
-            },
+            StoredClientUser::Leg { call: of, upstream, attempt, is_for_us, own_routes } => {
+                let upstream = upstream.and_then(server).or(is_whole.then_some(Handle::NONE))?;
+                let how = Forwarded { is_for_us, own_routes };
+                client::User::Leg { call: of.and_then(of_call).unwrap_or(Handle::NONE), upstream, attempt, how }
+            }
             StoredClientUser::Relay { server: of, call: within, dialog } => {
                 client::User::Relay { server: server(of)?, call: within.and_then(of_call), dialog }
             }

@@ -30,6 +30,16 @@ impl Journal {
         self.calls.remove(&uid);
     }
 
+    /// As if the callers' requests had never been written.
+    pub fn lose_servers(&mut self) {
+        self.servers.clear();
+    }
+
+    /// As if what went to servers had never been written.
+    pub fn lose_clients(&mut self) {
+        self.clients.clear();
+    }
+
     pub fn open(&self) -> usize {
         self.calls.len()
     }

@@ -37,6 +37,7 @@ pub struct Sent {
 #[derive(Clone, Debug)]
 pub struct Told {
     pub kind: EventKind,
+    pub source: String,
     pub data: CallData,
 }
 
@@ -400,7 +401,8 @@ impl World {
                     // What is written and what is read are one schema.
                     let line = serde_json::from_slice::<serde_json::Value>(&event.line).unwrap();
                     assert_eq!(line["data"], serde_json::to_value(&data).unwrap());
-                    self.events.push(Told { kind: event.kind, data });
+                    let source = line["source"].as_str().unwrap().to_owned();
+                    self.events.push(Told { kind: event.kind, source, data });
                 }
                 Output::Notice(notice) => self.notices.push(notice),
                 Output::Idle { .. } => return,

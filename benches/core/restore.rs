@@ -1,25 +1,17 @@
 //! How long it takes to restore open calls: reading the journal, putting them back. Prints milliseconds; nothing fails by
-//! a time. `cargo bench --bench restore`
-
-#[path = "../core/exchange.rs"]
-#[expect(dead_code, reason = "shared with the instruction counts")]
-mod exchange;
-#[path = "../core/markers.rs"]
-#[expect(dead_code, reason = "shared with the instruction counts")]
-mod markers;
-#[path = "../core/peers.rs"]
-mod peers;
-#[path = "../core/policy.rs"]
-mod policy;
+//! a time.
 
 use std::sync::Arc;
 use std::time::Instant;
 
-use exchange::Exchange;
 use sipstamp::endpoint::{Endpoint, Output, Seed};
 use sipstamp::journal::Journal;
 
-fn main() {
+use super::exchange::Exchange;
+use super::markers::Unmarked;
+use super::policy;
+
+pub fn measure_all() {
     println!("{:>8} {:10} {:>12} {:>12} {:>14}", "calls", "state", "read, ms", "restore, ms", "bytes per call");
     for calls in [10_000, 100_000] {
         for (state, is_answered) in [("ringing", false), ("answered", true)] {
@@ -35,7 +27,7 @@ fn measure(calls: usize, state: &str, is_answered: bool) {
     exchange.write_to(journal.writer().expect("a segment"));
     let running = journal.start().expect("a thread");
     for _ in 0..calls {
-        exchange.open(is_answered);
+        exchange.open(&mut Unmarked, is_answered);
     }
     let now = exchange.now();
     drop(exchange);
