@@ -22,6 +22,7 @@ TITLES = {
     "relay": "raw relay",
     "sipstamp": "sipstamp, full job",
     "sipstamp-2": "sipstamp, 2 workers",
+    "sipstamp-journal": "sipstamp, with journal",
     "stateless": "Kamailio, stateless",
     "routing": "Kamailio, tm + rr only",
     "full": "Kamailio, full job",
@@ -30,6 +31,7 @@ PROFILES = {
     "relay": "relay",
     "sipstamp": "stamping",
     "sipstamp-2": "stamping",
+    "sipstamp-journal": "stamping",
     "stateless": "stateless",
     "routing": "routing",
     "full": "stamping",
@@ -46,7 +48,7 @@ sources = ["{dialer_host}"]
 uri = "sip:{server}{parameter}"
 [events]
 file = "{folder}/events.jsonl"
-[admin]
+{journal}[admin]
 listen = "{admin}"
 """
 # What a run with very many open calls needs beyond the defaults: calls that ring on, and no limit in the way.
@@ -108,6 +110,7 @@ class Bench:
         config = folder / "sipstamp.toml"
         text = SIPSTAMP.format(
             workers=2 if name == "sipstamp-2" else 1,
+            journal=f'journal = "{folder}/journal"\n' if name == "sipstamp-journal" else "",
             device=self.device,
             dialer_host=DIALER,
             server=self.server,
