@@ -263,9 +263,12 @@ impl State {
         self.lines.push_back(line);
     }
 
-    /// Whether a line is left to the journal: memory is full, or earlier ones are left to it.
+    /// Whether a line is left to the journal: memory is full, or earlier ones are left to it, or it was read from there.
     fn leaves(&mut self, line: &Line, limit: usize) -> bool {
         let (Some(backlog), Some(at)) = (&mut self.backlog, line.at) else { return false };
+        if backlog.has_given(at) {
+            return true;
+        }
         let leaves = backlog.next().is_some() || self.bytes + line.text.len() > limit;
         if leaves {
             backlog.leave(at)
@@ -279,6 +282,22 @@ impl State {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_was_read_from_the_journal_before_it_came_is_not_there_twice() {
+        let (notes, _inbox) = std::sync::mpsc::channel();
+        let mut backlog = Backlog::new("/nowhere".into(), "test".into(), notes, &HashMap::new(), &HashMap::new());
+        let at = |seq| Position { stream: Stream { run: 1, writer: 0 }, seq };
+        backlog.leave(at(1));
+        backlog.took(at(1).stream, 3, 3);
+        let queue = Queue::new("test".into(), 1 << 20, None, Some(backlog));
+        for seq in 2..=4 {
+            let text = seq.to_string().into_bytes();
+            queue.push(&[Line::new(EventKind::Ended, text.into(), Some(at(seq)))]);
+        }
+        let Next::Lines(lines) = queue.next() else { panic!("lines expected") };
+        assert_eq!(lines.iter().map(|line| &*line.text).collect::<Vec<_>>(), [b"4"]);
+    }
 
     #[test]
     fn beyond_the_limit_lifecycle_events_go_first_and_outcomes_last() {
