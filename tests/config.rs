@@ -33,6 +33,8 @@ fn write_complete() -> String {
     let files = [
         ("/var/log/sipstamp/events.jsonl", format!("{directory}/config-events.jsonl")),
         ("/etc/sipstamp/mask.key", format!("{directory}/config-mask.key")),
+        ("/var/lib/sipstamp/crm.dead.jsonl", format!("{directory}/config-crm.dead.jsonl")),
+        ("/etc/sipstamp/webhook.key", format!("{directory}/config-webhook.key")),
         ("/etc/sipstamp/admin.token", format!("{directory}/config-admin.token")),
     ];
     let mut text = String::new();

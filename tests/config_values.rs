@@ -69,12 +69,81 @@ fn later_versions_have_these() {
         "[listen]\ntls = →['0.0.0.0:5061']",
         "[listen]\n→tls_certificate = 'a'",
         "[listen]\n→tls_key = 'a'",
-        "[[events.→webhooks]]\nname = 'crm'",
         "[events.→nats]\nstream = 'CALLS'",
         "[[telephony.servers]]\nuri = '→sips:10.0.2.10'",
         "[[telephony.servers]]\nuri = 'sip:10.0.2.10;→transport=tls'",
     ] {
         assert_mistake(sections, "not in this version");
+    }
+}
+
+#[test]
+fn webhooks_are_checked() {
+    let secret = |name: &str, text: &str| {
+        let path = format!("{}/config-values-{name}.key", env!("CARGO_TARGET_TMPDIR"));
+        fs::write(&path, text).unwrap();
+        path
+    };
+    let key = secret("sound", "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw\n");
+    let webhook = |keys: &str| {
+        let with = |key: &str, line: String| if keys.contains(&format!("{key} = ")) { String::new() } else { line };
+        let name = with("name", "name = 'crm'\n".to_owned());
+        let url = with("url", "url = 'https://crm.example/hooks?a=b'\n".to_owned());
+        let secret = with("secret_file", format!("secret_file = '{key}'\n"));
+        format!("[[events.webhooks]]\n{name}{url}{secret}{keys}\n")
+    };
+
+    let hooks = load(&site(&webhook("timeout = '20s'\nmax_in_flight = 2"))).events.webhooks;
+    assert_eq!((&*hooks[0].name, hooks[0].sink()), ("crm", "webhook:crm".to_owned()));
+    assert_eq!((hooks[0].timeout, hooks[0].max_in_flight), (Duration::from_secs(20), 2));
+    assert_eq!(
+        (hooks[0].url.0.to_string(), hooks[0].dead_letter.is_some()),
+        ("https://crm.example/hooks?a=b".to_owned(), false)
+    );
+    assert_eq!(hooks[0].keys.iter().map(<[u8]>::len).collect::<Vec<_>>(), [24]);
+    let hooks = load(&site(&webhook(""))).events.webhooks;
+    assert_eq!((hooks[0].timeout, hooks[0].max_in_flight), (Duration::from_secs(15), 8));
+    let dead = format!("{}/config-values.dead.jsonl", env!("CARGO_TARGET_TMPDIR"));
+    let hooks = load(&site(&webhook(&format!("dead_letter = {{ file = '{dead}' }}")))).events.webhooks;
+    assert_eq!(hooks[0].dead_letter.as_ref().unwrap().after, Duration::from_secs(24 * 3600));
+    // An old one and a new one, raw.
+    let rotated = secret("rotated", "one secret of twenty-six b\n\n another of twenty-eight by\n");
+    let hooks = load(&site(&webhook(&format!("secret_file = '{rotated}'")))).events.webhooks;
+    let keys: Vec<_> = hooks[0].keys.iter().collect();
+    assert_eq!(keys, [b"one secret of twenty-six b".as_slice(), b"another of twenty-eight by"]);
+
+    assert_mistake(
+        "→[[events.webhooks]]\nname = 'crm'\nurl = 'https://a.b'",
+        "`events.webhooks[0]` needs the key `secret_file`",
+    );
+    for name in ["''", "'a b'", "'a\"b'", "'é'"] {
+        assert_mistake(&webhook(&format!("name = →{name}")), "letters, digits");
+    }
+    assert_mistake(&format!("{}{}", webhook(""), webhook("name = →'crm'")), "is taken: another webhook is `crm`");
+    assert_mistake(&webhook("url = →'crm.example'"), "must be a URL with `https://`");
+    assert_mistake(&webhook("url = →'ftp://crm.example'"), "must be a URL with `https://`");
+    assert_mistake(&webhook("url = →'https://crm example'"), "is no URL");
+    assert_mistake(&webhook("url = →'https://a:b@crm.example'"), "no user name or password");
+    assert_mistake(&webhook("url = →'http://crm.example'"), "plain http beyond loopback");
+    assert_mistake(&webhook("url = →'http://127.0.0.1.crm.example'"), "plain http beyond loopback");
+    for host in ["127.0.0.1:80", "localhost", "[::1]:80", "127.8.8.8"] {
+        assert_warning(&webhook(&format!("url = 'http://{host}/'")), "is plain http");
+    }
+    assert_mistake(&webhook("secret_file = →'/nowhere/at/all'"), "cannot be read");
+    assert_mistake(&webhook(&format!("secret_file = →'{}'", secret("empty", " \n"))), "is empty");
+    assert_mistake(&webhook("timeout = →'0s'"), "between 1s and 5m");
+    assert_mistake(&webhook("max_in_flight = →0"), "between 1 and 256");
+    assert_mistake(&webhook("dead_letter = { after = →'1h' }"), "dead_letter` needs the key `file`");
+    assert_mistake(&webhook(&format!("dead_letter = {{ file = '{dead}', after = →'721h' }}")), "between 1s and 720h");
+    assert_mistake(&webhook("dead_letter = { file = →'/nowhere/at/all' }"), "cannot be opened for writing");
+    let same = format!("[events]\nfile = '{dead}'\n{}", webhook(&format!("dead_letter = {{ file = →'{dead}' }}")));
+    assert_mistake(&same, "is `events.file` too");
+    assert_warning(&webhook(&format!("secret_file = '{}'", secret("short", "short"))), "less than 24 bytes");
+    // What is wrong with a secret is said without it.
+    for (name, text) in [("no-base64", "whsec_S3CR3T!"), ("asymmetric", "whsk_S3CR3T")] {
+        let text = site(&webhook(&format!("secret_file = '{}'", secret(name, text))));
+        let shown = load_with(&text, &Overrides::default()).unwrap_err().to_string();
+        assert!(shown.contains("names a file with a") && !shown.contains("S3CR3T"), "{shown}");
     }
 }
 
@@ -453,6 +522,14 @@ fn a_reload_cannot_change_what_is_bound() {
     assert_eq!(changed("[metrics]\nlisten = '127.0.0.1:1'"), ["metrics.listen needs a restart"]);
     let events = ["events.source needs a restart", "events.stdout needs a restart"];
     assert_eq!(changed("[events]\nsource = 'x'\nstdout = true"), events);
+    let key = format!("{}/config-values-reload.key", env!("CARGO_TARGET_TMPDIR"));
+    let webhook = format!("[[events.webhooks]]\nname = 'a'\nurl = 'https://a.b'\nsecret_file = '{key}'");
+    fs::write(&key, "a first secret of many bytes").unwrap();
+    assert_eq!(changed(&webhook), ["events.webhooks needs a restart"]);
+    let old = load(&site(&webhook));
+    assert_eq!(restart_needed(&old, &load(&site(&webhook))), [""; 0]);
+    fs::write(&key, "another secret of many bytes").unwrap();
+    assert_eq!(restart_needed(&old, &load(&site(&webhook))), ["events.webhooks needs a restart"]);
     let capture = ["capture.labels needs a restart", "capture.metric_values needs a restart"];
     assert_eq!(changed("[capture]\nlabels = { a = 'X-A' }\nmetric_values = { a = ['b'] }"), capture);
 }

@@ -46,7 +46,8 @@ pub const SAMPLED: &[(&str, Unit, &str)] = &[
     ("sipstamp_events_pending", Unit::Count, "Events that wait for the sink."),
     ("sipstamp_events_oldest_pending_seconds", Unit::Seconds, "Age of the oldest event that waits for the sink."),
     ("sipstamp_events_failed_total", Unit::Count, "Attempts to hand an event to the sink that failed."),
-    ("sipstamp_events_dropped_total", Unit::Count, "Events lost for lack of room, by kind."),
+    ("sipstamp_events_dead_lettered_total", Unit::Count, "Events in the sink's file of dead letters."),
+    ("sipstamp_events_dropped_total", Unit::Count, "Events given up, by kind: no room, or their receiver is gone."),
     ("sipstamp_config_last_reload_successful", Unit::Count, "Whether the last reload took the configuration (1)."),
     (
         "sipstamp_config_last_reload_success_timestamp_seconds",

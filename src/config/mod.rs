@@ -16,6 +16,7 @@ mod structure;
 mod syntax;
 mod tree;
 mod units;
+mod webhook;
 pub mod written;
 
 use std::fs;
@@ -33,6 +34,7 @@ pub use settings::{
     Admin, Events, ListenAddress, ListenKey, Locate, LogFormat, Logging, ServerNames, Settings, SocketLimits,
 };
 pub use units::{Written, duration};
+pub use webhook::{DeadLetter, SigningKeys, Url, Webhook};
 
 /// Settings from a file, or from flags and defaults alone.
 pub fn load(path: Option<&Path>, flags: &Overrides, env: Environment<'_>) -> Result<Settings, Mistakes> {

@@ -23,6 +23,7 @@ pub fn restart_needed(old: &Settings, new: &Settings) -> Vec<String> {
         ("events.journal", old.events.journal != new.events.journal),
         ("events.sync", old.events.sync != new.events.sync),
         ("events.file", old.events.file != new.events.file),
+        ("events.webhooks", old.events.webhooks != new.events.webhooks),
         ("events.stdout", old.events.stdout != new.events.stdout),
         ("capture.labels", labels(old) != labels(new)),
         ("capture.metric_values", values(old) != values(new)),

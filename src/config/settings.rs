@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::webhook::Webhook;
 use crate::flow::{Side, Transport};
 use crate::policy::{Listener, Policy, ServerId};
 
@@ -64,6 +65,7 @@ pub struct Events {
     pub sync: Option<Duration>,
     pub file: Option<PathBuf>,
     pub stdout: bool,
+    pub webhooks: Vec<Webhook>,
     /// Bytes of events that may wait for a sink.
     pub memory_limit: usize,
 }

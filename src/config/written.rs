@@ -4,8 +4,11 @@
 //! values are checked. The schema says the rest: types, ranges, defaults (`default`), and in `x-later`
 //! keys and values that are refused because this version does not have them.
 
+mod webhook;
+
 use schemars::JsonSchema;
 use serde::Deserialize;
+pub use webhook::{DeadLetter, Webhook};
 
 use super::key::{BothOr, Key, NumberOrText, OneOrMany, Table};
 use crate::flow::Direction;
@@ -293,7 +296,7 @@ pub struct Disposition {
 /// What becomes of events.
 #[derive(Debug, Default, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
-#[schemars(inline, extend("x-later" = ["webhooks", "nats"]))]
+#[schemars(inline, extend("x-later" = ["nats"]))]
 pub struct Events {
     /// CloudEvents source. Default: sipstamp/HOSTNAME.
     #[schemars(example = "sipstamp/host-7")]
@@ -324,6 +327,8 @@ pub struct Events {
     /// File with the key of `mask_numbers = "hash"`. Default: none.
     #[schemars(example = "/etc/sipstamp/mask.key")]
     pub mask_key_file: Key<String>,
+    /// Receivers over HTTP.
+    pub webhooks: Vec<Key<Webhook>>,
 }
 
 /// The admin API.

@@ -282,7 +282,9 @@ impl Keeper {
         }
         let mut batch = Batch::beginning_with(self.cursor_seq);
         for (sink, cursors) in &self.cursors {
-            for (stream, seq) in cursors {
+            // One that has delivered nothing is known all the same: else it would begin with what comes after a restart.
+            let nothing = (Stream { run: 0, writer: 0 }, 0);
+            for (stream, seq) in cursors.iter().map(|(stream, seq)| (*stream, *seq)).chain([nothing]) {
                 let (run, writer) = (stream.run.to_le_bytes(), stream.writer.to_le_bytes());
                 batch.push(Kind::Cursor, 0, &[&run, &writer, &seq.to_le_bytes(), sink.as_bytes()]);
             }

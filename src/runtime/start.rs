@@ -52,10 +52,7 @@ pub enum StartError {
         address: SocketAddr,
         error: io::Error,
     },
-    EventsFile {
-        path: String,
-        error: io::Error,
-    },
+    Events(sink::OpenError),
     Journal(journal::OpenError),
     Takeover(String),
     /// Threads, descriptors.
@@ -102,10 +99,7 @@ pub fn start(settings: Settings, bind: Bind) -> Result<Running, StartError> {
     };
     let kept = journal.as_ref().map(|(journal, found)| journal.kept(found));
     let sinks = Sinks::open(&settings.events, kept.as_ref(), recent.clone(), &readiness, histograms.clone());
-    let sinks = sinks.map_err(|error| StartError::EventsFile {
-        path: settings.events.file.as_ref().map(|path| path.display().to_string()).unwrap_or_default(),
-        error,
-    })?;
+    let sinks = sinks.map_err(StartError::Events)?;
     let listen = bound.listeners().iter().map(|listener| (listener.transport, listener.bound)).collect::<Vec<_>>();
     let token = settings.admin.as_ref().and_then(|admin| admin.token.clone());
     let shared = journal.as_ref().map(|(journal, _)| journal.shared());
@@ -203,9 +197,7 @@ impl fmt::Display for StartError {
             StartError::Http { key, address, error } => {
                 write!(f, "{key}: cannot listen on {address}: {error}; choose an address and port that are free")
             }
-            StartError::EventsFile { path, error } => {
-                write!(f, "events.file: cannot write {path}: {error}; make its directory and let this user write there")
-            }
+            StartError::Events(error) => error.fmt(f),
             StartError::Takeover(error) => write!(f, "--takeover: {error}"),
             StartError::Journal(error) => write!(f, "events.journal: {error}"),
             StartError::System(error) => write!(f, "cannot start: {error}"),

@@ -74,6 +74,11 @@ impl Backlog {
         self.len += 1;
     }
 
+    /// Whether the sink has it: what is read goes beyond what has come by then.
+    pub fn has_given(&self, at: Position) -> bool {
+        self.streams.get(&at.stream).is_some_and(|reach| reach.given >= at.seq)
+    }
+
     /// Events were read for the sink, up to this number.
     pub fn took(&mut self, stream: Stream, up_to: u64, count: u64) {
         let reach = self.streams.entry(stream).or_default();

@@ -6,9 +6,11 @@ mod file;
 mod input;
 mod queue;
 mod stdout;
+mod webhook;
 
+use std::fmt;
 use std::io;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::mpsc::Sender;
 use std::thread::JoinHandle;
@@ -19,6 +21,7 @@ pub use file::FileSink;
 pub use input::EventInput;
 use input::Outlet;
 use queue::{Line, Queue};
+use webhook::WebhookSink;
 
 use crate::admin::Readiness;
 use crate::admin::metrics::Histograms;
@@ -37,7 +40,8 @@ const FILE: &str = "file";
 
 /// The sinks of a configuration whose events the journal keeps, by name.
 pub fn kept_names(events: &Events) -> Vec<Arc<str>> {
-    events.file.iter().map(|_| FILE.into()).collect()
+    let file = events.file.iter().map(|_| FILE.into());
+    file.chain(events.webhooks.iter().map(|webhook| webhook.sink().into())).collect()
 }
 
 /// All sinks of one process.
@@ -57,6 +61,21 @@ pub struct Kept<'a> {
     pub found: &'a Found,
 }
 
+/// Why a sink cannot be opened.
+#[derive(Debug)]
+pub enum OpenError {
+    File {
+        path: PathBuf,
+        error: io::Error,
+    },
+    Webhook {
+        name: Arc<str>,
+        error: io::Error,
+    },
+    /// Threads, descriptors.
+    System(io::Error),
+}
+
 /// The figures of all sinks, for whoever renders metrics.
 #[derive(Clone, Debug)]
 pub struct SinkFigures(Vec<Arc<Queue>>);
@@ -65,14 +84,14 @@ impl Sinks {
     /// Opens the sinks that are configured.
     ///
     /// # Errors
-    /// Where the events' file cannot be opened.
+    /// Where one of them cannot be opened.
     pub fn open(
         events: &Events,
         kept: Option<&Kept<'_>>,
         recent: Recent,
         readiness: &Readiness,
         histograms: Histograms,
-    ) -> io::Result<Sinks> {
+    ) -> Result<Sinks, OpenError> {
         let mut queues = Vec::new();
         let mut file = None;
         // What the journal keeps is not lost where a sink is dead.
@@ -83,7 +102,16 @@ impl Sinks {
         };
         if let Some(path) = &events.file {
             let queue = queue(FILE);
-            file = Some(FileSink::open(path, queue.is_behind())?.start(queue.clone())?);
+            let sink = FileSink::open(path, queue.is_behind());
+            let sink = sink.map_err(|error| OpenError::File { path: path.to_owned(), error })?;
+            file = Some(sink.start(queue.clone())?);
+            queues.push(queue);
+        }
+        for webhook in &events.webhooks {
+            let queue = queue(&webhook.sink());
+            let sink = WebhookSink::open(webhook);
+            let sink = sink.map_err(|error| OpenError::Webhook { name: webhook.name.clone(), error })?;
+            sink.start(queue.clone())?;
             queues.push(queue);
         }
         if events.stdout {
@@ -125,9 +153,33 @@ impl Sinks {
         if let Some(dispatcher) = self.dispatcher.take() {
             drop(dispatcher.join());
         }
+        // The time is one for all: a dead sink takes none of another's.
+        self.queues.iter().for_each(|queue| queue.end(within));
         self.queues.iter().map(|queue| queue.close(within)).sum()
     }
 }
+
+impl From<io::Error> for OpenError {
+    fn from(error: io::Error) -> OpenError {
+        OpenError::System(error)
+    }
+}
+
+impl fmt::Display for OpenError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            OpenError::File { path, error } => write!(
+                f,
+                "events.file: cannot write {}: {error}; make its directory and let this user write there",
+                path.display()
+            ),
+            OpenError::Webhook { name, error } => write!(f, "events.webhooks: `{name}` cannot be served: {error}"),
+            OpenError::System(error) => write!(f, "cannot start: {error}"),
+        }
+    }
+}
+
+impl std::error::Error for OpenError {}
 
 impl Kept<'_> {
     fn backlog(&self, sink: &str) -> Backlog {
@@ -146,6 +198,7 @@ impl SinkFigures {
             let mut put = |name, kind, value| samples.push(OwnedSample { name, kind, labels: sink(), value });
             put("sipstamp_events_delivered_total", SampleKind::Counter, figures.delivered);
             put("sipstamp_events_failed_total", SampleKind::Counter, figures.failed);
+            put("sipstamp_events_dead_lettered_total", SampleKind::Counter, figures.dead_lettered);
             put("sipstamp_events_pending", SampleKind::Gauge, figures.pending);
             put("sipstamp_events_oldest_pending_seconds", SampleKind::Gauge, figures.oldest.as_secs());
         }

@@ -1,8 +1,14 @@
 //! Lines that wait for one sink, within a limit of memory.
 
+mod hand;
+
 use std::collections::{HashMap, VecDeque};
+use std::io;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
+
+pub use hand::{Settled, Ticket};
+use tokio::sync::Notify;
 
 use super::backlog::{Backlog, Reader};
 use crate::admin::Readiness;
@@ -21,6 +27,8 @@ pub struct Queue {
     /// The sink's thread's alone.
     reader: Mutex<Reader>,
     changed: Condvar,
+    /// The same for a sink that does not wait on a thread.
+    news: Notify,
 }
 
 /// One event for a sink.
@@ -31,6 +39,8 @@ pub struct Line {
     /// Where the journal keeps it, if it does.
     pub at: Option<Position>,
     since: Instant,
+    /// Done with, while earlier ones are not.
+    is_settled: bool,
 }
 
 /// What is to be shown of a sink.
@@ -39,6 +49,7 @@ pub struct Figures {
     pub delivered: u64,
     /// Attempts.
     pub failed: u64,
+    pub dead_lettered: u64,
     pub pending: u64,
     pub oldest: Duration,
 }
@@ -60,11 +71,18 @@ struct State {
     backlog: Option<Backlog>,
     /// Handed out and not confirmed yet.
     in_hand: usize,
+    /// Of these, done with.
+    settled: usize,
+    /// Lines that lay before the first.
+    first: u64,
     delivered: u64,
     failed: u64,
+    dead_lettered: u64,
     dropped: [u64; EventKind::COUNT],
     is_woken: bool,
     is_closed: bool,
+    /// Closed, and not to be waited for longer than this.
+    ends: Option<Instant>,
     warned: Option<Instant>,
 }
 
@@ -76,7 +94,7 @@ const READ_AGAIN: Duration = Duration::from_secs(1);
 impl Queue {
     pub fn new(name: Arc<str>, limit: usize, readiness: Option<Readiness>, backlog: Option<Backlog>) -> Queue {
         let state = Mutex::new(State { backlog, ..State::default() });
-        Queue { name, limit, readiness, state, reader: Mutex::default(), changed: Condvar::new() }
+        Queue { name, limit, readiness, state, reader: Mutex::default(), changed: Condvar::new(), news: Notify::new() }
     }
 
     /// Whether the journal keeps events that the sink has not been given.
@@ -98,7 +116,7 @@ impl Queue {
                 self.make_room(&mut state);
             }
         }
-        self.changed.notify_all();
+        self.tell();
     }
 
     fn make_room(&self, state: &mut State) {
@@ -137,6 +155,27 @@ impl Queue {
         }
     }
 
+    /// Reads on in the journal, without holding the state meanwhile.
+    fn read_back<'a>(
+        &'a self,
+        state: MutexGuard<'a, State>,
+        stream: Stream,
+        after: u64,
+    ) -> (MutexGuard<'a, State>, io::Result<()>) {
+        let directory = state.backlog.as_ref().map(|backlog| backlog.directory().to_owned()).unwrap_or_default();
+        drop(state);
+        let mut reader = self.reader.lock().unwrap_or_else(PoisonError::into_inner);
+        let read = reader.read(&directory, stream, after);
+        drop(reader);
+        let mut state = self.state();
+        let read = read.map(|(lines, up_to)| self.take_back(&mut state, stream, lines, up_to));
+        if let Err(error) = &read {
+            tracing::error!(sink = &*self.name, %error, "the journal cannot be read; events wait");
+            state.failed += 1;
+        }
+        (state, read)
+    }
+
     /// Waits for something to do. The lines stay in the queue until [`Queue::delivered`].
     pub fn next(&self) -> Next {
         let mut state = self.state();
@@ -150,24 +189,14 @@ impl Queue {
                 return Next::Lines(lines);
             }
             if let Some((stream, after)) = state.backlog.as_ref().and_then(Backlog::next) {
-                let directory =
-                    state.backlog.as_ref().map(|backlog| backlog.directory().to_owned()).unwrap_or_default();
-                drop(state);
-                let mut reader = self.reader.lock().unwrap_or_else(PoisonError::into_inner);
-                let read = reader.read(&directory, stream, after);
-                drop(reader);
-                state = self.state();
-                match read {
-                    Ok((lines, up_to)) => self.take_back(&mut state, stream, lines, up_to),
-                    Err(error) => {
-                        tracing::error!(sink = &*self.name, %error, "the journal cannot be read; events wait");
-                        state.failed += 1;
-                        let waits = |state: &mut State| !state.is_closed;
-                        let waited = self.changed.wait_timeout_while(state, READ_AGAIN, waits);
-                        state = waited.unwrap_or_else(PoisonError::into_inner).0;
-                        if state.is_closed {
-                            return Next::Closed;
-                        }
+                let read;
+                (state, read) = self.read_back(state, stream, after);
+                if read.is_err() {
+                    let waits = |state: &mut State| !state.is_closed;
+                    let waited = self.changed.wait_timeout_while(state, READ_AGAIN, waits);
+                    state = waited.unwrap_or_else(PoisonError::into_inner).0;
+                    if state.is_closed {
+                        return Next::Closed;
                     }
                 }
                 continue;
@@ -215,20 +244,29 @@ impl Queue {
     /// Makes the sink look up from waiting.
     pub fn wake(&self) {
         self.state().is_woken = true;
-        self.changed.notify_all();
+        self.tell();
+    }
+
+    /// No more lines; those that are there may be written within this time.
+    pub fn end(&self, within: Duration) {
+        let mut state = self.state();
+        state.is_closed = true;
+        state.ends.get_or_insert(Instant::now() + within);
+        drop(state);
+        self.tell();
     }
 
     /// No more lines; waits until those that are there are written. Returns how many were not.
     pub fn close(&self, within: Duration) -> usize {
-        let mut state = self.state();
-        state.is_closed = true;
-        self.changed.notify_all();
+        self.end(within);
+        let state = self.state();
+        let within = state.ends.map_or(within, |ends| ends.saturating_duration_since(Instant::now()));
         let (state, _) = self
             .changed
             .wait_timeout_while(state, within, |state| !state.lines.is_empty())
             .unwrap_or_else(PoisonError::into_inner);
         // What the journal keeps is delivered after the next start.
-        state.lines.iter().filter(|line| line.at.is_none()).count()
+        state.lines.iter().filter(|line| line.at.is_none() && !line.is_settled).count()
     }
 
     pub fn figures(&self) -> Figures {
@@ -236,13 +274,19 @@ impl Queue {
         Figures {
             delivered: state.delivered,
             failed: state.failed,
-            pending: state.lines.len() as u64 + state.backlog.as_ref().map_or(0, Backlog::len),
+            dead_lettered: state.dead_lettered,
+            pending: (state.lines.len() - state.settled) as u64 + state.backlog.as_ref().map_or(0, Backlog::len),
             oldest: state.lines.front().map(|line| line.since.elapsed()).unwrap_or_default(),
         }
     }
 
     pub fn dropped(&self, kind: EventKind) -> u64 {
         self.state().dropped.get(kind.index()).copied().unwrap_or_default()
+    }
+
+    fn tell(&self) {
+        self.changed.notify_all();
+        self.news.notify_one();
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -253,7 +297,7 @@ impl Queue {
 
 impl Line {
     pub fn new(kind: EventKind, text: Arc<[u8]>, at: Option<Position>) -> Line {
-        Line { kind, text, at, since: Instant::now() }
+        Line { kind, text, at, since: Instant::now(), is_settled: false }
     }
 }
 
@@ -263,9 +307,12 @@ impl State {
         self.lines.push_back(line);
     }
 
-    /// Whether a line is left to the journal: memory is full, or earlier ones are left to it.
+    /// Whether a line is left to the journal: memory is full, or earlier ones are left to it, or it was read from there.
     fn leaves(&mut self, line: &Line, limit: usize) -> bool {
         let (Some(backlog), Some(at)) = (&mut self.backlog, line.at) else { return false };
+        if backlog.has_given(at) {
+            return true;
+        }
         let leaves = backlog.next().is_some() || self.bytes + line.text.len() > limit;
         if leaves {
             backlog.leave(at)
@@ -279,6 +326,22 @@ impl State {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_was_read_from_the_journal_before_it_came_is_not_there_twice() {
+        let (notes, _inbox) = std::sync::mpsc::channel();
+        let mut backlog = Backlog::new("/nowhere".into(), "test".into(), notes, &HashMap::new(), &HashMap::new());
+        let at = |seq| Position { stream: Stream { run: 1, writer: 0 }, seq };
+        backlog.leave(at(1));
+        backlog.took(at(1).stream, 3, 3);
+        let queue = Queue::new("test".into(), 1 << 20, None, Some(backlog));
+        for seq in 2..=4 {
+            let text = seq.to_string().into_bytes();
+            queue.push(&[Line::new(EventKind::Ended, text.into(), Some(at(seq)))]);
+        }
+        let Next::Lines(lines) = queue.next() else { panic!("lines expected") };
+        assert_eq!(lines.iter().map(|line| &*line.text).collect::<Vec<_>>(), [b"4"]);
+    }
 
     #[test]
     fn beyond_the_limit_lifecycle_events_go_first_and_outcomes_last() {

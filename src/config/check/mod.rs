@@ -10,6 +10,7 @@ mod peers;
 mod shell;
 mod signals;
 mod timeouts;
+mod webhook;
 
 use std::net::SocketAddr;
 use std::ops::RangeInclusive;

@@ -35,6 +35,7 @@ impl Checker<'_> {
             sync: self.sync(&written.sync),
             file: written.file.given("events.file").and_then(|given| self.writable(&given)),
             stdout: flag(&written.stdout, false),
+            webhooks: self.webhooks(written),
             memory_limit: self.memory_limit(&written.memory_limit).unwrap_or(MEMORY_LIMIT),
         }
     }
@@ -147,7 +148,7 @@ impl Checker<'_> {
     }
 
     /// Opens the file as its sink will; it is made if it is missing.
-    fn writable(&mut self, given: &Given<'_>) -> Option<PathBuf> {
+    pub(super) fn writable(&mut self, given: &Given<'_>) -> Option<PathBuf> {
         let path = PathBuf::from(given.text);
         match OpenOptions::new().append(true).create(true).open(&path) {
             Ok(_) => Some(path),
@@ -186,7 +187,7 @@ impl Checker<'_> {
     }
 
     /// What a file holds, without white space around it.
-    fn secret(&mut self, given: &Given<'_>) -> Option<Vec<u8>> {
+    pub(super) fn secret(&mut self, given: &Given<'_>) -> Option<Vec<u8>> {
         match fs::read(given.text) {
             Ok(secret) if secret.trim_ascii().is_empty() => {
                 given.mistake(self.report, "names a file that is empty");

@@ -1,0 +1,6 @@
+mod dead;
+mod delivery;
+mod receiver;
+mod restart;
+mod site;
+mod tls;
