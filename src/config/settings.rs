@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::flow::{Side, Transport};
+use crate::nats::Nats;
 use crate::policy::{Listener, Policy, ServerId};
 
 /// What the shell needs of a configuration.
@@ -66,6 +67,7 @@ pub struct Events {
     pub stdout: bool,
     /// Bytes of events that may wait for a sink.
     pub memory_limit: usize,
+    pub nats: Option<Nats>,
 }
 
 /// Limits that belong to sockets.

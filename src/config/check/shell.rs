@@ -36,6 +36,7 @@ impl Checker<'_> {
             file: written.file.given("events.file").and_then(|given| self.writable(&given)),
             stdout: flag(&written.stdout, false),
             memory_limit: self.memory_limit(&written.memory_limit).unwrap_or(MEMORY_LIMIT),
+            nats: written.nats.value().and_then(|nats| self.nats(nats, written.nats.at())),
         }
     }
 
@@ -186,7 +187,7 @@ impl Checker<'_> {
     }
 
     /// What a file holds, without white space around it.
-    fn secret(&mut self, given: &Given<'_>) -> Option<Vec<u8>> {
+    pub(super) fn secret(&mut self, given: &Given<'_>) -> Option<Vec<u8>> {
         match fs::read(given.text) {
             Ok(secret) if secret.trim_ascii().is_empty() => {
                 given.mistake(self.report, "names a file that is empty");
