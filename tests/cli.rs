@@ -67,13 +67,21 @@ fn commands_of_later_versions_are_refused() {
     for arguments in [
         &["tail"][..],
         &["tail", "--url", "http://127.0.0.1:9060"],
-        &["tail", "--nats", "nats://127.0.0.1"],
         &["report", "events.jsonl", "--html", "out.html"],
         &["run", "--takeover", "--config", "sipstamp.toml"],
     ] {
         let refused = sipstamp(arguments).code(64);
         assert!(stderr(&refused).contains("not in this version"), "{arguments:?}");
     }
+}
+
+#[test]
+fn a_tail_without_its_server_fails() {
+    // Nobody listens on port 1.
+    let failed = sipstamp(&["tail", "--nats", "nats://127.0.0.1:1"]).code(1);
+    assert!(stderr(&failed).starts_with("error: cannot connect to the NATS server: "), "{}", stderr(&failed));
+    sipstamp(&["tail", "--nats", "nats://127.0.0.1:1", "--url", "http://127.0.0.1"]).code(64);
+    sipstamp(&["tail", "--url", "http://127.0.0.1", "--ca", "ca.pem"]).code(64);
 }
 
 #[test]
