@@ -18,6 +18,7 @@ mod nats {
     #[expect(dead_code, reason = "shared with the tests of workers, which use the rest")]
     pub mod caller;
     mod events;
+    mod fleet;
     pub mod server;
     pub mod sidecar;
     #[path = "../workers/wire.rs"]

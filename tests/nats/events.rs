@@ -98,17 +98,21 @@ fn a_login_is_used_and_its_secret_is_in_no_log() {
     let folder = folder("login");
     let users = "authorization { users: [{ user: 'sidecar', password: 'hunter2' }] }\nno_auth_user: 'sidecar'";
     let server = NatsServer::start_with(&folder, users);
-    let password = folder.join("password");
     let callee = Callee::udp(PBX_A, Answer::Ok);
-    std::fs::write(&password, "hunter3\n").unwrap();
-    let nats = format!("{}\nuser = 'sidecar'\npassword_file = '{}'", servers(&server), password.display());
-    let mut sidecar = Sidecar::start(&folder, "a", &callee, "", &nats);
-    sidecar.caller("wrong").make_calls(1, 1, 0);
-    sidecar.await_log("NATS cannot be reached");
+    let start = |password: &str| {
+        let path = folder.join(password);
+        std::fs::write(&path, format!("{password}\n")).unwrap();
+        let nats = format!("{}\nuser = 'sidecar'\npassword_file = '{}'", servers(&server), path.display());
+        let sidecar = Sidecar::start(&folder, &format!("with-{password}"), &callee, "", &nats);
+        sidecar.caller(password).make_calls(1, 1, 0);
+        sidecar
+    };
+    let wrong = start("hunter3");
+    wrong.await_log("NATS cannot be reached");
     assert!(server.stored("CALLS").is_empty());
-    sidecar.kill();
-    std::fs::write(&password, "hunter2\n").unwrap();
-    sidecar.restart();
+    let right = start("hunter2");
     server.events("CALLS", 1);
-    assert!(!sidecar.log().contains("hunter"), "{}", sidecar.log());
+    for sidecar in [&wrong, &right] {
+        assert!(!sidecar.log().contains("hunter"), "{}", sidecar.log());
+    }
 }

@@ -6,6 +6,8 @@ use std::net::{SocketAddr, TcpStream, UdpSocket};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 
+use serde_json::Value;
+
 use super::callee::Callee;
 use super::caller::Caller;
 use super::wire::{PATIENCE, Wire};
@@ -35,7 +37,7 @@ impl Sidecar {
         let Ports { sip, admin, .. } = ports;
         let text = format!(
             "[listen]\nudp = ['{SIDECAR}:{sip}']\ntcp = []\n[dialer]\nsources = ['{DIALER}/32']\n\
-             [[telephony.servers]]\nuri = 'sip:{}'\n[voicemail_drop]\nalways = true\n\
+             [[telephony.servers]]\nuri = 'sip:{}'\n[voicemail_drop]\nalways = true\ngrace = '0s'\n\
              [events]\nsource = 'sipstamp/{name}'\njournal = '{}'\n{events}\n[events.nats]\n{nats}\n\
              [admin]\nlisten = '{SIDECAR}:{admin}'\n",
             callee.address,
@@ -70,6 +72,12 @@ impl Sidecar {
         let socket = UdpSocket::bind((DIALER, 0)).unwrap();
         socket.connect(to).unwrap();
         Caller::new(Wire::udp(socket, to), name)
+    }
+
+    /// Status and body.
+    pub fn request(&self, method: &str, path: &str) -> (u16, Value) {
+        let (status, body) = self.try_request(method, path).expect("the admin API answers");
+        (status, serde_json::from_str(&body).unwrap_or(Value::Null))
     }
 
     /// The sum of all series of a name with this label.
