@@ -60,6 +60,8 @@ struct Sink {
     jetstream: Context,
     /// The stream was seen to be there, and to take the events.
     is_prepared: bool,
+    /// Why the last attempt failed.
+    waits_for: Option<String>,
 }
 
 /// An event as it is sent.
@@ -75,7 +77,7 @@ impl Sink {
     fn new(nats: Nats, connection: Connection, queue: Arc<Queue>) -> Sink {
         let Connection { client, losses } = connection;
         let jetstream = jetstream(client.clone(), PATIENCE);
-        Sink { nats, queue, client, losses, jetstream, is_prepared: false }
+        Sink { nats, queue, client, losses, jetstream, is_prepared: false, waits_for: None }
     }
 
     async fn run(mut self) {
@@ -103,16 +105,29 @@ impl Sink {
             let (window, later) = rest.split_at_mut(window(rest));
             rest = later;
             while let Err(reason) = self.publish(window).await {
-                tracing::warn!(reason, "events cannot go to NATS; they wait");
+                self.tell(Some(reason));
                 if !self.queue.failed(Duration::ZERO) {
                     return false;
                 }
                 tokio::time::sleep(back_off).await;
                 back_off = (back_off * 2).min(BACK_OFF.1);
             }
+            self.tell(None);
             back_off = BACK_OFF.0;
         }
         true
+    }
+
+    /// Logs why events wait, once for each reason, and that they do not wait any more.
+    fn tell(&mut self, reason: Option<String>) {
+        if self.waits_for == reason {
+            return;
+        }
+        match &reason {
+            Some(reason) => tracing::warn!(reason, "events cannot go to NATS; they wait"),
+            None => tracing::info!("events go to NATS again"),
+        }
+        self.waits_for = reason;
     }
 
     /// Sends what is not stored yet, and waits for the acknowledgements.
