@@ -1,11 +1,12 @@
 //! Events arrive, once each, whatever is killed meanwhile.
 
 use async_nats::jetstream::stream::DiscardPolicy;
+use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair};
 
 use super::callee::{Answer, Callee};
 use super::server::NatsServer;
 use super::sidecar::{Sidecar, folder};
-use crate::ports::PBX_A;
+use crate::ports::{PBX_A, SIDECAR};
 
 fn servers(server: &NatsServer) -> String {
     format!("servers = ['{}']", server.url())
@@ -91,6 +92,39 @@ fn a_stream_that_does_not_take_the_subject_is_left_as_it_is_and_events_wait() {
     server.add_subject("CALLS", "calls.>");
     let stored = server.events("CALLS", 5);
     assert!(stored.iter().all(|one| one.subject == "calls.outbound.Normal"), "{stored:?}");
+}
+
+#[test]
+fn a_server_with_a_certificate_that_nobody_vouches_for_gets_nothing() {
+    let folder = folder("tls");
+    let authority = authority();
+    let key = KeyPair::generate().unwrap();
+    let certificate = CertificateParams::new(vec![SIDECAR.to_string()]).unwrap().signed_by(&key, &authority).unwrap();
+    let files = [("ca.pem", authority.pem()), ("server.pem", certificate.pem()), ("server.key", key.serialize_pem())];
+    let [ca, certificate, key] = files.map(|(name, text)| {
+        std::fs::write(folder.join(name), text).unwrap();
+        folder.join(name).display().to_string()
+    });
+    std::fs::write(folder.join("other.pem"), self::authority().pem()).unwrap();
+    let server = NatsServer::start_with(&folder, &format!("tls {{ cert_file: '{certificate}', key_file: '{key}' }}"));
+    let callee = Callee::udp(PBX_A, Answer::Ok);
+    let start = |name: &str, ca: &str| {
+        let url = server.url().replace("nats://", "tls://");
+        let sidecar = Sidecar::start(&folder, name, &callee, "", &format!("servers = ['{url}']\nca_file = '{ca}'"));
+        sidecar.caller(name).make_calls(1, 1, 0);
+        sidecar
+    };
+    let stranger = start("stranger", &ca.replace("ca.pem", "other.pem"));
+    stranger.await_log("NATS cannot be reached");
+    let known = start("known", &ca);
+    known.await_metric("sipstamp_events_delivered_total", |delivered| delivered == 1);
+    assert_eq!(stranger.metric("sipstamp_events_delivered_total", ("sink", "nats")), 0);
+}
+
+fn authority() -> CertifiedIssuer<'static, KeyPair> {
+    let mut params = CertificateParams::new(Vec::new()).unwrap();
+    params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+    CertifiedIssuer::self_signed(params, KeyPair::generate().unwrap()).unwrap()
 }
 
 #[test]
