@@ -16,10 +16,10 @@ demo: ## the sidecar between a simulated dialer and telephony server, on this ma
 	$(CARGO) run --release --locked --quiet -- demo
 
 # The dev profile: it compiles in a fraction of the time that link-time optimisation of every test takes.
-test: tools ## all tests; installs SIPp and promtool through apt where they are missing
+test: tools ## all tests; installs SIPp, promtool and nats-server through apt where they are missing
 	$(CARGO) test --locked
 
-tools: ## what the tests need beside Rust: SIPp and promtool
+tools: ## what the tests need beside Rust: SIPp, promtool and nats-server
 	@bash .ci/tools
 
 check: ## what a change must pass before it is proposed: format, lints, documentation

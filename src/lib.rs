@@ -17,6 +17,7 @@ pub mod flow;
 pub mod journal;
 pub mod kept;
 pub mod mask;
+pub mod nats;
 pub mod outcome;
 pub mod path;
 pub mod policy;

@@ -36,7 +36,11 @@ impl LogLevel {
     }
 }
 
+/// What becomes of a connection to NATS we tell ourselves, once; its client would at each attempt. A directive of the
+/// configuration's own for it goes before this one.
+const QUIET: &str = "async_nats=off";
+
 /// The configuration has checked the directive; should it fail all the same, the default is no surprise.
 fn filter(logging: &Logging) -> EnvFilter {
-    EnvFilter::try_new(&logging.level).unwrap_or_else(|_| EnvFilter::new("info"))
+    EnvFilter::try_new(format!("{QUIET},{}", logging.level)).unwrap_or_else(|_| EnvFilter::new("info"))
 }

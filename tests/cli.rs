@@ -64,15 +64,21 @@ fn a_command_line_that_makes_no_sense_exits_64() {
 
 #[test]
 fn commands_of_later_versions_are_refused() {
-    for arguments in [
-        &["tail"][..],
-        &["tail", "--url", "http://127.0.0.1:9060"],
-        &["tail", "--nats", "nats://127.0.0.1"],
-        &["report", "events.jsonl", "--html", "out.html"],
-    ] {
+    for arguments in
+        [&["tail"][..], &["tail", "--url", "http://127.0.0.1:9060"], &["report", "events.jsonl", "--html", "out.html"]]
+    {
         let refused = sipstamp(arguments).code(64);
         assert!(stderr(&refused).contains("not in this version"), "{arguments:?}");
     }
+}
+
+#[test]
+fn a_tail_without_its_server_fails() {
+    // Nobody listens on port 1.
+    let failed = sipstamp(&["tail", "--nats", "nats://127.0.0.1:1"]).code(1);
+    assert!(stderr(&failed).starts_with("error: cannot connect to the NATS server: "), "{}", stderr(&failed));
+    sipstamp(&["tail", "--nats", "nats://127.0.0.1:1", "--url", "http://127.0.0.1"]).code(64);
+    sipstamp(&["tail", "--url", "http://127.0.0.1", "--ca", "ca.pem"]).code(64);
 }
 
 #[test]

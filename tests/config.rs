@@ -36,6 +36,10 @@ fn write_complete() -> String {
         ("/var/lib/sipstamp/crm.dead.jsonl", format!("{directory}/config-crm.dead.jsonl")),
         ("/etc/sipstamp/webhook.key", format!("{directory}/config-webhook.key")),
         ("/etc/sipstamp/admin.token", format!("{directory}/config-admin.token")),
+        ("/etc/sipstamp/nats.password", format!("{directory}/config-nats.password")),
+        ("/etc/sipstamp/nats.token", format!("{directory}/config-nats.token")),
+        ("/etc/sipstamp/nats.creds", format!("{directory}/config-nats.creds")),
+        ("/etc/sipstamp/nats-ca.pem", format!("{directory}/config-nats-ca.pem")),
     ];
     let mut text = String::new();
     for line in example("full.toml").lines() {
@@ -48,11 +52,25 @@ fn write_complete() -> String {
     for (path, temporary) in files {
         assert!(text.contains(path), "{path}");
         if !temporary.ends_with(".jsonl") {
-            fs::write(&temporary, "c2VjcmV0\n").unwrap();
+            fs::write(&temporary, secret(&temporary)).unwrap();
         }
         text = text.replace(path, &temporary);
     }
     text
+}
+
+/// What such a file holds.
+fn secret(path: &str) -> &'static str {
+    match path.rsplit_once('.').map(|(_, extension)| extension) {
+        // Of the client library's own tests.
+        Some("creds") => {
+            "-----BEGIN NATS USER JWT-----\neyJ0eXAiOiJqd3QiLCJhbGciOiJlZDI1NTE5In0\n------END NATS USER JWT------\n\n\
+             -----BEGIN USER NKEY SEED-----\nSUACH75SWCM5D2JMJM6EKLR2WDARVGZT4QC6LX3AGHSWOMVAKERABBBRWM\n\
+             ------END USER NKEY SEED------\n"
+        }
+        Some("pem") => "-----BEGIN CERTIFICATE-----\nMA==\n-----END CERTIFICATE-----\n",
+        _ => "c2VjcmV0\n",
+    }
 }
 
 fn load(text: &str) -> Result<Settings, Mistakes> {

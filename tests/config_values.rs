@@ -69,7 +69,6 @@ fn later_versions_have_these() {
         "[listen]\ntls = →['0.0.0.0:5061']",
         "[listen]\n→tls_certificate = 'a'",
         "[listen]\n→tls_key = 'a'",
-        "[events.→nats]\nstream = 'CALLS'",
         "[[telephony.servers]]\nuri = '→sips:10.0.2.10'",
         "[[telephony.servers]]\nuri = 'sip:10.0.2.10;→transport=tls'",
     ] {
@@ -145,6 +144,46 @@ fn webhooks_are_checked() {
         let shown = load_with(&text, &Overrides::default()).unwrap_err().to_string();
         assert!(shown.contains("names a file with a") && !shown.contains("S3CR3T"), "{shown}");
     }
+}
+
+#[test]
+fn nats_has_servers_a_stream_and_a_subject() {
+    let nats =
+        |keys: &str| load(&site(&format!("[events.nats]\nservers = ['nats://127.0.0.1:4222']\n{keys}"))).events.nats;
+    let defaults = nats("").unwrap();
+    assert_eq!((defaults.stream.as_str(), defaults.subject.to_string().as_str()), ("CALLS", "calls.{outcome}"));
+    assert_eq!(defaults.control.as_deref(), Some("sipstamp.control"));
+    assert_eq!(nats("control_subject = ''").unwrap().control, None);
+    assert!(load(&site("")).events.nats.is_none());
+    for url in ["nats://nats", "tls://[2001:db8::1]:4222", "tls://nats.example:4222"] {
+        let nats = load(&site(&format!("[events.nats]\nservers = ['{url}']"))).events.nats.unwrap();
+        assert_eq!(nats.servers.urls, [url]);
+    }
+}
+
+#[test]
+fn mistakes_about_nats_are_placed() {
+    assert_mistake("→[events.nats]\nstream = 'CALLS'", "`events.nats` needs the key `servers`");
+    assert_mistake("[events.nats]\nservers = →[]", "is empty");
+    assert_mistake("[events.nats]\nservers = [→'127.0.0.1:4222']", "is no URL of a NATS server");
+    assert_mistake("[events.nats]\nservers = [→'ws://127.0.0.1']", "is no URL of a NATS server");
+    assert_mistake("[events.nats]\nservers = ['nats://→user:word@nats']", "would be shown in logs");
+    assert_mistake("[events.nats]\nservers = ['nats://nats:→99999']", "`events.nats.servers[0]` has a port");
+    let with =
+        |keys: &str, words: &str| assert_mistake(&format!("[events.nats]\nservers = ['nats://n']\n{keys}"), words);
+    with("stream = →'CALLS.X'", "is no name of a stream");
+    with("subject = 'calls.→{outcom}'", "unknown placeholder `{outcom}`");
+    with("subject = 'calls.→*'", "no subject may have");
+    with("control_subject = →'a.{outcome}'", "takes no placeholders");
+    with("password_file = →'/dev/null'\nuser = 'a'", "names a file that is empty");
+    with("token_file = →'/nonexistent'", "cannot be read");
+    let path = format!("{}/values-nats", env!("CARGO_TARGET_TMPDIR"));
+    fs::write(&path, "hunter2").unwrap();
+    with(&format!("password_file = →'{path}'"), "is the password of nobody");
+    with(&format!("credentials_file = →'{path}'"), "holds no credentials");
+    with(&format!("ca_file = →'{path}'"), "without a certificate");
+    let settings = load(&site(&format!("[events.nats]\nservers = ['nats://n']\ntoken_file = '{path}'")));
+    assert!(!format!("{settings:?}").contains("hunter2"));
 }
 
 #[test]
@@ -530,6 +569,7 @@ fn a_reload_cannot_change_what_is_bound() {
     assert_eq!(restart_needed(&old, &load(&site(&webhook))), [""; 0]);
     fs::write(&key, "another secret of many bytes").unwrap();
     assert_eq!(restart_needed(&old, &load(&site(&webhook))), ["events.webhooks needs a restart"]);
+    assert_eq!(changed("[events.nats]\nservers = ['nats://n']"), ["events.nats needs a restart"]);
     let capture = ["capture.labels needs a restart", "capture.metric_values needs a restart"];
     assert_eq!(changed("[capture]\nlabels = { a = 'X-A' }\nmetric_values = { a = ['b'] }"), capture);
 }

@@ -54,6 +54,7 @@ const BANNED: &[&str] = &[
     "crate::config",
     "crate::control",
     "crate::demo",
+    "crate::nats",
     "crate::recent",
     "crate::runtime",
     "crate::sink",

@@ -4,9 +4,10 @@ use axum::Json;
 use axum::extract::State;
 use axum::http::StatusCode;
 use serde::Serialize;
-use tokio::sync::oneshot;
+use serde_json::Value;
 
 use super::ask::ask;
+use super::fleet::{Findings, Fleet};
 use super::query::{CallId, CallsQuery, LimitQuery};
 use super::{App, Problem};
 use crate::control::Ask;
@@ -21,6 +22,29 @@ pub struct Page {
     next: Option<String>,
 }
 
+/// A call of this sidecar, or of another.
+#[derive(Debug, Serialize)]
+#[serde(untagged)]
+pub enum Shown {
+    Here(Box<CallView>),
+    There(Value),
+}
+
+/// Why there is no one call to show, or nothing was done.
+#[derive(Debug)]
+pub struct Unknown {
+    pub problem: Problem,
+    /// Open calls of that name, where that is why.
+    pub several: Option<usize>,
+}
+
+/// What can be done with a call.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Command {
+    VoicemailDrop,
+    HangUp,
+}
+
 /// `GET /v1/calls`: open calls, or with `state=ended` those that ended last.
 pub async fn list(State(app): State<App>, query: CallsQuery) -> Result<Json<Page>, Problem> {
     let CallsQuery { filter, limit, after } = query;
@@ -33,24 +57,34 @@ pub async fn list(State(app): State<App>, query: CallsQuery) -> Result<Json<Page
     Ok(Json(Page::cut(calls, limit)))
 }
 
-/// `GET /v1/calls/{id}`: the open call of that name, else the newest ended one.
-pub async fn show(State(app): State<App>, CallId(id): CallId) -> Result<Json<CallView>, Problem> {
-    match ask(&app.context.control, |reply| Ask::Call { id: id.clone(), reply }).await? {
-        Err(Refusal::NotFound) => app.context.recent.find(&id).ok_or(Refusal::NotFound),
-        answer => answer,
+/// `GET /v1/calls/{id}`: the open call of that name, else the newest ended one; of another sidecar where this one has none.
+pub async fn show(State(app): State<App>, CallId(id): CallId) -> Result<Json<Shown>, Problem> {
+    let here = find_here(&app, &id).await;
+    let is_settled = match &here {
+        Ok(call) => call.state != CallState::Ended || call.data.call_uid == id,
+        Err(unknown) => unknown.problem.status() != StatusCode::NOT_FOUND,
+    };
+    let Some(fleet) = app.fleet.as_ref().filter(|_| !is_settled) else {
+        return Ok(Json(Shown::here(here?)));
+    };
+    match (fleet.find(&id).await, here) {
+        (Ok(Findings::Several(count)), _) => Err(Refusal::Ambiguous(count).into()),
+        (Ok(Findings::One(found)), Err(_)) => Ok(Json(Shown::There(found.call))),
+        (Ok(Findings::One(found)), Ok(_)) if found.is_open => Ok(Json(Shown::There(found.call))),
+        (_, Ok(call)) => Ok(Json(Shown::here(call))),
+        (Ok(Findings::Nothing), Err(unknown)) => Err(unknown.problem),
+        (Err(problem), Err(_)) => Err(problem),
     }
-    .map(Json)
-    .map_err(Problem::from)
 }
 
 /// `POST /v1/calls/{id}/voicemail-drop`
-pub async fn voicemail_drop(State(app): State<App>, CallId(id): CallId) -> Result<Json<CallView>, Problem> {
-    command(&app, id, |id, reply| Ask::VoicemailDrop { id, reply }).await.map(Json)
+pub async fn voicemail_drop(State(app): State<App>, CallId(id): CallId) -> Result<Json<Shown>, Problem> {
+    command(&app, Command::VoicemailDrop, &id).await.map(Json)
 }
 
 /// `POST /v1/calls/{id}/hangup`
-pub async fn hang_up(State(app): State<App>, CallId(id): CallId) -> Result<(StatusCode, Json<CallView>), Problem> {
-    let call = command(&app, id, |id, reply| Ask::HangUp { id, reply }).await?;
+pub async fn hang_up(State(app): State<App>, CallId(id): CallId) -> Result<(StatusCode, Json<Shown>), Problem> {
+    let call = command(&app, Command::HangUp, &id).await?;
     Ok((StatusCode::ACCEPTED, Json(call)))
 }
 
@@ -59,14 +93,74 @@ pub async fn outcomes(State(app): State<App>, query: LimitQuery) -> Json<Page> {
     Json(Page { calls: app.context.recent.newest(query.limit), next: None })
 }
 
-type Reply = oneshot::Sender<Result<CallView, Refusal>>;
+/// The open call of that name at this sidecar, else the newest ended one.
+pub(super) async fn find_here(app: &App, id: &str) -> Result<CallView, Unknown> {
+    match ask(&app.context.control, |reply| Ask::Call { id: id.to_owned(), reply }).await? {
+        Err(Refusal::NotFound) => app.context.recent.find(id).ok_or(Refusal::NotFound),
+        answer => answer,
+    }
+    .map_err(Unknown::from)
+}
 
-async fn command(app: &App, id: String, question: impl FnOnce(String, Reply) -> Ask) -> Result<CallView, Problem> {
-    let answer = ask(&app.context.control, |reply| question(id.clone(), reply)).await?;
-    answer.map_err(|refusal| match refusal {
-        Refusal::NotFound if app.context.recent.find(&id).is_some() => Problem::conflict("the call has ended"),
+/// Does something with an open call of this sidecar.
+pub(super) async fn command_here(app: &App, command: Command, id: &str) -> Result<CallView, Unknown> {
+    let question = |reply| match command {
+        Command::VoicemailDrop => Ask::VoicemailDrop { id: id.to_owned(), reply },
+        Command::HangUp => Ask::HangUp { id: id.to_owned(), reply },
+    };
+    ask(&app.context.control, question).await?.map_err(|refusal| match refusal {
+        Refusal::NotFound if app.context.recent.find(id).is_some() => has_ended().into(),
         refusal => refusal.into(),
     })
+}
+
+async fn command(app: &App, command: Command, id: &str) -> Result<Shown, Problem> {
+    if let Some(fleet) = &app.fleet
+        && let Some(uid) = elsewhere(app, fleet, id).await?
+    {
+        return fleet.command(command, &uid).await.map(Shown::There);
+    }
+    Ok(Shown::here(command_here(app, command, id).await?))
+}
+
+/// The call_uid of an open call of that name that is another sidecar's; `None` where it is a matter of this one.
+async fn elsewhere(app: &App, fleet: &Fleet, id: &str) -> Result<Option<String>, Problem> {
+    let is_open = ask(&app.context.control, |reply| Ask::Call { id: id.to_owned(), reply }).await?;
+    let ended = || app.context.recent.find(id);
+    if !matches!(is_open, Err(Refusal::NotFound)) || ended().is_some_and(|call| call.data.call_uid == id) {
+        return Ok(None);
+    }
+    match fleet.find(id).await {
+        Ok(Findings::One(found)) if found.is_open => Ok(Some(found.uid)),
+        Ok(Findings::One(_)) => Err(has_ended()),
+        Ok(Findings::Several(count)) => Err(Refusal::Ambiguous(count).into()),
+        Err(problem) if ended().is_none() => Err(problem),
+        Ok(Findings::Nothing) | Err(_) => Ok(None),
+    }
+}
+
+fn has_ended() -> Problem {
+    Problem::conflict("the call has ended")
+}
+
+impl Shown {
+    fn here(call: CallView) -> Shown {
+        Shown::Here(Box::new(call))
+    }
+}
+
+impl Command {
+    /// As routes and subjects have it.
+    pub const fn label(self) -> &'static str {
+        match self {
+            Command::VoicemailDrop => "voicemail-drop",
+            Command::HangUp => "hangup",
+        }
+    }
+
+    pub fn from_label(label: &str) -> Option<Command> {
+        [Command::VoicemailDrop, Command::HangUp].into_iter().find(|command| command.label() == label)
+    }
 }
 
 impl Page {
@@ -87,5 +181,27 @@ impl From<Refusal> for Problem {
             }
             Refusal::Conflict(reason) => Problem::conflict(reason),
         }
+    }
+}
+
+impl From<Problem> for Unknown {
+    fn from(problem: Problem) -> Unknown {
+        Unknown { problem, several: None }
+    }
+}
+
+impl From<Refusal> for Unknown {
+    fn from(refusal: Refusal) -> Unknown {
+        let several = match refusal {
+            Refusal::Ambiguous(count) => Some(count),
+            Refusal::NotFound | Refusal::Conflict(_) => None,
+        };
+        Unknown { problem: refusal.into(), several }
+    }
+}
+
+impl From<Unknown> for Problem {
+    fn from(unknown: Unknown) -> Problem {
+        unknown.problem
     }
 }

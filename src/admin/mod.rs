@@ -13,6 +13,8 @@
 //! | `GET /v1/events` | each event as it comes |
 //! | `POST /v1/drain`, `POST /v1/reload` | no more new calls; the configuration read again |
 //!
+//! With `[events.nats]` the three routes of one call ask other sidecars for what this one does not know.
+//!
 //! A listener for metrics has the first three alone, without a token. Nothing is changed by a GET.
 //! Errors are problem details (RFC 9457).
 
@@ -21,6 +23,7 @@ mod calls;
 mod families;
 mod feed;
 mod figures;
+mod fleet;
 mod guard;
 mod histograms;
 mod listener;
@@ -45,12 +48,14 @@ use axum::middleware::from_fn_with_state;
 use axum::routing::{get, post};
 use tokio::sync::{Mutex, Semaphore};
 
+use self::fleet::Fleet;
 use self::guard::Guard;
 use self::metrics::Exposition;
 pub use self::problem::Problem;
 pub use self::readiness::Readiness;
 pub use self::server::{AdminHandle, serve};
 use crate::control::{Control, Figures};
+use crate::nats::Nats;
 use crate::recent::Recent;
 
 /// The version in `Cargo.toml`.
@@ -80,6 +85,8 @@ pub struct Context {
     pub metrics: Arc<Exposition>,
     /// Figures that the workers do not have: those of the sinks and of ended calls.
     pub figures: Arc<dyn Fn() -> Figures + Send + Sync>,
+    /// By which other sidecars are asked.
+    pub nats: Option<Nats>,
 }
 
 /// Where the API listens.
@@ -99,12 +106,14 @@ struct App {
     scrape: Arc<Mutex<()>>,
     /// A seat per event feed.
     feeds: Arc<Semaphore>,
+    fleet: Option<Fleet>,
 }
 
 impl App {
     fn new(context: Context, addresses: Addresses) -> App {
         let feeds = Arc::new(Semaphore::new(feed::FEEDS));
-        App { context, addresses, begun: Instant::now(), scrape: Arc::default(), feeds }
+        let fleet = Fleet::new(context.nats.clone());
+        App { context, addresses, begun: Instant::now(), scrape: Arc::default(), feeds, fleet }
     }
 
     /// The routes of the admin listener.

@@ -44,6 +44,14 @@ impl Problem {
         Problem::new(StatusCode::SERVICE_UNAVAILABLE, detail)
     }
 
+    pub fn status(&self) -> StatusCode {
+        self.status
+    }
+
+    pub fn detail(&self) -> &str {
+        &self.detail
+    }
+
     /// Adds the mistakes of a configuration, as `check` prints them.
     pub fn with_mistakes(self, mistakes: String) -> Problem {
         Problem { mistakes: Some(mistakes), ..self }

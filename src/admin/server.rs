@@ -17,8 +17,8 @@ use super::{Addresses, Admin, App, Context, Sockets};
 
 /// Longest wait for answers under way when the thread is told to stop.
 const FAREWELL: Duration = Duration::from_secs(1);
-/// A scrape: there is one at a time.
-const BLOCKING_THREADS: usize = 1;
+/// A scrape, of which there is one at a time, and names of NATS servers that are looked up.
+const BLOCKING_THREADS: usize = 2;
 
 /// The running API. Dropping it stops it too, without waiting.
 #[derive(Debug)]
@@ -84,6 +84,10 @@ impl Server {
         let Server { sockets, admin, app } = self;
         let runtime = Builder::new_current_thread().enable_all().max_blocking_threads(BLOCKING_THREADS).build()?;
         let context = app.context.clone();
+        if let Some(fleet) = app.fleet.clone() {
+            // It ends with the runtime.
+            runtime.spawn(fleet.serve(app.clone()));
+        }
         let mut services = Vec::new();
         if let Some(listener) = sockets.admin {
             let address = listener.local_addr()?;

@@ -57,6 +57,7 @@ impl Api {
                 histograms.add_server(crate::policy::ServerId(1), "pbx-a");
                 Figures { samples: sink_figures(), histograms: histograms.snapshot() }
             }),
+            nats: None,
         };
         let (recent, readiness) = (context.recent.clone(), context.readiness.clone());
         let sockets = Sockets { admin: listener(), metrics: listener() };

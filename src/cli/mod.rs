@@ -3,6 +3,7 @@
 
 mod check;
 mod explain;
+mod tail;
 
 use std::io::{self, IsTerminal, Write};
 use std::net::SocketAddr;
@@ -41,15 +42,8 @@ pub enum Command {
     },
     /// Run the sidecar on loopback between a simulated dialer and telephony server, one call of every outcome
     Demo(demo::DemoOptions),
-    /// Follow outcomes as they come (not in this version)
-    Tail {
-        /// The admin API of a sidecar
-        #[arg(long)]
-        url: Option<String>,
-        /// A NATS server
-        #[arg(long, value_name = "URL")]
-        nats: Option<String>,
-    },
+    /// Follow outcomes as they come
+    Tail(tail::Tail),
     /// Outcomes, rates and delays out of event files (not in this version)
     Report {
         /// Event files
@@ -130,7 +124,7 @@ fn dispatch(command: Command) -> ExitCode {
         }),
         Command::Check { config } => check::run(&config),
         Command::Demo(options) => demo::run(options),
-        Command::Tail { .. } => later("tail"),
+        Command::Tail(tail) => tail::run(&tail),
         Command::Report { .. } => later("report"),
         Command::Explain { code, config } => explain::run(code, config.as_deref()),
         Command::Schema { what } => {

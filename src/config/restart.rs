@@ -25,6 +25,7 @@ pub fn restart_needed(old: &Settings, new: &Settings) -> Vec<String> {
         ("events.file", old.events.file != new.events.file),
         ("events.webhooks", old.events.webhooks != new.events.webhooks),
         ("events.stdout", old.events.stdout != new.events.stdout),
+        ("events.nats", old.events.nats != new.events.nats),
         ("capture.labels", labels(old) != labels(new)),
         ("capture.metric_values", values(old) != values(new)),
         ("log.format", old.logging.format != new.logging.format),

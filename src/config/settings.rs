@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use super::webhook::Webhook;
 use crate::flow::{Side, Transport};
+use crate::nats::Nats;
 use crate::policy::{Listener, Policy, ServerId};
 
 /// What the shell needs of a configuration.
@@ -68,6 +69,7 @@ pub struct Events {
     pub webhooks: Vec<Webhook>,
     /// Bytes of events that may wait for a sink.
     pub memory_limit: usize,
+    pub nats: Option<Nats>,
 }
 
 /// Limits that belong to sockets.

@@ -296,7 +296,7 @@ pub struct Disposition {
 /// What becomes of events.
 #[derive(Debug, Default, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
-#[schemars(inline, extend("x-later" = ["nats"]))]
+#[schemars(inline)]
 pub struct Events {
     /// CloudEvents source. Default: sipstamp/HOSTNAME.
     #[schemars(example = "sipstamp/host-7")]
@@ -329,6 +329,42 @@ pub struct Events {
     pub mask_key_file: Key<String>,
     /// Receivers over HTTP.
     pub webhooks: Vec<Key<Webhook>>,
+    pub nats: Key<Nats>,
+}
+
+/// A NATS JetStream stream where events go, and subjects by which sidecars ask each other about calls.
+#[derive(Debug, Default, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+#[schemars(inline, extend("required" = ["servers"]))]
+pub struct Nats {
+    /// URLs of servers of one cluster: nats://HOST:PORT, or tls://HOST:PORT where TLS is a must.
+    #[schemars(example = ["nats://127.0.0.1:4222"])]
+    pub servers: Key<Vec<Key<String>>>,
+    /// Name of the stream; made if it is missing, never altered. Default: CALLS.
+    #[schemars(example = &"CALLS")]
+    pub stream: Key<String>,
+    /// Subject of an event, with {outcome}, {event}, {direction}, {end_cause}, {server}, {source}. Default: calls.{outcome}.
+    #[schemars(example = "calls.{outcome}")]
+    pub subject: Key<String>,
+    /// What the subjects begin with by which sidecars ask each other about calls; empty: they do not. Default:
+    /// sipstamp.control.
+    #[schemars(example = "sipstamp.control")]
+    pub control_subject: Key<String>,
+    /// Name to log in with. Default: none.
+    #[schemars(example = &"sidecar")]
+    pub user: Key<String>,
+    /// File with the password of `user`. Default: none.
+    #[schemars(example = "/etc/sipstamp/nats.password")]
+    pub password_file: Key<String>,
+    /// File with a token to log in with. Default: none.
+    #[schemars(example = "/etc/sipstamp/nats.token")]
+    pub token_file: Key<String>,
+    /// File with a JWT and the seed of its key to log in with. Default: none.
+    #[schemars(example = "/etc/sipstamp/nats.creds")]
+    pub credentials_file: Key<String>,
+    /// Certificates, in PEM, that are trusted in the place of the system's. Default: none.
+    #[schemars(example = "/etc/sipstamp/nats-ca.pem")]
+    pub ca_file: Key<String>,
 }
 
 /// The admin API.

@@ -23,7 +23,7 @@ use tokio::time::{Instant, sleep_until};
 
 use self::agent::Agent;
 use self::scenario::{FIRST, MIX, Scenario};
-use self::table::Table;
+pub(crate) use self::table::{Table, is_colour_wanted};
 use crate::config::{self, Overrides};
 use crate::event::EventKind;
 use crate::outcome::Outcome;
@@ -78,7 +78,7 @@ struct Books {
 /// Runs the demo until it has made its calls or until Ctrl-C. Success means that each call had the
 /// outcome that it was made for, in its event as in its stamp.
 pub fn run(options: DemoOptions) -> ExitCode {
-    let mut table = Table::new(io::stdout(), table::is_colour_wanted());
+    let mut table = Table::new(io::stdout(), is_colour_wanted());
     let played = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()

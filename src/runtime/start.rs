@@ -102,6 +102,7 @@ pub fn start(settings: Settings, bind: Bind) -> Result<Running, StartError> {
     let sinks = sinks.map_err(StartError::Events)?;
     let listen = bound.listeners().iter().map(|listener| (listener.transport, listener.bound)).collect::<Vec<_>>();
     let token = settings.admin.as_ref().and_then(|admin| admin.token.clone());
+    let nats = settings.events.nats.clone();
     let shared = journal.as_ref().map(|(journal, _)| journal.shared());
     if let Some(shared) = &shared {
         shared.report_to(readiness.clone());
@@ -139,6 +140,7 @@ pub fn start(settings: Settings, bind: Bind) -> Result<Running, StartError> {
             samples.extend(shared.iter().flat_map(|shared| shared.samples()));
             Figures { samples, histograms: observed.snapshot() }
         }),
+        nats,
     };
     let http = admin::serve(sockets, admin::Admin { token }, context).map_err(StartError::System)?;
     let admin = http.addresses().admin;

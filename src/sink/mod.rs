@@ -4,6 +4,7 @@
 mod backlog;
 mod file;
 mod input;
+mod nats;
 mod queue;
 mod stdout;
 mod webhook;
@@ -35,13 +36,16 @@ use crate::stats::SampleKind;
 /// Between two looks for events under load: what comes meanwhile is taken in one go.
 const GATHER: Duration = Duration::from_millis(25);
 
-/// The name of the file's sink.
+/// The names of sinks.
 const FILE: &str = "file";
+const NATS: &str = "nats";
 
 /// The sinks of a configuration whose events the journal keeps, by name.
 pub fn kept_names(events: &Events) -> Vec<Arc<str>> {
     let file = events.file.iter().map(|_| FILE.into());
-    file.chain(events.webhooks.iter().map(|webhook| webhook.sink().into())).collect()
+    let webhooks = events.webhooks.iter().map(|webhook| webhook.sink().into());
+    let nats = events.nats.iter().map(|_| NATS.into());
+    file.chain(webhooks).chain(nats).collect()
 }
 
 /// All sinks of one process.
@@ -117,6 +121,11 @@ impl Sinks {
         if events.stdout {
             let queue = Arc::new(Queue::new("stdout".into(), events.memory_limit, None, None));
             stdout::start(queue.clone())?;
+            queues.push(queue);
+        }
+        if let Some(settings) = &events.nats {
+            let queue = queue(NATS);
+            nats::start(settings.clone(), queue.clone())?;
             queues.push(queue);
         }
         let (input, outlet) = input::way();

@@ -67,6 +67,17 @@ impl Caller {
         }
     }
 
+    /// Waits until so many calls are answered, and leaves them open.
+    pub fn await_answers(&mut self, count: usize) {
+        let mut answered = 0;
+        while answered < count {
+            let message = self.wire.receive().expect("the connection stays open");
+            if (message.code(), message.method()) == (Some(200), "INVITE") {
+                answered += usize::from(self.on_answer(&message));
+            }
+        }
+    }
+
     /// Takes the final responses of so many calls that were not answered.
     pub fn acknowledge_refusals(&mut self, count: usize) {
         let mut refused = std::collections::HashSet::new();
@@ -87,14 +98,7 @@ impl Caller {
         let id = message.call_id().to_owned();
         match (message.code(), message.method()) {
             (Some(200), "INVITE") => {
-                let call = self.calls.get_mut(&id).expect("one of ours");
-                let is_first = call.to.is_empty();
-                let routes = message.values("Record-Route").collect::<Vec<_>>();
-                call.routes = routes.iter().rev().map(|route| format!("Route: {route}\r\n")).collect();
-                call.to = message.value("To").to_owned();
-                call.target = message.value("Contact").trim_matches(['<', '>']).to_owned();
-                self.in_dialog("ACK", &id, 1);
-                if is_first {
+                if self.on_answer(message) {
                     self.calls.get_mut(&id).expect("one of ours").infos = infos;
                     (0..infos).for_each(|number| self.in_dialog("INFO", &id, 2 + number));
                     if infos == 0 {
@@ -118,6 +122,19 @@ impl Caller {
             (Some(100 | 180), _) => false,
             _ => panic!("unexpected: {message:?}"),
         }
+    }
+
+    /// Acknowledges it; true where it is not a retransmission.
+    fn on_answer(&mut self, message: &Message) -> bool {
+        let id = message.call_id();
+        let call = self.calls.get_mut(id).expect("one of ours");
+        let is_first = call.to.is_empty();
+        let routes = message.values("Record-Route").collect::<Vec<_>>();
+        call.routes = routes.iter().rev().map(|route| format!("Route: {route}\r\n")).collect();
+        call.to = message.value("To").to_owned();
+        call.target = message.value("Contact").trim_matches(['<', '>']).to_owned();
+        self.in_dialog("ACK", id, 1);
+        is_first
     }
 
     fn in_dialog(&mut self, method: &str, id: &str, cseq: u32) {

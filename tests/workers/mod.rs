@@ -1,4 +1,5 @@
 mod callee;
+#[expect(dead_code, reason = "shared with the tests of NATS, which use the rest")]
 mod caller;
 mod calls;
 mod commands;

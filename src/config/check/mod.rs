@@ -5,6 +5,7 @@
 mod capture;
 mod header;
 mod listen;
+mod nats;
 mod outcome;
 mod peers;
 mod shell;

@@ -37,6 +37,7 @@ impl Checker<'_> {
             stdout: flag(&written.stdout, false),
             webhooks: self.webhooks(written),
             memory_limit: self.memory_limit(&written.memory_limit).unwrap_or(MEMORY_LIMIT),
+            nats: written.nats.value().and_then(|nats| self.nats(nats, written.nats.at())),
         }
     }
 
