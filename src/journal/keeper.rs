@@ -129,21 +129,31 @@ impl Keeper {
         self.cursors.insert(sink, cursors);
     }
 
-    /// A worker: its first segment.
+    /// A worker: its stream and first segment, which it has to wait for where the disk is full.
     ///
     /// # Errors
-    /// Where it cannot be made.
-    pub(super) fn add_writer(&mut self, spares: Sender<Segment>) -> io::Result<Segment> {
+    /// Where it cannot be made for another reason.
+    pub(super) fn add_writer(&mut self, spares: Sender<Segment>) -> io::Result<(Stream, Option<Segment>)> {
         let number = self.writers.len();
+        let stream = Stream { run: self.run, writer: number as u32 };
         self.writers.push(Seat { spares, next_number: 1, open: Vec::new(), missing: 1, retry: None });
         self.whole.push(None);
         for cursors in self.cursors.values_mut() {
             // That it is there tells the next start that the sink has missed nothing of this run.
-            cursors.entry(Stream { run: self.run, writer: number as u32 }).or_insert(0);
+            cursors.entry(stream).or_insert(0);
         }
-        let first = self.create(number)?;
-        self.provide(number);
-        Ok(first)
+        match self.create(number) {
+            Ok(first) => {
+                self.provide(number);
+                Ok((stream, Some(first)))
+            }
+            Err(error) if matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded) => {
+                self.shared.failed(Some(stream.writer), &error);
+                self.try_again(number);
+                Ok((stream, None))
+            }
+            Err(error) => Err(error),
+        }
     }
 
     pub(super) fn run(mut self, notes: &Receiver<Note>) {
@@ -196,10 +206,7 @@ impl Keeper {
                 for segment in spare.into_iter().chain([segment]) {
                     self.close(segment, last_event, false);
                 }
-                if let Some(seat) = self.writers.get_mut(writer) {
-                    seat.missing = 2;
-                    seat.retry = Some((Instant::now() + BACK_OFF.0, BACK_OFF.0));
-                }
+                self.try_again(writer);
             }
             Note::Whole(name) => {
                 if let Some(whole) = self.whole.get_mut(name.stream.writer as usize) {
@@ -231,6 +238,14 @@ impl Keeper {
             self.provide(writer);
         }
         self.remove_needless();
+    }
+
+    /// A writer has no segment: it is given two after a while.
+    fn try_again(&mut self, writer: usize) {
+        if let Some(seat) = self.writers.get_mut(writer) {
+            seat.missing = 2;
+            seat.retry = Some((Instant::now() + BACK_OFF.0, BACK_OFF.0));
+        }
     }
 
     /// Makes the segments that a writer goes on in next.

@@ -137,11 +137,11 @@ impl Journal {
     /// The writer of the next worker.
     ///
     /// # Errors
-    /// Where its first segment cannot be made.
+    /// Where its first segment cannot be made. A full disk is none: it is waited for, as later.
     pub fn writer(&mut self) -> io::Result<Writer> {
         let (spares, spare) = channel();
-        let first = self.keeper.add_writer(spares)?;
-        Ok(Writer::new(first, spare, self.notes.0.clone(), self.shared.clone()))
+        let (stream, first) = self.keeper.add_writer(spares)?;
+        Ok(Writer::new(stream, first, spare, self.notes.0.clone(), self.shared.clone()))
     }
 
     pub fn directory(&self) -> &Path {

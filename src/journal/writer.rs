@@ -78,11 +78,18 @@ impl Segment {
 }
 
 impl Writer {
-    pub(super) fn new(first: Segment, spare: Receiver<Segment>, keeper: Sender<Note>, shared: Arc<Shared>) -> Writer {
+    pub(super) fn new(
+        stream: Stream,
+        first: Option<Segment>,
+        spare: Receiver<Segment>,
+        keeper: Sender<Note>,
+        shared: Arc<Shared>,
+    ) -> Writer {
         Writer {
-            stream: first.name.stream,
+            stream,
             batch: Batch::beginning_with(1),
-            segment: Some(first),
+            is_behind: first.is_none(),
+            segment: first,
             spare,
             keeper,
             shared,
@@ -92,7 +99,6 @@ impl Writer {
             all: 0,
             writing_all: None,
             is_all_due: true,
-            is_behind: false,
         }
     }
 

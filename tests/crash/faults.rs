@@ -71,6 +71,27 @@ fn a_full_disk_under_the_journal_of_a_process_that_is_idle_afterwards() {
 }
 
 #[test]
+fn a_start_on_a_full_disk_goes_on_with_what_the_journal_holds() {
+    let Some(mut site) = with_disk("full-start", 32 * 1024) else { return };
+    let sidecar = site.start();
+    let talk = Duration::from_secs(20);
+    let (server, caller) = (Agent::server(&site, 1, talk), Agent::callers(&site, HANGS_UP, 1, 10, talk));
+    sidecar.wait_until("sipstamp_calls_active", |active| active == 1.0);
+    site.disk().fill();
+    sidecar.kill();
+    let sidecar = site.spawn();
+    sidecar.wait_until_status("/readyz", 503);
+    assert_eq!(sidecar.sum("sipstamp_calls_active"), 1.0);
+    site.disk().make_room();
+    sidecar.wait_until_status("/readyz", 200);
+    sidecar.kill();
+    let sidecar = site.start();
+    caller.succeeds();
+    server.succeeds();
+    site.balances(&sidecar, &[(HANGS_UP, 1)]);
+}
+
+#[test]
 fn a_journal_whose_directory_vanishes() {
     let site = Site::new("vanished");
     let sidecar = site.start();
