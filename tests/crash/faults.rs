@@ -35,7 +35,8 @@ fn with_disk(name: &str, kibibytes: u32) -> Option<Site> {
 
 #[test]
 fn a_full_disk_under_the_journal() {
-    let Some(mut site) = with_disk("full", 32 * 1024) else { return };
+    let Some(site) = with_disk("full", 32 * 1024) else { return };
+    let mut site = site.configured("workers = 2");
     let sidecar = site.start();
     let (agents, calls) = callers(&site);
     calls_go_on(&sidecar, 20.0);
