@@ -320,8 +320,15 @@ impl Keeper {
             && let Err(error) = segment.file.sync_data()
         {
             // The kernel has let go of what it could not write: a second sync that succeeds would prove nothing.
-            segment.marks.is_lost.store(true, Ordering::Release);
-            self.shared.failed(None, &error);
+            self.lose(segment, &error);
+        }
+    }
+
+    /// What a segment holds cannot be relied upon: its writer has to go on in another, however little there is to write.
+    fn lose(&self, segment: &Segment, error: &io::Error) {
+        if !segment.marks.is_lost.swap(true, Ordering::AcqRel) {
+            self.shared.failed(None, error);
+            (self.wake.0)(segment.name.stream.writer as usize);
         }
     }
 
@@ -329,10 +336,7 @@ impl Keeper {
     fn look_after_files(&mut self) {
         let is_gone = |segment: &Segment| !is_in_place(segment, &self.directory);
         for segment in self.writers.iter().flat_map(|seat| &seat.open).filter(|segment| is_gone(segment)) {
-            if !segment.marks.is_lost.swap(true, Ordering::AcqRel) {
-                let error = io::Error::new(io::ErrorKind::NotFound, "a file of the journal is gone");
-                self.shared.failed(None, &error);
-            }
+            self.lose(segment, &io::Error::new(io::ErrorKind::NotFound, "a file of the journal is gone"));
         }
         if self.cursor_segment.as_ref().is_some_and(is_gone) {
             self.cursor_segment = None;
@@ -350,7 +354,7 @@ impl Keeper {
     }
 
     fn try_write_cursors(&mut self) -> io::Result<()> {
-        if self.cursor_segment.as_ref().is_some_and(|segment| segment.length > CURSOR_SEGMENT) {
+        if self.cursor_segment.as_ref().is_some_and(|segment| segment.length > CURSOR_SEGMENT || segment.is_lost()) {
             self.drop_cursor_segment();
         }
         if self.cursor_segment.is_none() {

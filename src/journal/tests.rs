@@ -446,6 +446,33 @@ fn after_a_failure_segments_follow_each_other_as_before() {
     running.close();
 }
 
+#[test]
+fn a_file_that_is_gone_is_noticed_without_further_traffic() {
+    let place = Place::new("gone");
+    let (mut journal, _) = Journal::open(&place.0, Some(Duration::from_millis(10)), &sinks()).unwrap();
+    let mut writer = journal.writer().unwrap();
+    let shared = journal.shared();
+    let (woken, wakes) = channel();
+    let running = journal.start(move |worker| woken.send(worker).unwrap()).unwrap();
+    assert!(writer.begins_all());
+    writer.ends_all();
+    std::fs::remove_dir_all(&place.0).unwrap();
+    push(&mut writer, &Step::Call(1, b"one".to_vec()));
+    // It is still open.
+    assert!(writer.flush());
+    let deadline = Duration::from_secs(60);
+    assert_eq!(wakes.recv_timeout(deadline), Ok(0));
+    assert!(!writer.begins_all());
+    assert_eq!(shared.broken().len(), 1);
+    while wakes.recv_timeout(deadline) == Ok(0) && !writer.begins_all() {}
+    push(&mut writer, &Step::Call(1, b"one".to_vec()));
+    writer.ends_all();
+    assert_eq!(shared.broken().len(), 0);
+    drop(writer);
+    running.close();
+    assert_eq!(place.open().1.calls.len(), 1);
+}
+
 fn open_files(directory: &Path) -> usize {
     let links =
         std::fs::read_dir("/proc/self/fd").unwrap().filter_map(|entry| std::fs::read_link(entry.ok()?.path()).ok());

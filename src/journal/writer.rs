@@ -75,6 +75,10 @@ impl Segment {
     pub(super) fn new(name: Name, file: File) -> Segment {
         Segment { name, file: Arc::new(file), length: segment::HEAD as u64, marks: Arc::default() }
     }
+
+    pub(super) fn is_lost(&self) -> bool {
+        self.marks.is_lost.load(Ordering::Acquire)
+    }
 }
 
 impl Writer {
@@ -102,6 +106,7 @@ impl Writer {
         }
     }
 
+    /// As the keeper does after a sync that has failed.
     #[cfg(test)]
     pub(super) fn lose_segment(&self) {
         if let Some(segment) = &self.segment {
@@ -127,8 +132,8 @@ impl Writer {
             return true;
         }
         if let Some(segment) = &mut self.segment {
-            if segment.marks.is_lost.load(Ordering::Acquire) {
-                return self.give_up(&io::Error::other("the segment is lost"));
+            if segment.is_lost() {
+                return self.give_up(&lost());
             }
             let bytes = self.batch.bytes();
             match write(&segment.file, bytes) {
@@ -151,6 +156,9 @@ impl Writer {
 
     /// Whether every open call is to be written out, beginning here.
     pub fn begins_all(&mut self) -> bool {
+        if self.segment.as_ref().is_some_and(Segment::is_lost) {
+            self.give_up(&lost());
+        }
         if self.segment.is_none() {
             self.take_spare();
         }
@@ -214,6 +222,11 @@ impl Drop for Writer {
             drop(self.keeper.send(Note::Full { segment, last_event: self.last_event }));
         }
     }
+}
+
+/// The keeper has told why.
+fn lost() -> io::Error {
+    io::Error::other("the segment is lost")
 }
 
 fn write(mut file: &File, bytes: &[u8]) -> io::Result<()> {
