@@ -25,7 +25,7 @@ fn measure(calls: usize, state: &str, is_answered: bool) {
     let (mut journal, _) = Journal::open(&directory, None, &[]).expect("a journal");
     let mut exchange = Exchange::new(true);
     exchange.write_to(journal.writer().expect("a segment"));
-    let running = journal.start().expect("a thread");
+    let running = journal.start(|_| {}).expect("a thread");
     for _ in 0..calls {
         exchange.open(&mut Unmarked, is_answered);
     }

@@ -55,6 +55,7 @@ pub struct Batch {
     bytes: Vec<u8>,
     /// Where the last frame begins, whose checksum is still missing.
     last: Option<usize>,
+    first_seq: u64,
     next_seq: u64,
 }
 
@@ -83,7 +84,7 @@ pub struct Damage {
 impl Batch {
     /// A batch whose first frame has this number.
     pub fn beginning_with(next_seq: u64) -> Batch {
-        Batch { bytes: Vec::new(), last: None, next_seq }
+        Batch { bytes: Vec::new(), last: None, first_seq: next_seq, next_seq }
     }
 
     /// Adds a frame, its state given in parts. Returns its number.
@@ -118,10 +119,17 @@ impl Batch {
         self.next_seq
     }
 
-    /// What was in it is written, or given up.
+    /// What was in it is written.
     pub fn clear(&mut self) {
         self.bytes.clear();
         self.last = None;
+        self.first_seq = self.next_seq;
+    }
+
+    /// What was in it will not be written: its numbers go to what comes next.
+    pub fn give_up(&mut self) {
+        self.next_seq = self.first_seq;
+        self.clear();
     }
 
     /// Puts the checksum into the last frame.

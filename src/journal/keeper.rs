@@ -2,8 +2,9 @@
 //! nobody needs.
 
 use std::collections::{BTreeMap, HashMap};
-use std::io::Write;
-use std::path::PathBuf;
+use std::io::{self, Write};
+use std::os::unix::fs::{FileExt, MetadataExt};
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender};
@@ -20,14 +21,16 @@ const CURSOR_INTERVAL: Duration = Duration::from_millis(50);
 const BACK_OFF: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(2));
 /// Length after which the cursors' segment gives way to one that holds the latest alone.
 const CURSOR_SEGMENT: u64 = 256 * 1024;
+/// After a failure, room for this many bytes is proved before a segment is handed over: the first few often find some.
+const ROOM: usize = 256 * 1024;
 
 /// What the keeper is told.
 #[derive(Debug)]
 pub enum Note {
     /// A writer has gone on to its next segment, or has ended.
     Full { segment: Segment, last_event: u64 },
-    /// A writer could not write.
-    Failed { segment: Segment, last_event: u64 },
+    /// A writer could not write; the spare segment that it had was made when there was room, and is given up too.
+    Failed { segment: Segment, spare: Option<Segment>, last_event: u64 },
     /// A worker has written out all its calls into this segment and those behind it.
     Whole(Name),
     /// A sink has delivered everything up to here.
@@ -44,14 +47,26 @@ struct Known {
     last_event: u64,
 }
 
+/// Wakes a worker, by its number.
+pub(super) struct Wake(pub(super) Box<dyn Fn(usize) + Send>);
+
+impl std::fmt::Debug for Wake {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Wake")
+    }
+}
+
 /// The keeper of one journal, on a thread of its own.
 #[derive(Debug)]
 pub(super) struct Keeper {
     pub(super) directory: PathBuf,
+    pub(super) key: [u8; 16],
     pub(super) run: u32,
     /// `None`: never.
     pub(super) sync: Option<Duration>,
     pub(super) shared: Arc<Shared>,
+    /// Makes a worker look for its next segment, which it may otherwise not do for long.
+    pub(super) wake: Wake,
     /// By worker: where segments are handed over, and the number of the next one.
     writers: Vec<Seat>,
     /// Segments that are not written any more.
@@ -72,17 +87,27 @@ struct Seat {
     next_number: u32,
     /// What is synced: the current segment and its spare.
     open: Vec<Segment>,
-    /// The writer has no segment; when to try again, after which wait.
+    /// Segments that the writer has still to be given: it has one in hand, and one to go on in.
+    missing: usize,
+    /// They could not be made; when to try again, after which wait.
     retry: Option<(Instant, Duration)>,
 }
 
 impl Keeper {
-    pub(super) fn new(directory: PathBuf, run: u32, sync: Option<Duration>, shared: Arc<Shared>) -> Keeper {
+    pub(super) fn new(
+        directory: PathBuf,
+        key: [u8; 16],
+        run: u32,
+        sync: Option<Duration>,
+        shared: Arc<Shared>,
+    ) -> Keeper {
         Keeper {
             directory,
+            key,
             run,
             sync,
             shared,
+            wake: Wake(Box::new(|_| {})),
             writers: Vec::new(),
             full: BTreeMap::new(),
             whole: Vec::new(),
@@ -104,17 +129,31 @@ impl Keeper {
         self.cursors.insert(sink, cursors);
     }
 
-    /// A worker: its first segment.
+    /// A worker: its stream and first segment, which it has to wait for where the disk is full.
     ///
     /// # Errors
-    /// Where it cannot be made.
-    pub(super) fn add_writer(&mut self, spares: Sender<Segment>) -> std::io::Result<Segment> {
+    /// Where it cannot be made for another reason.
+    pub(super) fn add_writer(&mut self, spares: Sender<Segment>) -> io::Result<(Stream, Option<Segment>)> {
         let number = self.writers.len();
-        self.writers.push(Seat { spares, next_number: 1, open: Vec::new(), retry: None });
+        let stream = Stream { run: self.run, writer: number as u32 };
+        self.writers.push(Seat { spares, next_number: 1, open: Vec::new(), missing: 1, retry: None });
         self.whole.push(None);
-        let first = self.create(number)?;
-        self.provide(number);
-        Ok(first)
+        for cursors in self.cursors.values_mut() {
+            // That it is there tells the next start that the sink has missed nothing of this run.
+            cursors.entry(stream).or_insert(0);
+        }
+        match self.create(number) {
+            Ok(first) => {
+                self.provide(number);
+                Ok((stream, Some(first)))
+            }
+            Err(error) if matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded) => {
+                self.shared.failed(Some(stream.writer), &error);
+                self.try_again(number);
+                Ok((stream, None))
+            }
+            Err(error) => Err(error),
+        }
     }
 
     pub(super) fn run(mut self, notes: &Receiver<Note>) {
@@ -137,11 +176,13 @@ impl Keeper {
             let now = Instant::now();
             self.retry(now);
             if self.cursors_changed && now >= next_cursors {
+                self.look_after_files();
                 self.write_cursors();
                 self.remove_needless();
                 next_cursors = Instant::now() + CURSOR_INTERVAL;
             }
             if next_sync.is_some_and(|at| now >= at) {
+                self.look_after_files();
                 self.sync_all();
                 next_sync = self.sync.map(|sync| Instant::now() + sync);
             }
@@ -160,12 +201,12 @@ impl Keeper {
             Note::Full { segment, last_event } => {
                 self.close(segment, last_event, true);
             }
-            Note::Failed { segment, last_event } => {
+            Note::Failed { segment, spare, last_event } => {
                 let writer = segment.name.stream.writer as usize;
-                self.close(segment, last_event, false);
-                if let Some(seat) = self.writers.get_mut(writer) {
-                    seat.retry = Some((Instant::now() + BACK_OFF.0, BACK_OFF.0));
+                for segment in spare.into_iter().chain([segment]) {
+                    self.close(segment, last_event, false);
                 }
+                self.try_again(writer);
             }
             Note::Whole(name) => {
                 if let Some(whole) = self.whole.get_mut(name.stream.writer as usize) {
@@ -190,6 +231,7 @@ impl Keeper {
         let writer = segment.name.stream.writer as usize;
         if let Some(seat) = self.writers.get_mut(writer) {
             seat.open.retain(|open| open.name != segment.name);
+            seat.missing += usize::from(is_whole);
         }
         self.full.insert(segment.name, Known { length: segment.length, last_event });
         if is_whole {
@@ -198,21 +240,30 @@ impl Keeper {
         self.remove_needless();
     }
 
-    /// Makes the segment that a writer goes on in next.
+    /// A writer has no segment: it is given two after a while.
+    fn try_again(&mut self, writer: usize) {
+        if let Some(seat) = self.writers.get_mut(writer) {
+            seat.missing = 2;
+            seat.retry = Some((Instant::now() + BACK_OFF.0, BACK_OFF.0));
+        }
+    }
+
+    /// Makes the segments that a writer goes on in next.
     fn provide(&mut self, writer: usize) {
-        match self.create(writer) {
-            // A writer that has ended takes none.
-            Ok(segment) => {
-                if let Some(seat) = self.writers.get_mut(writer) {
+        while self.writers.get(writer).is_some_and(|seat| seat.missing > 0) {
+            let made = self.create(writer);
+            let Some(seat) = self.writers.get_mut(writer) else { return };
+            match made {
+                Ok(segment) => {
+                    seat.missing -= 1;
                     seat.retry = None;
+                    // A writer that has ended takes none.
                     drop(seat.spares.send(segment));
                 }
-            }
-            Err(error) => {
-                self.shared.failed(None, &error);
-                if let Some(seat) = self.writers.get_mut(writer) {
+                Err(error) => {
                     let wait = seat.retry.map_or(BACK_OFF.0, |(_, wait)| (wait * 2).min(BACK_OFF.1));
                     seat.retry = Some((Instant::now() + wait, wait));
+                    return self.shared.failed(None, &error);
                 }
             }
         }
@@ -222,16 +273,28 @@ impl Keeper {
         for writer in 0..self.writers.len() {
             if self.writers.get(writer).and_then(|seat| seat.retry).is_some_and(|(at, _)| now >= at) {
                 self.provide(writer);
+                (self.wake.0)(writer);
             }
         }
     }
 
-    fn create(&mut self, writer: usize) -> std::io::Result<Segment> {
+    fn create(&mut self, writer: usize) -> io::Result<Segment> {
         let stream = Stream { run: self.run, writer: writer as u32 };
-        let Some(seat) = self.writers.get_mut(writer) else { return Err(std::io::Error::other("no such writer")) };
+        let Some(seat) = self.writers.get_mut(writer) else { return Err(io::Error::other("no such writer")) };
         let name = Name { stream, number: seat.next_number };
-        let segment = Segment::new(name, segment::create(&self.directory, name)?);
+        let is_retry = seat.retry.is_some();
+        if is_retry {
+            std::fs::create_dir_all(&self.directory)?;
+            super::restore_key(&self.directory, self.key)?;
+        }
+        // A number is used once, also where what it named could not be removed.
         seat.next_number += 1;
+        let segment = Segment::new(name, segment::create(&self.directory, name)?);
+        if is_retry && let Err(error) = prove_room(&segment) {
+            // What went wrong is told; a file that is left over is passed over at the next start.
+            drop(std::fs::remove_file(name.path(&self.directory)));
+            return Err(error);
+        }
         seat.open.push(segment.clone());
         self.shared.bytes.fetch_add(segment.length, Ordering::Relaxed);
         Ok(segment)
@@ -257,13 +320,32 @@ impl Keeper {
             && let Err(error) = segment.file.sync_data()
         {
             // The kernel has let go of what it could not write: a second sync that succeeds would prove nothing.
-            segment.marks.is_lost.store(true, Ordering::Release);
-            self.shared.failed(None, &error);
+            self.lose(segment, &error);
+        }
+    }
+
+    /// What a segment holds cannot be relied upon: its writer has to go on in another, however little there is to write.
+    fn lose(&self, segment: &Segment, error: &io::Error) {
+        if !segment.marks.is_lost.swap(true, Ordering::AcqRel) {
+            self.shared.failed(None, error);
+            (self.wake.0)(segment.name.stream.writer as usize);
+        }
+    }
+
+    /// A file that is not in its place any more outlives nothing.
+    fn look_after_files(&mut self) {
+        let is_gone = |segment: &Segment| !is_in_place(segment, &self.directory);
+        for segment in self.writers.iter().flat_map(|seat| &seat.open).filter(|segment| is_gone(segment)) {
+            self.lose(segment, &io::Error::new(io::ErrorKind::NotFound, "a file of the journal is gone"));
+        }
+        if self.cursor_segment.as_ref().is_some_and(is_gone) {
+            self.cursor_segment = None;
+            self.cursors_changed = true;
         }
     }
 
     /// Notes how far the sinks have come.
-    fn write_cursors(&mut self) {
+    pub(super) fn write_cursors(&mut self) {
         self.cursors_changed = false;
         if let Err(error) = self.try_write_cursors() {
             self.shared.failed(None, &error);
@@ -271,14 +353,16 @@ impl Keeper {
         }
     }
 
-    fn try_write_cursors(&mut self) -> std::io::Result<()> {
-        if self.cursor_segment.as_ref().is_some_and(|segment| segment.length > CURSOR_SEGMENT) {
+    fn try_write_cursors(&mut self) -> io::Result<()> {
+        if self.cursor_segment.as_ref().is_some_and(|segment| segment.length > CURSOR_SEGMENT || segment.is_lost()) {
             self.drop_cursor_segment();
         }
         if self.cursor_segment.is_none() {
             let name = Name { stream: Stream { run: self.run, writer: CURSORS }, number: self.cursor_number };
             self.cursor_number += 1;
-            self.cursor_segment = Some(Segment::new(name, segment::create(&self.directory, name)?));
+            let segment = Segment::new(name, segment::create(&self.directory, name)?);
+            self.shared.bytes.fetch_add(segment.length, Ordering::Relaxed);
+            self.cursor_segment = Some(segment);
         }
         let mut batch = Batch::beginning_with(self.cursor_seq);
         for (sink, cursors) in &self.cursors {
@@ -289,10 +373,11 @@ impl Keeper {
                 batch.push(Kind::Cursor, 0, &[&run, &writer, &seq.to_le_bytes(), sink.as_bytes()]);
             }
         }
-        self.cursor_seq = batch.next_seq();
         if let Some(segment) = &mut self.cursor_segment {
+            let next_seq = batch.next_seq();
             let bytes = batch.bytes();
             (&*segment.file).write_all(bytes)?;
+            self.cursor_seq = next_seq;
             segment.length += bytes.len() as u64;
             self.shared.bytes.fetch_add(bytes.len() as u64, Ordering::Relaxed);
             segment.marks.is_dirty.store(true, Ordering::Release);
@@ -319,7 +404,7 @@ impl Keeper {
         }
         for name in needless {
             match std::fs::remove_file(name.path(&self.directory)) {
-                Err(error) if error.kind() != std::io::ErrorKind::NotFound => self.shared.failed(None, &error),
+                Err(error) if error.kind() != io::ErrorKind::NotFound => self.shared.failed(None, &error),
                 _ => {
                     let length = self.full.remove(&name).map_or(0, |known| known.length);
                     self.shared.bytes.fetch_sub(length, Ordering::Relaxed);
@@ -348,4 +433,15 @@ impl Keeper {
         let delivered = |cursors: &HashMap<Stream, u64>| cursors.get(&name.stream).copied().unwrap_or(0);
         by_calls || self.cursors.values().any(|cursors| delivered(cursors) < known.last_event)
     }
+}
+
+fn is_in_place(segment: &Segment, directory: &Path) -> bool {
+    let inode =
+        |metadata: io::Result<std::fs::Metadata>| metadata.ok().map(|metadata| (metadata.dev(), metadata.ino()));
+    inode(segment.name.path(directory).metadata()) == inode(segment.file.metadata())
+}
+
+fn prove_room(segment: &Segment) -> io::Result<()> {
+    segment.file.write_all_at(&vec![0; ROOM], segment.length)?;
+    segment.file.set_len(segment.length)
 }

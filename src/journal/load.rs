@@ -78,6 +78,9 @@ impl Found {
             let latest = || self.events.iter().map(|(stream, events)| (*stream, events.last().copied().unwrap_or(0)));
             self.cursors.entry(sink.clone()).or_insert_with(|| latest().collect());
         }
+        for cursors in self.cursors.values_mut() {
+            cursors.retain(|stream, _| self.segments.iter().any(|old| old.name.stream == *stream));
+        }
     }
 
     fn latest_event(&self, stream: Stream) -> u64 {

@@ -18,6 +18,8 @@ mod keeper;
 mod load;
 pub mod segment;
 mod tail;
+#[cfg(test)]
+mod tests;
 mod writer;
 
 use std::collections::HashMap;
@@ -32,8 +34,8 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 pub use frame::{Damage, Kind};
-use keeper::Keeper;
 pub use keeper::Note;
+use keeper::{Keeper, Wake};
 pub use load::Found;
 pub use tail::Tail;
 pub use writer::{Position, Writer};
@@ -118,7 +120,7 @@ impl Journal {
         let run = names.last().map_or(1, |last| last.stream.run + 1);
         let mut found = load::load(directory, &names, key)?;
         let shared = Arc::new(Shared::default());
-        let mut keeper = Keeper::new(directory.to_owned(), run, sync, shared.clone());
+        let mut keeper = Keeper::new(directory.to_owned(), key, run, sync, shared.clone());
         for old in &found.segments {
             shared.bytes.fetch_add(old.length, Ordering::Relaxed);
             keeper.add_old(old.name, old.length, old.last_event);
@@ -135,11 +137,11 @@ impl Journal {
     /// The writer of the next worker.
     ///
     /// # Errors
-    /// Where its first segment cannot be made.
+    /// Where its first segment cannot be made. A full disk is none: it is waited for, as later.
     pub fn writer(&mut self) -> io::Result<Writer> {
         let (spares, spare) = channel();
-        let first = self.keeper.add_writer(spares)?;
-        Ok(Writer::new(first, spare, self.notes.0.clone(), self.shared.clone()))
+        let (stream, first) = self.keeper.add_writer(spares)?;
+        Ok(Writer::new(stream, first, spare, self.notes.0.clone(), self.shared.clone()))
     }
 
     pub fn directory(&self) -> &Path {
@@ -155,13 +157,16 @@ impl Journal {
         Kept { directory: &self.directory, notes: self.notes.0.clone(), found }
     }
 
-    /// Starts the keeper's thread.
+    /// Starts the keeper's thread. `wake` makes a worker, by its number, look for its next segment.
     ///
     /// # Errors
     /// Where no thread can be had.
-    pub fn start(self) -> io::Result<Running> {
+    pub fn start(self, wake: impl Fn(usize) + Send + 'static) -> io::Result<Running> {
         let (notes, inbox) = self.notes;
-        let keeper = self.keeper;
+        let mut keeper = self.keeper;
+        keeper.wake = Wake(Box::new(wake));
+        // Before there is any event: a sink that the journal does not know begins with what comes.
+        keeper.write_cursors();
         let thread = std::thread::Builder::new().name("journal".into()).spawn(move || keeper.run(&inbox))?;
         Ok(Running { notes, thread, _lock: self.lock })
     }
@@ -249,20 +254,31 @@ fn key(directory: &Path) -> Result<[u8; 16], OpenError> {
 }
 
 fn read_key(text: &str) -> Option<[u8; 16]> {
-    let number = u128::from_str_radix(text, 16).ok().filter(|_| text.len() == 32)?;
+    let is_key = text.len() == 32 && text.bytes().all(|byte| byte.is_ascii_hexdigit());
+    let number = u128::from_str_radix(text, 16).ok().filter(|_| is_key)?;
     Some(number.to_be_bytes())
 }
 
 fn make_key(directory: &Path, path: &Path) -> io::Result<[u8; 16]> {
     let mut key = [0; 16];
     File::open("/dev/urandom")?.read_exact(&mut key)?;
+    write_key(directory, path, key)?;
+    Ok(key)
+}
+
+/// Writes the key again where its file is gone.
+fn restore_key(directory: &Path, key: [u8; 16]) -> io::Result<()> {
+    let path = directory.join(KEY);
+    if path.exists() { Ok(()) } else { write_key(directory, &path, key) }
+}
+
+fn write_key(directory: &Path, path: &Path, key: [u8; 16]) -> io::Result<()> {
     // Under its name only once it is on the disk: half a key would be none.
     let unfinished = directory.join("key.new");
     let mut file = OpenOptions::new().create(true).truncate(true).write(true).mode(0o600).open(&unfinished)?;
     writeln!(file, "{:032x}", u128::from_be_bytes(key))?;
     file.sync_all()?;
-    std::fs::rename(&unfinished, path)?;
-    Ok(key)
+    std::fs::rename(&unfinished, path)
 }
 
 impl std::fmt::Display for OpenError {

@@ -38,8 +38,10 @@ pub struct Writer {
     spare: Receiver<Segment>,
     keeper: Sender<Note>,
     shared: Arc<Shared>,
-    /// The latest event.
+    /// The latest event that is written.
     last_event: u64,
+    /// The latest event that is not written yet.
+    batched_event: Option<u64>,
     /// Bytes since all calls were written out.
     growth: u64,
     /// What that took.
@@ -47,6 +49,8 @@ pub struct Writer {
     /// All calls are being written out, since this segment was the current one.
     writing_all: Option<u32>,
     is_all_due: bool,
+    /// It could not write: what is open has to be written out before anything is said to be kept again.
+    is_behind: bool,
 }
 
 /// A segment that is written.
@@ -71,22 +75,42 @@ impl Segment {
     pub(super) fn new(name: Name, file: File) -> Segment {
         Segment { name, file: Arc::new(file), length: segment::HEAD as u64, marks: Arc::default() }
     }
+
+    pub(super) fn is_lost(&self) -> bool {
+        self.marks.is_lost.load(Ordering::Acquire)
+    }
 }
 
 impl Writer {
-    pub(super) fn new(first: Segment, spare: Receiver<Segment>, keeper: Sender<Note>, shared: Arc<Shared>) -> Writer {
+    pub(super) fn new(
+        stream: Stream,
+        first: Option<Segment>,
+        spare: Receiver<Segment>,
+        keeper: Sender<Note>,
+        shared: Arc<Shared>,
+    ) -> Writer {
         Writer {
-            stream: first.name.stream,
+            stream,
             batch: Batch::beginning_with(1),
-            segment: Some(first),
+            is_behind: first.is_none(),
+            segment: first,
             spare,
             keeper,
             shared,
             last_event: 0,
+            batched_event: None,
             growth: 0,
             all: 0,
             writing_all: None,
             is_all_due: true,
+        }
+    }
+
+    /// As the keeper does after a sync that has failed.
+    #[cfg(test)]
+    pub(super) fn lose_segment(&self) {
+        if let Some(segment) = &self.segment {
+            segment.marks.is_lost.store(true, Ordering::Release);
         }
     }
 
@@ -97,20 +121,19 @@ impl Writer {
         }
         let seq = self.batch.push(kind, key, state);
         if kind == Kind::Event {
-            self.last_event = seq;
+            self.batched_event = Some(seq);
         }
         Some(Position { stream: self.stream, seq })
     }
 
-    /// Writes what was pushed: from here on it outlives the process. False where it could not be written.
+    /// Writes what was pushed: from here on it outlives the process. False where it could not be written, nor ever will.
     pub fn flush(&mut self) -> bool {
         if self.batch.is_empty() {
             return true;
         }
         if let Some(segment) = &mut self.segment {
-            if segment.marks.is_lost.load(Ordering::Acquire) {
-                self.give_up(None);
-                return false;
+            if segment.is_lost() {
+                return self.give_up(&lost());
             }
             let bytes = self.batch.bytes();
             match write(&segment.file, bytes) {
@@ -119,14 +142,12 @@ impl Writer {
                     self.growth += bytes.len() as u64;
                     self.shared.bytes.fetch_add(bytes.len() as u64, Ordering::Relaxed);
                     segment.marks.is_dirty.store(true, Ordering::Release);
+                    self.last_event = self.batched_event.take().unwrap_or(self.last_event);
                     if segment.length >= SEGMENT {
                         self.take_spare();
                     }
                 }
-                Err(error) => {
-                    self.give_up(Some(&error));
-                    return false;
-                }
+                Err(error) => return self.give_up(&error),
             }
         }
         self.batch.clear();
@@ -135,6 +156,12 @@ impl Writer {
 
     /// Whether every open call is to be written out, beginning here.
     pub fn begins_all(&mut self) -> bool {
+        if self.segment.as_ref().is_some_and(Segment::is_lost) {
+            self.give_up(&lost());
+        }
+        if self.segment.is_none() {
+            self.take_spare();
+        }
         let most = LEAST_GROWTH.max(GROWTH * self.all);
         let is_due = self.is_all_due || self.growth > most;
         let Some(segment) = self.segment.as_ref().filter(|_| is_due && self.writing_all.is_none()) else {
@@ -151,6 +178,9 @@ impl Writer {
         self.flush();
         if let (Some(number), true) = (self.writing_all.take(), self.segment.is_some()) {
             self.all = self.growth;
+            if std::mem::take(&mut self.is_behind) {
+                self.shared.recovered(self.stream.writer);
+            }
             // Nobody listens once everything ends.
             drop(self.keeper.send(Note::Whole(Name { stream: self.stream, number })));
         }
@@ -164,24 +194,24 @@ impl Writer {
             None => {
                 self.is_all_due = true;
                 self.writing_all = None;
-                self.shared.recovered(self.stream.writer);
             }
         }
         true
     }
 
-    /// Goes on without a segment; `None` where the keeper has told why.
-    fn give_up(&mut self, error: Option<&io::Error>) {
-        if let Some(error) = error {
-            self.shared.failed(Some(self.stream.writer), error);
-        }
-        self.batch.clear();
-        let Some(segment) = self.segment.take() else { return };
+    /// Goes on without a segment. Always false.
+    fn give_up(&mut self, error: &io::Error) -> bool {
+        self.shared.failed(Some(self.stream.writer), error);
+        self.is_behind = true;
+        self.batch.give_up();
+        self.batched_event = None;
+        let Some(segment) = self.segment.take() else { return false };
         // Half a batch is worth nothing; if it cannot be cut off, reading passes it over.
         drop(segment.file.set_len(segment.length));
         // A segment that was made when there was room is no proof that there is some.
-        drop(self.spare.try_recv());
-        drop(self.keeper.send(Note::Failed { segment, last_event: self.last_event }));
+        let spare = self.spare.try_recv().ok();
+        drop(self.keeper.send(Note::Failed { segment, spare, last_event: self.last_event }));
+        false
     }
 }
 
@@ -192,6 +222,11 @@ impl Drop for Writer {
             drop(self.keeper.send(Note::Full { segment, last_event: self.last_event }));
         }
     }
+}
+
+/// The keeper has told why.
+fn lost() -> io::Error {
+    io::Error::other("the segment is lost")
 }
 
 fn write(mut file: &File, bytes: &[u8]) -> io::Result<()> {

@@ -10,7 +10,7 @@ use tokio::sync::oneshot;
 
 use super::clock::Clock;
 use super::limiter::Limiter;
-use super::mail::{Address, Inbox, Post, mailbox};
+use super::mail::{Address, Inbox, Mail, Post, mailbox};
 use super::reload::{ReloadFigures, share_of};
 use super::resolve::Resolver;
 use super::start::Bind;
@@ -136,7 +136,16 @@ pub(super) fn build(parts: Parts, asks: mpsc::Receiver<Ask>, stopped: oneshot::R
         Some(journal) => Some(Door::open(journal.directory(), reports.clone())?),
         None => None,
     };
-    let journal = journal.map(Journal::start).transpose()?;
+    let wake = {
+        let addresses = addresses.clone();
+        move |worker: usize| {
+            if let Some(address) = addresses.get(worker) {
+                // A turn is all that it takes. False once everything ends.
+                address.post(Mail::Job(Box::new(|_| {})));
+            }
+        }
+    };
+    let journal = journal.map(|journal| journal.start(wake)).transpose()?;
     let (loads, loaded) = mpsc::unbounded_channel();
     let supervisor = Supervisor {
         workers: Workers(addresses),

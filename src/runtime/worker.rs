@@ -282,9 +282,9 @@ impl Worker {
     /// Writes the records and events that were put out: nothing that comes after them is sent before.
     fn write_journal(&mut self) {
         if let Some(journal) = &mut self.journal {
-            let is_kept = journal.flush();
+            let is_written = journal.flush();
             for (event, at) in self.told.drain(..) {
-                self.events.push(event, at.filter(|_| is_kept));
+                self.events.push(event, at.filter(|_| is_written));
             }
         }
     }

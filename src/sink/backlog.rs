@@ -83,7 +83,8 @@ impl Backlog {
     pub fn took(&mut self, stream: Stream, up_to: u64, count: u64) {
         let reach = self.streams.entry(stream).or_default();
         reach.given = up_to.max(reach.given);
-        self.len = self.len.saturating_sub(count);
+        // What the journal has lost on the way is not counted for ever.
+        self.len = if self.next().is_none() { 0 } else { self.len.saturating_sub(count) };
     }
 
     /// The journal has no more of a stream than the sink was given: what is missing is lost. True where something is.

@@ -123,8 +123,11 @@ impl Queue {
         while state.bytes > self.limit && state.lines.len() > 1 {
             // What is in the sink's hand stays.
             let from = state.in_hand.min(state.lines.len());
-            let lifecycle = state.lines.iter().skip(from).position(|line| line.kind != EventKind::Ended);
-            let victim = from + lifecycle.unwrap_or(0);
+            // So does what the journal keeps: the sink counts as having been given it, and there is never more than fits.
+            let is_kept = |line: &Line| state.backlog.is_some() && line.at.is_some();
+            let mut others = state.lines.iter().enumerate().skip(from).filter(|(_, line)| !is_kept(line));
+            let lifecycle = others.clone().find(|(_, line)| line.kind != EventKind::Ended);
+            let Some((victim, _)) = lifecycle.or_else(|| others.next()) else { break };
             let Some(dropped) = state.lines.remove(victim) else { break };
             state.bytes -= dropped.text.len();
             if let Some(count) = state.dropped.get_mut(dropped.kind.index()) {
@@ -359,5 +362,27 @@ mod tests {
         queue.delivered();
         assert_eq!(queue.figures().delivered, 3);
         assert_eq!(queue.close(Duration::ZERO), 0);
+    }
+
+    /// Which happens where the journal could not be written for a while and its sink is dead too.
+    #[test]
+    fn beyond_the_limit_what_the_journal_keeps_does_not_make_room_for_what_it_does_not() {
+        let stream = Stream { run: 1, writer: 0 };
+        let (notes, noted) = std::sync::mpsc::channel();
+        let backlog = Backlog::new("/nowhere".into(), "test".into(), notes, &HashMap::new(), &HashMap::new());
+        let queue = Queue::new("test".into(), 12, None, Some(backlog));
+        let push = |text: &str, seq: Option<u64>| {
+            let at = seq.map(|seq| Position { stream, seq });
+            queue.push(&[Line::new(EventKind::Ended, text.as_bytes().into(), at)]);
+        };
+        for (text, seq) in [("kept", Some(1)), ("lost", None), ("more", Some(2)), ("last", None)] {
+            push(text, seq);
+        }
+        assert_eq!(queue.dropped(EventKind::Ended), 1);
+        let Next::Lines(lines) = queue.next() else { panic!("lines expected") };
+        assert_eq!(lines.iter().map(|line| &*line.text).collect::<Vec<_>>(), [b"kept", b"more", b"last"]);
+        queue.delivered();
+        let Ok(crate::journal::Note::Delivered { to, .. }) = noted.recv() else { panic!("a note expected") };
+        assert_eq!(to, Position { stream, seq: 2 });
     }
 }

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use sipstamp::event::CallState;
 use sipstamp::outcome::Outcome;
 use sipstamp::policy::{CapturedLabel, Policy, Rule, When};
+use sipstamp::time::{Mono, Now, Wall};
 
 use crate::support::{DIALER, PBX_A, PBX_B, Uac, Uas, World, minutes, ms, ok, policy, reply_to, secs, server};
 
@@ -823,4 +824,89 @@ fn a_call_that_has_ended_does_not_come_back() {
     assert_eq!((restored.calls, restored.ended), ([0; CallState::COUNT], 0));
     comes_to_rest(&mut world);
     assert_eq!(outcomes(&world), ["Normal"]);
+}
+
+#[test]
+fn a_clock_that_was_set_meanwhile_ends_no_answered_call_and_breaks_nothing() {
+    for hours in [-30 * 24, -1, 1, 3] {
+        let mut world = kept();
+        let (mut uac, _) = world.answered();
+        let (ringing, uas) = world.ringing();
+        world.advance(secs(5));
+        // The shell's monotonic clock begins with what the other one shows.
+        let shift = |micros: i64| micros + hours * 3_600_000_000;
+        let mono = u64::try_from(shift(i64::try_from(world.now.mono.0).unwrap())).unwrap_or(1_000);
+        world.now = Now { mono: Mono(mono), wall: Wall(shift(world.now.wall.0)) };
+        world.restart(DEAD);
+        world.advance(ms(0));
+        if hours < 0 {
+            world.fail(&ringing, &uas, uas.reply(486));
+            world.ended_as("NumberBusy", "peer_final");
+        } else {
+            world.cancelled(&uas);
+            world.ended_as("NoAnswer", "no_answer_timer");
+        }
+        world.sent.clear();
+        world.hang_up(DIALER, PBX_A, uac.bye());
+        let ended = world.ended_as("Normal", "answered_bye_caller");
+        assert!(ended.talk_ms.unwrap() <= (5_700 + hours.max(0) * 3_600_000) as u64, "{:?}", ended.talk_ms);
+        world.settle();
+    }
+}
+
+#[test]
+fn a_call_to_the_dialer_goes_on() {
+    let mut world = kept();
+    let mut uac = Uac::new(PBX_A, "inbound");
+    let invite = uac.invite();
+    world.send(PBX_A, invite);
+    world.take(PBX_A, "100");
+    let uas = Uas::new(DIALER, world.take(DIALER, "INVITE"), "dialer");
+    world.send(DIALER, uas.reply(180));
+    world.take(PBX_A, "180");
+    world.restart(DEAD);
+    world.nothing_sent();
+    let (mut uac, _) = world.answer(uac, uas);
+    world.restart(DEAD);
+    let (bye, _) = world.hang_up(PBX_A, DIALER, uac.bye());
+    assert_eq!(bye.stamp().unwrap().0, "Normal");
+    let ended = world.ended_as("Normal", "answered_bye_caller");
+    assert_eq!((ended.direction.label(), ended.server.as_deref()), ("inbound", Some("pbx-a")));
+    world.settle();
+}
+
+#[test]
+fn a_2xx_of_another_fork_after_a_restart_is_no_second_call() {
+    let mut world = kept();
+    let (uac, first) = world.ringing();
+    let second = first.fork("other");
+    let (mut one, _) = world.answer(uac.clone(), first);
+    world.restart(DEAD);
+    let (mut other, _) = world.answer(uac, second);
+    world.restart(DEAD);
+    world.hang_up(DIALER, PBX_A, other.bye());
+    world.none_ended();
+    world.hang_up(DIALER, PBX_A, one.bye());
+    let ended = world.ended_as("Normal", "answered_bye_caller");
+    assert_eq!(ended.anomalies.iter().map(|one| one.label()).collect::<Vec<_>>(), ["extra_2xx"]);
+    world.settle();
+}
+
+#[test]
+fn an_early_dialog_is_known_after_a_restart() {
+    let mut world = kept();
+    let (mut uac, uas) = world.called();
+    world.send(PBX_A, uas.reply(183).with("Require: 100rel").with("RSeq: 1"));
+    uac.learn(&world.take(DIALER, "183"));
+    world.restart(DEAD);
+    world.send(DIALER, uac.request("PRACK").with("RAck: 1 1 INVITE"));
+    let prack = world.only(PBX_A, "PRACK");
+    world.send(PBX_A, ok(&prack));
+    world.only(DIALER, "200");
+    uac.cseq = 1;
+    let (mut uac, _) = world.answer(uac, uas);
+    uac.cseq = 2;
+    world.hang_up(DIALER, PBX_A, uac.bye());
+    world.ended_as("Normal", "answered_bye_caller");
+    world.settle();
 }
