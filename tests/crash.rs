@@ -17,5 +17,11 @@ mod metrics;
 mod place;
 #[path = "sipp/ports.rs"]
 mod ports;
+#[path = "nats/server.rs"]
+#[expect(dead_code, reason = "shared with the tests of NATS, which use the rest")]
+mod server;
 #[path = "crash/site.rs"]
 mod site;
+#[path = "workers/wire.rs"]
+#[expect(dead_code, reason = "shared with the tests of workers, which use the rest")]
+mod wire;

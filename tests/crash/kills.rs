@@ -3,6 +3,7 @@
 use std::time::{Duration, Instant};
 
 use super::agent::{Agent, KINDS, Kind};
+use super::server::NatsServer;
 use super::site::Site;
 
 /// Of a run, what is random.
@@ -50,14 +51,37 @@ fn let_pass(time: Duration) {
 fn killed_at_any_moment_it_loses_no_call_and_tells_none_twice() {
     let mut dice = Dice::thrown("killed");
     let site = Site::new("killed");
+    let nats = NatsServer::start(&site.folder);
+    // A 200 is sent again after 0.5, 1, 2, 4, 4, … seconds: nobody may be there for all of those that come in time.
+    let events = format!("events.nats = {{ servers = ['{}'] }}\ntimeouts = {{ no_answer = '20s' }}", nats.url());
+    let site = site.configured(&events);
     let mut sidecar = site.start();
     let (agents, calls) = callers(&site, 2_500, 100, Duration::from_secs(13));
     for _ in 0..20 {
-        let_pass(dice.between(100, 1_900));
+        let_pass(dice.between(100, 2_200));
         sidecar.kill();
         let_pass(dice.between(10, 300));
         // It may be killed while it starts.
         sidecar = site.spawn();
+    }
+    agents.into_iter().for_each(Agent::succeeds);
+    site.balances(&sidecar, &calls);
+    assert_eq!(site.complaints(), [""; 0]);
+    // Once each in the stream too.
+    let all = calls.iter().map(|(_, count)| *count as usize).sum();
+    nats.events("CALLS", all);
+}
+
+#[test]
+fn processes_that_take_over_from_each_other_lose_no_call() {
+    let site = Site::new("takeover");
+    let mut sidecar = site.start();
+    let (agents, calls) = callers(&site, 600, 60, Duration::from_secs(4));
+    for _ in 0..4 {
+        let_pass(Duration::from_secs(2));
+        let successor = site.take_over();
+        assert_eq!(sidecar.ended(), Some(0));
+        sidecar = successor;
     }
     agents.into_iter().for_each(Agent::succeeds);
     site.balances(&sidecar, &calls);
@@ -100,7 +124,6 @@ fn calls_that_a_drain_waits_for_outlive_its_end() {
 }
 
 #[test]
-#[ignore = "until a forced exit with a journal says nothing (OUTCOMES.md, 22a)"]
 fn calls_that_a_forced_exit_leaves_go_on_after_the_next_start() {
     let site = Site::new("forced");
     let sidecar = site.start();

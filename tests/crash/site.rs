@@ -84,6 +84,15 @@ impl Site {
 
     /// Starts it, and does not wait.
     pub fn spawn(&self) -> Sidecar {
+        self.spawn_with(&[])
+    }
+
+    /// Starts another one that takes the place of the one that runs.
+    pub fn take_over(&self) -> Sidecar {
+        self.spawn_with(&["--takeover"])
+    }
+
+    fn spawn_with(&self, arguments: &[&str]) -> Sidecar {
         let log = OpenOptions::new().create(true).append(true).open(self.folder.join("sidecar.log")).unwrap();
         let binary = std::env::var("SIPSTAMP_BIN").unwrap_or_else(|_| env!("CARGO_BIN_EXE_sipstamp").to_owned());
         let mut command = match &self.place {
@@ -93,6 +102,7 @@ impl Site {
         let child = command
             .args(["run", "--config"])
             .arg(self.folder.join("sipstamp.toml"))
+            .args(arguments)
             .env_remove("RUST_LOG")
             .stdin(Stdio::null())
             .stdout(Stdio::null())
