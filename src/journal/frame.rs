@@ -2,7 +2,7 @@
 //!
 //! | bytes | |
 //! |---|---|
-//! | 4 | [`MAGIC`] |
+//! | 4 | the magic number |
 //! | 4 | length of key and state |
 //! | 8 | sequence number, one more than that of the frame before it in its stream |
 //! | 1 | [`Kind`] |

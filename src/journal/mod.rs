@@ -2,9 +2,9 @@
 //!
 //! One log in one directory, append-only and checksummed ([`frame`]), in segments ([`segment`]), with a stream for each
 //! worker. Before a worker sends what it has decided in a turn, it writes the records of that turn with one `write`: from
-//! there on they outlive the process ([`writer`]). Everything else is done behind the workers' backs ([`keeper`]): making
-//! segments, syncing, removing those that neither an open call nor a pending event needs. At the start [`load`] reads what
-//! is left; [`tail`] reads events for a sink that memory cannot hold any more.
+//! there on they outlive the process (`writer`). Everything else is done behind the workers' backs (`keeper`): making
+//! segments, syncing, removing those that neither an open call nor a pending event needs. At the start `load` reads what
+//! is left; `tail` reads events for a sink that memory cannot hold any more.
 //!
 //! A record replaces the earlier one of the same call or transaction, so that nothing has to be put together from parts.
 //! When as much has been written as makes it worth while, each worker writes out all its open calls again, and what
