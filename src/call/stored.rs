@@ -31,6 +31,9 @@ pub struct StoredCall<'a> {
     #[serde(borrow)]
     source: &'a str,
     started: Wall,
+    /// When it was written, and how old the call was then: the wall clock may have been set before.
+    written: Wall,
+    age: u64,
     direction: Direction,
     path: StoredHop,
     identity: StoredIdentity<'a>,
@@ -115,6 +118,7 @@ impl<'a> StoredCall<'a> {
         server_key: impl Fn(Handle) -> Option<Key>,
         client_key: impl Fn(Handle) -> Option<Key>,
         due: impl Fn(crate::wheel::TimerKey) -> Option<Mono>,
+        now: Now,
     ) -> StoredCall<'a> {
         let since = |moment: Mono| u64::try_from(moment.since(call.started.mono).as_micros()).unwrap_or(u64::MAX);
         let name = |server: ServerId| call.name_of(server).unwrap_or_default();
@@ -156,6 +160,8 @@ impl<'a> StoredCall<'a> {
             key: call.key.0,
             source: &call.policy.source,
             started: call.started.wall,
+            written: now.wall,
+            age: since(now.mono),
             direction: call.direction,
             path: (*call.path).into(),
             identity: call.identity.stored(&call.policy),
@@ -205,8 +211,7 @@ impl<'a> StoredCall<'a> {
         places: &mut Places,
         store: &mut Store,
     ) -> (Call, Links) {
-        let age = u64::try_from(now.wall.0.saturating_sub(self.started.0)).unwrap_or(0);
-        let started = Now { mono: now.mono - Duration::from_micros(age), wall: self.started };
+        let started = Now { mono: now.mono_at(self.written) - Duration::from_micros(self.age), wall: self.started };
         let moment = |since: Since| since.map_or(Moment::default(), |since| Moment::at(at(started.mono, since)));
         let mut links = Links::default();
         let phase = match &self.phase {

@@ -129,7 +129,10 @@ impl Endpoint {
             Kept::Call => self.calls.get(handle).map(|call| {
                 let server_key = |tx| self.server_txs.get(tx).map(|tx| tx.key);
                 let client_key = |tx| self.client_txs.get(tx).map(|tx| tx.key);
-                stored::put(&StoredCall::of(call, server_key, client_key, |timer| self.wheel.due(timer)), &mut state);
+                stored::put(
+                    &StoredCall::of(call, server_key, client_key, |timer| self.wheel.due(timer), self.now),
+                    &mut state,
+                );
                 call.uid.0
             }),
             Kept::Server => self.server_txs.get(handle).filter(|tx| tx.is_stored).map(|tx| {
@@ -179,7 +182,8 @@ impl Endpoint {
                 Some(StoredClientUser::Relay { server, call: call.and_then(uid), dialog })
             }
             client::User::Bye { call } => Some(StoredClientUser::Bye { call: uid(call)? }),
-            client::User::Cancel { .. } | client::User::Nobody => None,
+            client::User::Nobody => Some(StoredClientUser::Nobody),
+            client::User::Cancel { .. } => None,
         }
     }
 }

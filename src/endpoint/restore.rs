@@ -9,6 +9,7 @@ use std::sync::Arc;
 
 use hashbrown::{HashMap, HashSet};
 
+use super::wire::TCP_FOR_LARGE;
 use super::{Deadline, Endpoint, Owner, RETRY_SOON, Transmit};
 use crate::arena::Handle;
 use crate::call::{Links, Phase, StoredCall, Uid};
@@ -190,6 +191,12 @@ impl Endpoint {
         let (theirs, others) = std::mem::take(&mut self.lost.invites).into_iter().partition(|(of, _)| *of == address);
         self.lost.invites = others;
         let theirs: Vec<(IpAddr, Handle)> = theirs;
+        let replies = theirs.iter().filter_map(|(_, tx)| self.server_txs.get(*tx)).map(|tx| tx.reply.remote);
+        let replies = replies.collect::<HashSet<_, foldhash::fast::FixedState>>();
+        if replies.len() > 1 {
+            // Several dialers at one address: each has its responses by a connection to where its Via says.
+            return;
+        }
         for (_, tx) in theirs {
             let Some(server) = self.server_txs.get_mut(tx) else { continue };
             server.path = self.paths.of(Hop { connection: flow.connection, ..*server.path });
@@ -307,6 +314,11 @@ impl Endpoint {
         }
         let Some(client) = self.client_txs.get_mut(tx) else { return };
         if !client.is_silent() {
+            if !client.is_invite && !client.path.transport.is_reliable() {
+                // Timer E goes on in Proceeding (RFC 3261 §17.1.2.2).
+                let after = client.estimates.t2();
+                client.retransmit = Some(self.wheel.insert(self.now.mono + after, Deadline::ClientRetransmit(tx)));
+            }
             if client.cancel == Cancel::Held {
                 self.release_cancel(tx);
             }
@@ -314,6 +326,8 @@ impl Endpoint {
         }
         let (retransmit, _) = client.on_start();
         let (hop, side) = (*client.path, client.side);
+        let may_fall_back = client.rare.as_ref().is_some_and(|rare| rare.fallback.is_some());
+        let connect_timeout = may_fall_back.then_some(TCP_FOR_LARGE);
         client.retransmit =
             retransmit.map(|after| self.wheel.insert(self.now.mono + after, Deadline::ClientRetransmit(tx)));
         if !hop.transport.is_reliable() {
@@ -321,7 +335,7 @@ impl Endpoint {
         }
         if let Some(bytes) = self.sent_again(tx) {
             let owner = Some(Owner(tx.to_bits()));
-            self.transmit(Transmit { hop, bytes, side, owner, connect_timeout: None });
+            self.transmit(Transmit { hop, bytes, side, owner, connect_timeout });
         }
     }
 

@@ -20,7 +20,7 @@ use crate::wheel::TimerKey;
 /// Above this a request goes by TCP where the next hop takes it (RFC 3261 §18.1.1).
 pub const LARGE_REQUEST: usize = 1300;
 /// A next hop takes TCP if a connection opens within this time.
-const TCP_FOR_LARGE: Duration = Duration::from_millis(500);
+pub(super) const TCP_FOR_LARGE: Duration = Duration::from_millis(500);
 /// For how long it is remembered that one did not.
 const UDP_ONLY_FOR: Duration = Duration::from_secs(60);
 /// Bit of an owner that names a request without transaction.
@@ -233,7 +233,7 @@ impl Endpoint {
         let Request { branch, method, method_text, hop, side, bytes, fallback, user } = request;
         // The INVITE of a leg can be made again.
         let is_leg = matches!(user, client::User::Leg { .. });
-        let is_stored = is_leg || matches!(user, client::User::Bye { .. });
+        let is_stored = is_leg || matches!(user, client::User::Bye { .. } | client::User::Nobody);
         let connect_timeout = fallback.is_some().then_some(TCP_FOR_LARGE);
         let mut client = ClientTx {
             key: branch.client(method_text),
@@ -410,6 +410,7 @@ impl Endpoint {
         }
         let (retransmit, timeout) = client.on_start();
         let side = client.side;
+        self.keep_client(tx);
         self.remember_udp_only(hop);
         self.set_client_timers(tx, retransmit, Some(timeout));
         self.transmit(Transmit { hop, bytes, side, owner: Some(owner), connect_timeout: None });
@@ -434,7 +435,8 @@ impl Endpoint {
 
     pub(crate) fn remove_client(&mut self, tx: Handle) {
         let Some(client) = self.client_txs.remove(tx) else { return };
-        if client.is_stored && !client.is_final() {
+        // One that is over by its end needs no word of it.
+        if client.is_stored && (!client.is_final() || client.path.transport.is_reliable()) {
             self.forget(KeptOf::Client, client.key.0);
         }
         self.store.release(client.request);

@@ -177,8 +177,9 @@ impl Endpoint {
                 }
             }
             client::User::Cancel { invite } => {
-                if let Some(invite) = self.client_txs.get_mut(invite).filter(|_| message.code() >= 200) {
-                    invite.cancel = Cancel::Sent { answered: true };
+                if let Some(cancelled) = self.client_txs.get_mut(invite).filter(|_| message.code() >= 200) {
+                    cancelled.cancel = Cancel::Sent { answered: true };
+                    self.keep_client(invite);
                 }
             }
             client::User::Nobody => {}

@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::client::{self, Cancel, ClientTx, Forwarded, Note, Rare};
+use super::client::{self, Cancel, ClientTx, Fallback, Forwarded, Note, Rare};
 use super::server::{self, ServerTx};
 use super::{Estimates, Key};
 use crate::arena::Handle;
@@ -58,6 +58,8 @@ pub struct StoredClient<'a> {
     estimates: Estimates,
     pub end: Option<Wall>,
     note: StoredNote<'a>,
+    /// Where it goes over UDP if TCP does not open, and as what.
+    fallback: Option<(StoredHop, Raw<'a>)>,
 }
 
 /// [`client::User`] by keys, as far as such transactions are kept.
@@ -69,6 +71,8 @@ pub enum StoredClientUser {
     Relay { server: u128, call: Option<u128>, dialog: u8 },
     /// A BYE of ours.
     Bye { call: u128 },
+    /// A BYE that clears what came too late.
+    Nobody,
 }
 
 /// [`Cancel`] with the Reason lines of one that is held.
@@ -156,6 +160,7 @@ impl<'a> StoredClient<'a> {
         };
         let Note { method, has_target, is_voicemail_drop, from } = tx.note;
         let contact = rare.and_then(|rare| rare.contact.as_deref()).map(Raw);
+        let fallback = rare.and_then(|rare| rare.fallback.as_deref());
         StoredClient {
             loop_hash: tx.loop_hash,
             is_invite: tx.is_invite,
@@ -169,6 +174,7 @@ impl<'a> StoredClient<'a> {
             estimates: tx.estimates,
             end,
             note: StoredNote { method, has_target, is_voicemail_drop, from, contact },
+            fallback: fallback.map(|fallback| (fallback.hop.into(), Raw(&fallback.bytes))),
         }
     }
 
@@ -190,8 +196,14 @@ impl<'a> StoredClient<'a> {
             StoredCancel::Sent { answered: true } => (Cancel::Sent { answered: true }, ""),
         };
         let StoredNote { method, has_target, is_voicemail_drop, from, contact } = self.note;
-        let rare =
-            Rare { reasons: reasons.into(), contact: contact.map(|contact| contact.0.into()), ..Rare::default() };
+        let rare = Rare {
+            reasons: reasons.into(),
+            contact: contact.map(|contact| contact.0.into()),
+            fallback: self.fallback.map(|(hop, bytes)| {
+                Box::new(Fallback { hop: hop.into(), bytes: bytes::Bytes::copy_from_slice(bytes.0) })
+            }),
+            ..Rare::default()
+        };
         ClientTx {
             key,
             loop_hash: self.loop_hash,
@@ -228,7 +240,7 @@ impl StoredClientUser {
         match self {
             StoredClientUser::Leg { upstream, .. } => upstream,
             StoredClientUser::Relay { server, .. } => Some(server),
-            StoredClientUser::Bye { .. } => None,
+            StoredClientUser::Bye { .. } | StoredClientUser::Nobody => None,
         }
     }
 
@@ -250,6 +262,7 @@ impl StoredClientUser {
                 client::User::Relay { server: server(of)?, call: within.and_then(of_call), dialog }
             }
             StoredClientUser::Bye { call: of } => client::User::Bye { call: of_call(of)? },
+            StoredClientUser::Nobody => client::User::Nobody,
         })
     }
 }

@@ -910,3 +910,69 @@ fn an_early_dialog_is_known_after_a_restart() {
     world.ended_as("Normal", "answered_bye_caller");
     world.settle();
 }
+
+/// Timer E goes on in Proceeding (RFC 3261 §17.1.2.2): nobody else would have a lost final response sent again.
+#[test]
+fn a_bye_that_was_answered_100_is_still_sent_again_after_a_restart() {
+    let mut world = World::with_journal(policy());
+    let (mut uac, _) = world.answered();
+    let bye = uac.bye();
+    world.send(DIALER, bye);
+    let first = world.take(PBX_A, "BYE");
+    world.send(PBX_A, reply_to(&first, 100, "Trying", ""));
+    world.sent.clear();
+    // The 200 is lost.
+    world.restart(ms(500));
+    world.advance(secs(5));
+    world.take(PBX_A, "BYE");
+}
+
+fn large(world: &mut World) -> String {
+    let mut uac = world.uac();
+    uac.invite().body(&"a=candidate:1 1 UDP 2130706431 10.0.1.5 8998 typ host\r\n".repeat(25)).to_string()
+}
+
+#[test]
+fn a_large_invite_that_fell_back_to_udp_goes_on_there() {
+    let mut world = World::with_journal(policy());
+    let invite = large(&mut world);
+    world.send(DIALER, invite);
+    let owner = world.take_sent(PBX_A, "INVITE").owner.unwrap();
+    world.input(sipstamp::endpoint::Input::TransportFailed { owner });
+    let first = world.take_sent(PBX_A, "INVITE");
+    assert_eq!(first.transport, sipstamp::flow::Transport::Udp);
+    world.sent.clear();
+    world.restart(ms(200));
+    world.advance(secs(1));
+    let again = world.take_sent(PBX_A, "INVITE");
+    assert_eq!((again.transport, again.msg.text()), (sipstamp::flow::Transport::Udp, first.msg.text()));
+}
+
+#[test]
+fn a_large_invite_that_waits_for_tcp_still_falls_back_to_udp() {
+    let mut world = World::with_journal(policy());
+    let invite = large(&mut world);
+    world.send(DIALER, invite);
+    world.sent.clear();
+    world.restart(ms(200));
+    let owner = world.take_sent(PBX_A, "INVITE").owner.unwrap();
+    world.input(sipstamp::endpoint::Input::TransportFailed { owner });
+    world.none_ended();
+    assert_eq!(world.take_sent(PBX_A, "INVITE").transport, sipstamp::flow::Transport::Udp);
+}
+
+/// The machine's clock was wrong when the call began, and has been set since.
+#[test]
+fn a_step_of_the_clock_does_not_shorten_a_call_that_is_restored() {
+    let mut world = World::with_journal(policy());
+    let (_, uas) = world.ringing();
+    world.advance(secs(2));
+    world.now.wall.0 += 20_000_000;
+    world.send(PBX_A, uas.reply(183));
+    world.restart(ms(500));
+    world.sent.clear();
+    // 15 of the 30 seconds have gone by.
+    world.advance(secs(12));
+    world.none_ended();
+    world.nothing_sent();
+}

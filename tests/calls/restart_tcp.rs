@@ -72,3 +72,50 @@ fn a_call_whose_dialer_is_back_and_that_nobody_answers_is_no_answer() {
     world.ended_as("NoAnswer", "no_answer_timer");
     world.settle();
 }
+
+#[test]
+fn two_dialers_behind_one_address_get_their_own_responses() {
+    let mut world = World::with_journal(policy());
+    let flows = [tcp("10.0.1.5:40001", 1), tcp("10.0.1.5:40002", 2)];
+    let mut legs = Vec::new();
+    for (flow, port) in flows.into_iter().zip([5061, 5062]) {
+        let mut uac = world.uac();
+        uac.transport = "TCP";
+        let via = format!("Via: SIP/2.0/TCP 10.0.1.5:{port};branch={}", uac.branch);
+        let invite = uac.invite().put(&via);
+        world.send_on(flow, invite);
+        let uas = Uas::new(PBX_A, world.take(PBX_A, "INVITE"), "callee");
+        world.send(PBX_A, uas.reply(180));
+        legs.push(uas);
+    }
+    world.restart(ms(100));
+    world.sent.clear();
+    // The first one is back; the second follows.
+    world.input(Input::Connected { flow: tcp("10.0.1.5:40011", 7) });
+    world.input(Input::Connected { flow: tcp("10.0.1.5:40012", 8) });
+    world.sent.clear();
+    world.send(PBX_A, legs[1].reply(486));
+    let last = world.sent.iter().find(|sent| sent.msg.kind() == "486").unwrap();
+    assert_ne!(last.connection, Some(ConnectionId(7)));
+}
+
+/// A server over TCP fails a call.
+#[test]
+fn what_has_failed_over_tcp_is_forgotten() {
+    let mut policy = policy();
+    policy.servers[0].target = crate::support::target(PBX_A, Transport::Tcp);
+    let mut world = World::with_journal(policy);
+    let mut uac = world.uac();
+    let invite = uac.invite();
+    world.send(crate::support::DIALER, invite);
+    let mut uas = Uas::new(PBX_A, world.take_sent(PBX_A, "INVITE").msg, "callee");
+    uas.transport = "TCP";
+    let flow = Flow { opened_for: Some(sipstamp::flow::Side::Telephony), ..tcp(PBX_A, 9) };
+    world.send_on(flow, uas.reply(180));
+    world.send_on(flow, uas.reply(486));
+    let last = world.take(crate::support::DIALER, "486");
+    world.send(crate::support::DIALER, uac.ack_of(&last));
+    world.settle();
+    let stored = world.journal.stored();
+    assert_eq!((stored.calls.len(), stored.servers.len(), stored.clients.len()), (0, 0, 0), "nothing is open");
+}
