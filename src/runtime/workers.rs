@@ -47,8 +47,14 @@ impl Workers {
         question: impl FnOnce(&mut Worker) -> T + Send + 'static,
     ) -> Option<T> {
         let (reply, answer) = oneshot::channel();
-        // Whoever asked may have gone: then nobody reads the answer.
-        self.post(worker, Mail::Job(Box::new(move |worker| drop(reply.send(question(worker))))));
+        let work = move |worker: &mut Worker| {
+            let found = question(worker);
+            // What it has changed is in the journal before anybody is told of it.
+            worker.drain_outputs();
+            // Whoever asked may have gone: then nobody reads the answer.
+            drop(reply.send(found));
+        };
+        self.post(worker, Mail::Job(Box::new(work)));
         answer.await.ok()
     }
 
