@@ -47,7 +47,7 @@ pub(super) fn load(directory: &Path, names: &[Name], key: [u8; 16]) -> Result<Fo
             Head::Damaged => found.damage.bytes += segment::HEAD.min(text.len()) as u64,
         }
         let last_seq = last_seqs.entry(name.stream).or_default();
-        let mut frames = Frames::after(text.get(segment::HEAD..).unwrap_or_default(), *last_seq);
+        let mut frames = Frames::after(key, text.get(segment::HEAD..).unwrap_or_default(), *last_seq);
         for frame in frames.by_ref() {
             found.take(name.stream, &frame);
         }
@@ -129,7 +129,7 @@ fn cursor(state: &[u8]) -> Option<(&str, Stream, u64)> {
 impl std::ops::AddAssign for Damage {
     fn add_assign(&mut self, other: Damage) {
         self.bytes += other.bytes;
-        self.frames += other.frames;
+        self.frames = self.frames.saturating_add(other.frames);
         self.torn += other.torn;
     }
 }

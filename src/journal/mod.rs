@@ -87,8 +87,10 @@ pub enum OpenError {
     Locked(PathBuf),
     /// Written by a later version of the program.
     Newer { path: PathBuf, version: u32 },
-    /// The key is not one.
+    /// The key is not one, or is gone.
     Key(PathBuf),
+    /// No run comes after that of this segment.
+    LastRun(PathBuf),
 }
 
 /// Where the key lies, and the lock.
@@ -115,9 +117,12 @@ impl Journal {
             Err(TryLockError::WouldBlock) => return Err(OpenError::Locked(directory.to_owned())),
             Err(TryLockError::Error(error)) => return Err(OpenError::Io { path, error }),
         }
-        let key = key(directory)?;
         let names = segment::list(directory).map_err(io(directory))?;
-        let run = names.last().map_or(1, |last| last.stream.run + 1);
+        let key = key(directory, names.is_empty())?;
+        let run = match names.last() {
+            Some(last) => last.stream.run.checked_add(1).ok_or_else(|| OpenError::LastRun(last.path(directory)))?,
+            None => 1,
+        };
         let mut found = load::load(directory, &names, key)?;
         let shared = Arc::new(Shared::default());
         let mut keeper = Keeper::new(directory.to_owned(), key, run, sync, shared.clone());
@@ -140,8 +145,8 @@ impl Journal {
     /// Where its first segment cannot be made. A full disk is none: it is waited for, as later.
     pub fn writer(&mut self) -> io::Result<Writer> {
         let (spares, spare) = channel();
-        let (stream, first) = self.keeper.add_writer(spares)?;
-        Ok(Writer::new(stream, first, spare, self.notes.0.clone(), self.shared.clone()))
+        let first = self.keeper.add_writer(spares)?;
+        Ok(Writer::new(first, self.keeper.key, spare, self.notes.0.clone(), self.shared.clone()))
     }
 
     pub fn directory(&self) -> &Path {
@@ -241,11 +246,12 @@ impl Shared {
     }
 }
 
-/// The key of a directory: sixteen bytes in hexadecimal; made where it is missing.
-fn key(directory: &Path) -> Result<[u8; 16], OpenError> {
+/// The key of a directory: sixteen bytes in hexadecimal; made where it is missing and nothing was written with it yet.
+fn key(directory: &Path, is_new: bool) -> Result<[u8; 16], OpenError> {
     let path = directory.join(KEY);
     match std::fs::read_to_string(&path) {
         Ok(text) => read_key(text.trim_end()).ok_or(OpenError::Key(path)),
+        Err(error) if error.kind() == io::ErrorKind::NotFound && !is_new => Err(OpenError::Key(path)),
         Err(error) if error.kind() == io::ErrorKind::NotFound => {
             make_key(directory, &path).map_err(|error| OpenError::Io { path, error })
         }
@@ -304,9 +310,12 @@ impl std::fmt::Display for OpenError {
             ),
             OpenError::Key(path) => write!(
                 f,
-                "{}: not 32 hexadecimal digits; restore it, or remove the directory's files: open calls cannot be restored then",
+                "{}: missing, or not 32 hexadecimal digits; restore it, or remove the directory's files: neither open calls nor events can be restored then",
                 path.display()
             ),
+            OpenError::LastRun(path) => {
+                write!(f, "{}: no segment of sipstamp's own has such a number; move it elsewhere", path.display())
+            }
         }
     }
 }

@@ -257,6 +257,10 @@ fn a_key_that_is_none_stops_the_start_and_a_good_one_stays() {
     std::fs::write(&path, [0xff; 32]).unwrap();
     assert!(matches!(place.refused(), OpenError::Io { .. } | OpenError::Key(_)));
     std::fs::write(&path, digits).unwrap();
+    written(&place);
+    std::fs::remove_file(&path).unwrap();
+    assert!(matches!(place.refused(), OpenError::Key(_)), "nothing could be read with another");
+    std::fs::write(&path, digits).unwrap();
     assert_eq!(place.open().1.key, key);
 }
 
@@ -375,7 +379,7 @@ fn what_a_sink_has_not_delivered_stays_and_is_read_in_its_order() {
     let (journal, found) = place.open();
     let stream = told[0].stream;
     assert_eq!(found.cursors["file"][&stream], told[half - 1].seq);
-    let mut tail = Tail::new(&place.0, stream, told[half - 1].seq);
+    let mut tail = Tail::new(&place.0, found.key, stream, told[half - 1].seq);
     let mut read = Vec::new();
     loop {
         let events = tail.read().unwrap();
@@ -416,6 +420,73 @@ fn a_batch_that_could_not_be_written_leaves_no_gap() {
     let (_, found) = place.open();
     assert_eq!((found.calls.len(), found.damage), (2, Damage::default()));
     assert_eq!(shared.bytes(), place.size());
+}
+
+/// The journal keeps messages as they came; a sink that is behind reads it in pieces.
+#[test]
+fn a_caller_cannot_write_events_for_a_sink_that_is_behind() {
+    let place = Place::new("forged");
+    let (mut journal, found) = place.open();
+    // Those of a journal with another key are nothing, and neither would those of this one be inside of a record.
+    for key in [[0; 16], found.key] {
+        let mut forged = frame::Batch::beginning_with(key, 1_000_000);
+        forged.push(Kind::Event, 666, &[&[EventKind::Ended.index() as u8], b"{\"forged\":true}"]);
+        let forged = forged.bytes().to_vec();
+        let mut writer = journal.writer().unwrap();
+        let piece = 256 * 1024;
+        push(&mut writer, &Step::Client(1, vec![0; piece - 1_000]));
+        assert!(writer.flush());
+        // An INVITE with a body.
+        push(&mut writer, &Step::Server(2, [&forged[..], &[0; 4_000]].concat()));
+        assert!(writer.flush());
+        let at = push(&mut writer, &Step::Told(1)).unwrap();
+        assert!(writer.flush());
+        let mut tail = Tail::new(&place.0, found.key, at.stream, 0);
+        let mut seen = Vec::new();
+        loop {
+            let events = tail.read().unwrap();
+            if events.is_empty() {
+                break;
+            }
+            seen.extend(events.into_iter().map(|event| (event.seq, event.line)));
+        }
+        assert_eq!(seen, [(3, b"{}"[..].into())]);
+    }
+}
+
+#[test]
+fn events_behind_damage_are_read() {
+    let place = Place::new("behind-damage");
+    let (mut journal, found) = place.open();
+    let mut writer = journal.writer().unwrap();
+    let mut last = None;
+    for turn in 0..10 {
+        push(&mut writer, &Step::Client(1, vec![turn; 100 * 1024]));
+        last = push(&mut writer, &Step::Told(1)).or(last);
+        assert!(writer.flush());
+    }
+    let path = place.segments().remove(0);
+    let mut text = std::fs::read(&path).unwrap();
+    text[250 * 1024] ^= 1;
+    std::fs::write(&path, text).unwrap();
+    let mut tail = Tail::new(&place.0, found.key, last.unwrap().stream, 0);
+    let mut seen = 0;
+    loop {
+        match tail.read().unwrap().len() {
+            0 => break,
+            count => seen += count,
+        }
+    }
+    assert_eq!((seen, tail.reached()), (10, last.unwrap().seq));
+}
+
+#[test]
+fn a_segment_behind_whose_run_none_can_come_stops_the_start() {
+    let place = Place::new("last-run");
+    place.open();
+    let name = Name { stream: Stream { run: u32::MAX, writer: 0 }, number: 1 };
+    segment::create(&place.0, name).unwrap();
+    assert!(matches!(place.refused(), OpenError::LastRun(of) if of == name.path(&place.0)));
 }
 
 #[test]

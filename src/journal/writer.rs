@@ -83,15 +83,15 @@ impl Segment {
 
 impl Writer {
     pub(super) fn new(
-        stream: Stream,
-        first: Option<Segment>,
+        (stream, first): (Stream, Option<Segment>),
+        key: [u8; 16],
         spare: Receiver<Segment>,
         keeper: Sender<Note>,
         shared: Arc<Shared>,
     ) -> Writer {
         Writer {
             stream,
-            batch: Batch::beginning_with(1),
+            batch: Batch::beginning_with(key, 1),
             is_behind: first.is_none(),
             segment: first,
             spare,
