@@ -49,6 +49,8 @@ closed_enum! {
         Client = "client",
         /// How far a sink has come.
         Cursor = "cursor",
+        /// All that is open in a stream was written out since a number.
+        Whole = "whole",
     }
 }
 

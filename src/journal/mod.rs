@@ -8,7 +8,8 @@
 //!
 //! A record replaces the earlier one of the same call or transaction, so that nothing has to be put together from parts.
 //! When as much has been written as makes it worth while, each worker writes out all its open calls again, and what
-//! lies before is not needed for calls any more.
+//! lies before is not needed for calls any more. It may stay for an event that a sink has not delivered; a record says that
+//! nothing is open in it, since what ended while nothing could be written left none of its own.
 //!
 //! Beside the segments lie `key`, under which branches and tags are derived, so that those of a restored call are the
 //! same; and `lock`, held for as long as the process lives.
@@ -27,7 +28,7 @@ use std::fs::{DirBuilder, File, OpenOptions, TryLockError};
 use std::io::{self, Read, Write};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
@@ -36,7 +37,7 @@ use std::time::Duration;
 pub use frame::{Damage, Kind};
 pub use keeper::Note;
 use keeper::{Keeper, Wake};
-pub use load::Found;
+pub use load::{Found, Latest};
 pub use tail::Tail;
 pub use writer::{Position, Writer};
 
@@ -71,6 +72,8 @@ pub struct Running {
 pub struct Shared {
     bytes: AtomicU64,
     errors: AtomicU64,
+    /// How many there are.
+    writers: AtomicU32,
     /// Bytes that could not be read at the start.
     unreadable: AtomicU64,
     /// Writers that have no segment.
@@ -146,6 +149,7 @@ impl Journal {
     pub fn writer(&mut self) -> io::Result<Writer> {
         let (spares, spare) = channel();
         let first = self.keeper.add_writer(spares)?;
+        self.shared.writers.fetch_add(1, Ordering::Relaxed);
         Ok(Writer::new(first, self.keeper.key, spare, self.notes.0.clone(), self.shared.clone()))
     }
 

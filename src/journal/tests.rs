@@ -53,7 +53,9 @@ type States = BTreeSet<(u8, u128, Vec<u8>)>;
 
 fn states(found: &Found) -> States {
     let maps = [(0, &found.calls), (1, &found.servers), (2, &found.clients)];
-    let all = maps.into_iter().flat_map(|(kind, map)| map.iter().map(move |(key, state)| (kind, *key, state.to_vec())));
+    let all = maps
+        .into_iter()
+        .flat_map(|(kind, map)| map.iter().map(move |(key, latest)| (kind, *key, latest.state.to_vec())));
     all.collect()
 }
 
@@ -487,6 +489,71 @@ fn a_segment_behind_whose_run_none_can_come_stops_the_start() {
     let name = Name { stream: Stream { run: u32::MAX, writer: 0 }, number: 1 };
     segment::create(&place.0, name).unwrap();
     assert!(matches!(place.refused(), OpenError::LastRun(of) if of == name.path(&place.0)));
+}
+
+#[test]
+fn a_call_that_ended_while_nothing_could_be_written_does_not_rise_again() {
+    let place = Place::new("risen");
+    let (mut journal, _) = place.open();
+    let mut writer = journal.writer().unwrap();
+    let (woken, wakes) = channel();
+    let running = journal.start(move |worker| woken.send(worker).unwrap()).unwrap();
+    push(&mut writer, &Step::Call(1, b"one".to_vec()));
+    push(&mut writer, &Step::Server(10, b"invite".to_vec()));
+    push(&mut writer, &Step::Client(20, b"forwarded".to_vec()));
+    push(&mut writer, &Step::Call(2, b"two".to_vec()));
+    // A dead sink: this event holds its segment.
+    push(&mut writer, &Step::Told(1));
+    assert!(writer.flush());
+    writer.lose_segment();
+    // The call ends; its sinks get that from memory alone.
+    push(&mut writer, &Step::Ended(1));
+    assert!(!writer.flush());
+    wakes.recv_timeout(Duration::from_secs(60)).unwrap();
+    assert!(writer.begins_all());
+    push(&mut writer, &Step::Call(2, b"two".to_vec()));
+    writer.ends_all();
+    push(&mut writer, &Step::Call(3, b"three".to_vec()));
+    assert!(writer.flush());
+    drop(writer);
+    running.close();
+    let open = [2, 3].into_iter().zip([b"two".to_vec(), b"three".to_vec()]);
+    assert_eq!(states(&place.open().1), open.map(|(key, state)| (0, key, state)).collect());
+}
+
+/// Runs two workers, each of which writes steps and then, if `is_whole`, all that it has open.
+fn run_two(place: &Place, workers: [(&[Step], bool); 2]) {
+    let (mut journal, _) = place.open();
+    let mut writers = [journal.writer().unwrap(), journal.writer().unwrap()];
+    let running = journal.start(|_| {}).unwrap();
+    for (writer, (steps, is_whole)) in writers.iter_mut().zip(workers) {
+        assert!(writer.begins_all());
+        for step in steps {
+            push(writer, step);
+        }
+        assert!(writer.flush());
+        if is_whole {
+            writer.ends_all();
+        }
+    }
+    drop(writers);
+    running.close();
+}
+
+#[test]
+fn what_an_earlier_run_left_is_over_once_every_worker_has_written_what_is_open() {
+    let place = Place::new("risen-runs");
+    let state = || b"state".to_vec();
+    let open = |place: &Place| place.open().1.calls.into_keys().collect::<BTreeSet<_>>();
+    // Events that no sink has delivered hold the segments of all runs.
+    let first = [Step::Call(1, state()), Step::Call(2, state()), Step::Told(1)];
+    run_two(&place, [(&first, true), (&[Step::Call(3, state()), Step::Told(3)], true)]);
+    assert_eq!(open(&place), [1, 2, 3].into());
+    // Of these, 2 and 3 end without a trace; one worker has not told yet what is open.
+    run_two(&place, [(&[Step::Call(1, state()), Step::Told(1)], true), (&[Step::Told(3)], false)]);
+    assert_eq!(open(&place), [1, 2, 3].into());
+    run_two(&place, [(&[Step::Told(1)], true), (&[Step::Call(1, state()), Step::Told(3)], true)]);
+    assert_eq!(open(&place), [1].into());
 }
 
 #[test]
