@@ -69,7 +69,7 @@ pub struct Exchange {
 }
 
 /// What a journal would write.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Journal {
     batch: Batch,
     /// Where it is written, if anywhere.
@@ -95,7 +95,7 @@ impl Exchange {
             received: Chunks::default(),
             calls: 0,
             events: 0,
-            journal: has_journal.then(|| Journal { batch: Batch::beginning_with(1), ..Journal::default() }),
+            journal: has_journal.then(Journal::new),
         }
     }
 
@@ -113,7 +113,7 @@ impl Exchange {
 
     /// Has the journal written.
     pub fn write_to(&mut self, writer: journal::Writer) {
-        self.journal.get_or_insert_default().writer = Some(writer);
+        self.journal.get_or_insert_with(Journal::new).writer = Some(writer);
     }
 
     /// How late it is.
@@ -230,6 +230,10 @@ impl Exchange {
 }
 
 impl Journal {
+    fn new() -> Journal {
+        Journal { batch: Batch::beginning_with([7; 16], 1), writer: None, bytes: 0, records: 0 }
+    }
+
     fn keep(&mut self, output: &Output) {
         match output {
             Output::Record(Record { of, key, state }) => {

@@ -8,18 +8,30 @@
 //! | 1 | [`Kind`] |
 //! | 1 | 1 where the batch goes on behind this frame, else 0 |
 //! | 2 | zero |
-//! | 4 | CRC-32 of the 16 bytes before it and of key and state |
+//! | 4 | checksum of the 16 bytes before it |
+//! | 8 | checksum of the 20 bytes before it and of key and state |
 //! | 16 | key |
 //! | | state |
 //!
 //! Numbers are little-endian. What was written together is a batch and counts as a whole: one that breaks off is as if it had
 //! never been.
+//!
+//! States hold messages as they came, and so whatever a caller likes. Checksums are therefore SipHash-1-3 with a key that is
+//! derived from the journal's: nobody else can make a frame. A head has one of its own, so that looking for the next frame
+//! behind damage takes time by the length of the text, whatever is in it.
+
+use std::hash::Hasher;
+
+use siphasher::{sip, sip128};
 
 use crate::closed::closed_enum;
 
 /// What a frame begins with.
 const MAGIC: u32 = 0x1a6a_7073;
-const HEAD: usize = 24;
+const HEAD: usize = 32;
+/// Where the checksums are: of the head, and of all.
+const HEAD_SUM: std::ops::Range<usize> = 20..24;
+const SUM: std::ops::Range<usize> = 24..HEAD;
 const KEY: usize = 16;
 /// No frame is longer than this.
 const LONGEST: usize = 16 * 1024 * 1024;
@@ -37,6 +49,8 @@ closed_enum! {
         Client = "client",
         /// How far a sink has come.
         Cursor = "cursor",
+        /// All that is open in a stream was written out since a number.
+        Whole = "whole",
     }
 }
 
@@ -50,8 +64,9 @@ pub struct Frame<'a> {
 }
 
 /// Frames of one batch, put together to be written in one go.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Batch {
+    sums: Sums,
     bytes: Vec<u8>,
     /// Where the last frame begins, whose checksum is still missing.
     last: Option<usize>,
@@ -62,7 +77,10 @@ pub struct Batch {
 /// The frames of a text, from its start on. What is damaged is passed over.
 #[derive(Debug)]
 pub struct Frames<'a> {
+    sums: Sums,
     text: &'a [u8],
+    /// More may follow behind the text: what is not whole there is no damage.
+    is_part: bool,
     at: usize,
     last_seq: u64,
     /// The frame before is of the same batch, which is known to be whole.
@@ -81,10 +99,14 @@ pub struct Damage {
     pub torn: u64,
 }
 
+/// Makes checksums.
+#[derive(Clone, Copy)]
+struct Sums(sip::SipHasher13);
+
 impl Batch {
-    /// A batch whose first frame has this number.
-    pub fn beginning_with(next_seq: u64) -> Batch {
-        Batch { bytes: Vec::new(), last: None, first_seq: next_seq, next_seq }
+    /// A batch of the journal with this key, whose first frame has this number.
+    pub fn beginning_with(key: [u8; 16], next_seq: u64) -> Batch {
+        Batch { sums: Sums::of(key), bytes: Vec::new(), last: None, first_seq: next_seq, next_seq }
     }
 
     /// Adds a frame, its state given in parts. Returns its number.
@@ -97,7 +119,8 @@ impl Batch {
         self.bytes.extend_from_slice(&MAGIC.to_le_bytes());
         self.bytes.extend_from_slice(&(length as u32).to_le_bytes());
         self.bytes.extend_from_slice(&seq.to_le_bytes());
-        self.bytes.extend_from_slice(&[kind.index() as u8, 0, 0, 0, 0, 0, 0, 0]);
+        self.bytes.extend_from_slice(&[kind.index() as u8, 0, 0, 0]);
+        self.bytes.extend_from_slice(&[0; HEAD - HEAD_SUM.start]);
         self.bytes.extend_from_slice(&key.to_le_bytes());
         for part in state {
             self.bytes.extend_from_slice(part);
@@ -132,27 +155,38 @@ impl Batch {
         self.clear();
     }
 
-    /// Puts the checksum into the last frame.
+    /// Puts the checksums into the last frame.
     fn seal(&mut self, goes_on: bool) {
         let Some(frame) = self.last.and_then(|at| self.bytes.get_mut(at..)) else { return };
         if let Some(flag) = frame.get_mut(17) {
             *flag = u8::from(goes_on);
         }
-        let sum = checksum(frame);
-        if let Some(place) = frame.get_mut(HEAD - 4..HEAD) {
-            place.copy_from_slice(&sum.to_le_bytes());
+        let sum = self.sums.of_head(frame);
+        if let Some(place) = frame.get_mut(HEAD_SUM) {
+            place.copy_from_slice(&sum);
+        }
+        let sum = self.sums.of_all(frame);
+        if let Some(place) = frame.get_mut(SUM) {
+            place.copy_from_slice(&sum);
         }
     }
 }
 
 impl<'a> Frames<'a> {
-    pub fn of(text: &'a [u8]) -> Frames<'a> {
-        Frames::after(text, 0)
+    /// Of a text of the journal with this key.
+    pub fn of(key: [u8; 16], text: &'a [u8]) -> Frames<'a> {
+        Frames::after(key, text, 0)
     }
 
     /// Those that follow the frame with a number; 0 where none is known.
-    pub fn after(text: &'a [u8], last_seq: u64) -> Frames<'a> {
-        Frames { text, at: 0, last_seq, is_in_batch: false, damage: Damage::default() }
+    pub fn after(key: [u8; 16], text: &'a [u8], last_seq: u64) -> Frames<'a> {
+        let damage = Damage::default();
+        Frames { sums: Sums::of(key), text, is_part: false, at: 0, last_seq, is_in_batch: false, damage }
+    }
+
+    /// Of the beginning of a text: ends before what is not whole or is damaged, which only all of the text can tell.
+    pub fn of_part(key: [u8; 16], text: &'a [u8]) -> Frames<'a> {
+        Frames { is_part: true, ..Frames::of(key, text) }
     }
 
     /// What was passed over so far. Complete once the iterator has ended.
@@ -179,11 +213,11 @@ impl<'a> Frames<'a> {
             return None;
         }
         let length = number(4)? as usize;
-        if !(KEY..=LONGEST).contains(&length) {
+        if !(KEY..=LONGEST).contains(&length) || head.get(HEAD_SUM)? != self.sums.of_head(head) {
             return None;
         }
         let frame = text.get(..HEAD + length)?;
-        if checksum(frame) != number(HEAD - 4)? {
+        if head.get(SUM)? != self.sums.of_all(frame) {
             return None;
         }
         let seq = u64::from_le_bytes(*head.get(8..16)?.first_chunk()?);
@@ -207,6 +241,9 @@ impl<'a> Frames<'a> {
 
     /// Where the next frame is that can be read, behind `at`.
     fn next_frame(&self, at: usize) -> Option<usize> {
+        if self.is_part {
+            return None;
+        }
         let magic = MAGIC.to_le_bytes();
         let rest = self.text.get(at + 1..)?;
         memchr::memmem::find_iter(rest, &magic).map(|found| at + 1 + found).find(|at| self.read(*at).is_some())
@@ -223,9 +260,6 @@ impl<'a> Iterator for Frames<'a> {
             }
             match self.read(self.at) {
                 Some((frame, goes_on, next)) => {
-                    if self.last_seq > 0 && frame.seq > self.last_seq + 1 {
-                        self.damage.frames += frame.seq - self.last_seq - 1;
-                    }
                     if frame.seq <= self.last_seq {
                         // A copy of something earlier: not ours to repeat.
                         self.damage.bytes += (next - self.at) as u64;
@@ -233,15 +267,22 @@ impl<'a> Iterator for Frames<'a> {
                         continue;
                     }
                     if goes_on && !self.is_in_batch && !self.is_whole(next) {
+                        if self.is_part {
+                            return None;
+                        }
                         self.damage.torn += (self.text.len() - self.at) as u64;
                         self.at = self.text.len();
                         return None;
+                    }
+                    if self.last_seq > 0 {
+                        self.damage.frames += frame.seq - self.last_seq - 1;
                     }
                     self.last_seq = frame.seq;
                     self.is_in_batch = goes_on;
                     self.at = next;
                     return Some(frame);
                 }
+                None if self.is_part => return None,
                 None => match self.next_frame(self.at) {
                     Some(next) => {
                         self.is_in_batch = false;
@@ -258,23 +299,50 @@ impl<'a> Iterator for Frames<'a> {
     }
 }
 
-/// Of a whole frame: all but its magic, length included, and the checksum itself.
-fn checksum(frame: &[u8]) -> u32 {
-    let mut hasher = crc32fast::Hasher::new();
-    for part in [frame.get(4..HEAD - 4), frame.get(HEAD..)] {
-        hasher.update(part.unwrap_or_default());
+impl Sums {
+    /// With a key of its own: what is derived from the journal's key elsewhere goes out to everybody.
+    fn of(key: [u8; 16]) -> Sums {
+        let mut derived = sip128::SipHasher13::new_with_key(&key);
+        derived.write(b"frames of the journal");
+        Sums(sip::SipHasher13::new_with_key(&sip128::Hasher128::finish128(&derived).as_bytes()))
     }
-    hasher.finalize()
+
+    /// Of a head: all before its checksum but the magic.
+    fn of_head(self, frame: &[u8]) -> [u8; 4] {
+        let [a, b, c, d, ..] = self.sum([frame.get(4..HEAD_SUM.start)]);
+        [a, b, c, d]
+    }
+
+    /// Of a whole frame: all but its magic and the checksum itself.
+    fn of_all(self, frame: &[u8]) -> [u8; 8] {
+        self.sum([frame.get(4..SUM.start), frame.get(HEAD..)])
+    }
+
+    fn sum<const COUNT: usize>(self, parts: [Option<&[u8]>; COUNT]) -> [u8; 8] {
+        let Sums(mut hasher) = self;
+        for part in parts {
+            hasher.write(part.unwrap_or_default());
+        }
+        hasher.finish().to_le_bytes()
+    }
+}
+
+impl std::fmt::Debug for Sums {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Sums")
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
+    const JOURNAL: [u8; 16] = [7; 16];
+
     /// Three batches: of one frame, of three, of one.
     fn sample() -> Vec<u8> {
         let mut text = Vec::new();
-        let mut batch = Batch::beginning_with(1);
+        let mut batch = Batch::beginning_with(JOURNAL, 1);
         for size in [1, 3, 1_u128] {
             for at in 0..size {
                 batch.push(Kind::Call, 100 * size + at, &[b"state", &[at as u8; 20]]);
@@ -286,7 +354,7 @@ mod tests {
     }
 
     fn keys(text: &[u8]) -> (Vec<u128>, Damage) {
-        let mut frames = Frames::of(text);
+        let mut frames = Frames::of(JOURNAL, text);
         let keys = frames.by_ref().map(|frame| frame.key).collect();
         (keys, frames.damage())
     }
@@ -297,7 +365,7 @@ mod tests {
     fn what_was_written_is_read() {
         let text = sample();
         assert_eq!(keys(&text), (ALL.to_vec(), Damage::default()));
-        let second = Frames::of(&text).nth(1).unwrap();
+        let second = Frames::of(JOURNAL, &text).nth(1).unwrap();
         assert_eq!((second.seq, second.kind), (2, Kind::Call));
         assert_eq!(second.state, [&b"state"[..], &[0; 20]].concat());
     }
@@ -327,6 +395,59 @@ mod tests {
             assert_eq!(found, expected, "bit {bit}");
             assert_ne!(damage, Damage::default(), "bit {bit}");
         }
+    }
+
+    /// A state holds messages as they came: a caller can write in their bodies what it likes.
+    #[test]
+    fn what_a_caller_writes_is_never_taken_for_a_frame() {
+        let mut forged = Batch::beginning_with([0; 16], 1_000);
+        forged.push(Kind::Server, 666, &[b"forged"]);
+        let forged = forged.bytes().to_vec();
+        let mut batch = Batch::beginning_with(JOURNAL, 1);
+        batch.push(Kind::Server, 1, &[b"INVITE with a body: ", &forged, b" and more"]);
+        let mut text = batch.bytes().to_vec();
+        // The write was under way when the power went.
+        text.truncate(text.len() - 1);
+        assert_eq!(keys(&text).0, []);
+    }
+
+    #[test]
+    fn a_text_full_of_what_looks_like_heads_is_passed_over_in_its_length() {
+        let head = [MAGIC.to_le_bytes(), (8_u32 << 20).to_le_bytes()].concat();
+        let mut text = head.repeat(2 << 20);
+        let length = text.len() as u64;
+        text.extend(sample());
+        assert_eq!(keys(&text), (ALL.to_vec(), Damage { bytes: length, ..Damage::default() }));
+    }
+
+    #[test]
+    fn the_largest_number_is_read_too() {
+        let one = |seq: u64| {
+            let mut batch = Batch::beginning_with(JOURNAL, 1);
+            batch.push(Kind::Call, u128::from(seq), &[b"state"]);
+            batch.bytes();
+            batch.bytes[8..16].copy_from_slice(&seq.to_le_bytes());
+            batch.bytes().to_vec()
+        };
+        let (last, before, first) = (u64::MAX, u64::MAX - 1, 1);
+        let text = [one(first), one(last), one(before), one(first)].concat();
+        let damage = Damage { bytes: 2 * one(first).len() as u64, frames: last - 2, torn: 0 };
+        assert_eq!(keys(&text), (vec![1, u128::from(last)], damage));
+    }
+
+    #[test]
+    fn a_part_ends_before_what_only_the_whole_can_tell() {
+        let text = sample();
+        let frame = HEAD + KEY + 25;
+        for length in 0..text.len() {
+            let mut frames = Frames::of_part(JOURNAL, &text[..length]);
+            let whole = [0, 1, 1, 1, 4][length / frame];
+            assert_eq!(frames.by_ref().count(), whole, "{length}");
+            assert_eq!((frames.offset(), frames.damage()), (whole * frame, Damage::default()), "{length}");
+        }
+        let mut damaged = text.clone();
+        damaged[2 * frame] ^= 1;
+        assert_eq!(Frames::of_part(JOURNAL, &damaged).count(), 1);
     }
 
     proptest::proptest! {

@@ -364,7 +364,7 @@ impl Keeper {
             self.shared.bytes.fetch_add(segment.length, Ordering::Relaxed);
             self.cursor_segment = Some(segment);
         }
-        let mut batch = Batch::beginning_with(self.cursor_seq);
+        let mut batch = Batch::beginning_with(self.key, self.cursor_seq);
         for (sink, cursors) in &self.cursors {
             // One that has delivered nothing is known all the same: else it would begin with what comes after a restart.
             let nothing = (Stream { run: 0, writer: 0 }, 0);

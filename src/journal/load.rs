@@ -1,12 +1,12 @@
 //! Reading a journal at the start.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::path::Path;
 use std::sync::Arc;
 
 use super::frame::{Damage, Frame, Frames, Kind};
 use super::segment::{self, CURSORS, Head, Name, Stream};
-use super::{Cursors, OpenError};
+use super::{Cursors, OpenError, Position};
 use crate::endpoint::Stored;
 use crate::event::EventKind;
 
@@ -15,15 +15,24 @@ use crate::event::EventKind;
 pub struct Found {
     /// Under which branches and tags were derived.
     pub key: [u8; 16],
-    /// The latest state of each, by key.
-    pub calls: HashMap<u128, Box<[u8]>>,
-    pub servers: HashMap<u128, Box<[u8]>>,
-    pub clients: HashMap<u128, Box<[u8]>>,
+    /// Of what is open, by key.
+    pub calls: HashMap<u128, Latest>,
+    pub servers: HashMap<u128, Latest>,
+    pub clients: HashMap<u128, Latest>,
     pub cursors: HashMap<Arc<str>, Cursors>,
     /// The numbers of events, by stream.
     pub events: HashMap<Stream, Vec<u64>>,
     pub(super) segments: Vec<Old>,
+    /// The writers of the latest run that have written out all that is open.
+    whole: HashSet<Stream>,
     pub damage: Damage,
+}
+
+/// The latest state of something, and where it was written.
+#[derive(Debug)]
+pub struct Latest {
+    pub state: Box<[u8]>,
+    at: Position,
 }
 
 /// A segment of an earlier run.
@@ -47,7 +56,7 @@ pub(super) fn load(directory: &Path, names: &[Name], key: [u8; 16]) -> Result<Fo
             Head::Damaged => found.damage.bytes += segment::HEAD.min(text.len()) as u64,
         }
         let last_seq = last_seqs.entry(name.stream).or_default();
-        let mut frames = Frames::after(text.get(segment::HEAD..).unwrap_or_default(), *last_seq);
+        let mut frames = Frames::after(key, text.get(segment::HEAD..).unwrap_or_default(), *last_seq);
         for frame in frames.by_ref() {
             found.take(name.stream, &frame);
         }
@@ -67,7 +76,7 @@ impl Found {
 
     /// What is open, for the core.
     pub fn into_stored(self) -> Stored {
-        let list = |map: HashMap<u128, Box<[u8]>>| map.into_iter().collect();
+        let list = |map: HashMap<u128, Latest>| map.into_iter().map(|(key, latest)| (key, latest.state)).collect();
         Stored { calls: list(self.calls), servers: list(self.servers), clients: list(self.clients) }
     }
 
@@ -88,9 +97,10 @@ impl Found {
     }
 
     fn take(&mut self, stream: Stream, frame: &Frame<'_>) {
-        let put = |map: &mut HashMap<u128, Box<[u8]>>| match frame.state {
+        let at = Position { stream, seq: frame.seq };
+        let put = |map: &mut HashMap<u128, Latest>| match frame.state {
             [] => drop(map.remove(&frame.key)),
-            state => drop(map.insert(frame.key, state.into())),
+            state => drop(map.insert(frame.key, Latest { state: state.into(), at })),
         };
         match frame.kind {
             Kind::Call => put(&mut self.calls),
@@ -108,6 +118,26 @@ impl Found {
                 }
             }
             Kind::Cursor => {}
+            Kind::Whole => {
+                if let Some((since, writers)) = whole(frame.state) {
+                    self.forget(stream, since, writers);
+                }
+            }
+        }
+    }
+
+    /// A writer, one of so many in its run, has written out all that is open since a number: what was not among it is over,
+    /// also where no record says so because none could be written.
+    fn forget(&mut self, stream: Stream, since: u64, writers: u32) {
+        self.whole.retain(|other| other.run == stream.run);
+        self.whole.insert(stream);
+        // What an earlier run has left may be open in any of them.
+        let is_all = self.whole.len() == writers as usize;
+        let is_open = |Position { stream: of, seq }: Position| {
+            if of.run == stream.run { of != stream || seq >= since } else { !is_all }
+        };
+        for map in [&mut self.calls, &mut self.servers, &mut self.clients] {
+            map.retain(|_, latest| is_open(latest.at));
         }
     }
 }
@@ -116,6 +146,12 @@ impl Found {
 pub(super) fn event(state: &[u8]) -> Option<(EventKind, &[u8])> {
     let (kind, line) = state.split_first()?;
     Some((*EventKind::ALL.get(usize::from(*kind))?, line))
+}
+
+/// Since which number, and how many writers there are.
+fn whole(state: &[u8]) -> Option<(u64, u32)> {
+    let (since, writers) = state.split_first_chunk()?;
+    Some((u64::from_le_bytes(*since), u32::from_le_bytes(*writers.first_chunk()?)))
 }
 
 fn cursor(state: &[u8]) -> Option<(&str, Stream, u64)> {
@@ -129,7 +165,7 @@ fn cursor(state: &[u8]) -> Option<(&str, Stream, u64)> {
 impl std::ops::AddAssign for Damage {
     fn add_assign(&mut self, other: Damage) {
         self.bytes += other.bytes;
-        self.frames += other.frames;
+        self.frames = self.frames.saturating_add(other.frames);
         self.torn += other.torn;
     }
 }

@@ -8,7 +8,8 @@
 //!
 //! A record replaces the earlier one of the same call or transaction, so that nothing has to be put together from parts.
 //! When as much has been written as makes it worth while, each worker writes out all its open calls again, and what
-//! lies before is not needed for calls any more.
+//! lies before is not needed for calls any more. It may stay for an event that a sink has not delivered; a record says that
+//! nothing is open in it, since what ended while nothing could be written left none of its own.
 //!
 //! Beside the segments lie `key`, under which branches and tags are derived, so that those of a restored call are the
 //! same; and `lock`, held for as long as the process lives.
@@ -27,7 +28,7 @@ use std::fs::{DirBuilder, File, OpenOptions, TryLockError};
 use std::io::{self, Read, Write};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
@@ -36,7 +37,7 @@ use std::time::Duration;
 pub use frame::{Damage, Kind};
 pub use keeper::Note;
 use keeper::{Keeper, Wake};
-pub use load::Found;
+pub use load::{Found, Latest};
 pub use tail::Tail;
 pub use writer::{Position, Writer};
 
@@ -71,6 +72,8 @@ pub struct Running {
 pub struct Shared {
     bytes: AtomicU64,
     errors: AtomicU64,
+    /// How many there are.
+    writers: AtomicU32,
     /// Bytes that could not be read at the start.
     unreadable: AtomicU64,
     /// Writers that have no segment.
@@ -87,8 +90,10 @@ pub enum OpenError {
     Locked(PathBuf),
     /// Written by a later version of the program.
     Newer { path: PathBuf, version: u32 },
-    /// The key is not one.
+    /// The key is not one, or is gone.
     Key(PathBuf),
+    /// No run comes after that of this segment.
+    LastRun(PathBuf),
 }
 
 /// Where the key lies, and the lock.
@@ -115,9 +120,12 @@ impl Journal {
             Err(TryLockError::WouldBlock) => return Err(OpenError::Locked(directory.to_owned())),
             Err(TryLockError::Error(error)) => return Err(OpenError::Io { path, error }),
         }
-        let key = key(directory)?;
         let names = segment::list(directory).map_err(io(directory))?;
-        let run = names.last().map_or(1, |last| last.stream.run + 1);
+        let key = key(directory, names.is_empty())?;
+        let run = match names.last() {
+            Some(last) => last.stream.run.checked_add(1).ok_or_else(|| OpenError::LastRun(last.path(directory)))?,
+            None => 1,
+        };
         let mut found = load::load(directory, &names, key)?;
         let shared = Arc::new(Shared::default());
         let mut keeper = Keeper::new(directory.to_owned(), key, run, sync, shared.clone());
@@ -140,8 +148,9 @@ impl Journal {
     /// Where its first segment cannot be made. A full disk is none: it is waited for, as later.
     pub fn writer(&mut self) -> io::Result<Writer> {
         let (spares, spare) = channel();
-        let (stream, first) = self.keeper.add_writer(spares)?;
-        Ok(Writer::new(stream, first, spare, self.notes.0.clone(), self.shared.clone()))
+        let first = self.keeper.add_writer(spares)?;
+        self.shared.writers.fetch_add(1, Ordering::Relaxed);
+        Ok(Writer::new(first, self.keeper.key, spare, self.notes.0.clone(), self.shared.clone()))
     }
 
     pub fn directory(&self) -> &Path {
@@ -241,11 +250,12 @@ impl Shared {
     }
 }
 
-/// The key of a directory: sixteen bytes in hexadecimal; made where it is missing.
-fn key(directory: &Path) -> Result<[u8; 16], OpenError> {
+/// The key of a directory: sixteen bytes in hexadecimal; made where it is missing and nothing was written with it yet.
+fn key(directory: &Path, is_new: bool) -> Result<[u8; 16], OpenError> {
     let path = directory.join(KEY);
     match std::fs::read_to_string(&path) {
         Ok(text) => read_key(text.trim_end()).ok_or(OpenError::Key(path)),
+        Err(error) if error.kind() == io::ErrorKind::NotFound && !is_new => Err(OpenError::Key(path)),
         Err(error) if error.kind() == io::ErrorKind::NotFound => {
             make_key(directory, &path).map_err(|error| OpenError::Io { path, error })
         }
@@ -304,9 +314,12 @@ impl std::fmt::Display for OpenError {
             ),
             OpenError::Key(path) => write!(
                 f,
-                "{}: not 32 hexadecimal digits; restore it, or remove the directory's files: open calls cannot be restored then",
+                "{}: missing, or not 32 hexadecimal digits; restore it, or remove the directory's files: neither open calls nor events can be restored then",
                 path.display()
             ),
+            OpenError::LastRun(path) => {
+                write!(f, "{}: no segment of sipstamp's own has such a number; move it elsewhere", path.display())
+            }
         }
     }
 }

@@ -17,6 +17,7 @@ const CHUNK: usize = 256 * 1024;
 #[derive(Debug)]
 pub struct Tail {
     directory: PathBuf,
+    key: [u8; 16],
     stream: Stream,
     /// The last number that is not wanted.
     after: u64,
@@ -33,9 +34,13 @@ pub struct KeptEvent {
 }
 
 impl Tail {
-    /// Those behind the number `after`.
-    pub fn new(directory: &Path, stream: Stream, after: u64) -> Tail {
-        Tail { directory: directory.to_owned(), stream, after, at: None }
+    /// Those behind the number `after`, in the journal that has this directory and key.
+    pub fn new(directory: &Path, key: [u8; 16], stream: Stream, after: u64) -> Tail {
+        Tail { directory: directory.to_owned(), key, stream, after, at: None }
+    }
+
+    pub fn stream(&self) -> Stream {
+        self.stream
     }
 
     /// The number up to which events were read.
@@ -90,7 +95,9 @@ impl Tail {
             let mut text = vec![0; size];
             let got = file.read_at(&mut text, offset)?;
             text.truncate(got);
-            let mut frames = Frames::of(&text);
+            // What ends with the chunk is not damaged: that shows in what is there of the segment alone.
+            let is_part = got == size && size < available;
+            let mut frames = if is_part { Frames::of_part(self.key, &text) } else { Frames::of(self.key, &text) };
             let mut used = 0;
             while let Some(frame) = frames.next() {
                 used = frames.offset();
@@ -104,8 +111,8 @@ impl Tail {
                     line: line.into(),
                 }));
             }
-            // A batch that is longer than what was read.
-            if used == 0 && got == size && size < available {
+            // A batch that is longer than what was read, or damage.
+            if used == 0 && is_part {
                 size = (size * 2).min(available);
                 continue;
             }

@@ -53,7 +53,9 @@ type States = BTreeSet<(u8, u128, Vec<u8>)>;
 
 fn states(found: &Found) -> States {
     let maps = [(0, &found.calls), (1, &found.servers), (2, &found.clients)];
-    let all = maps.into_iter().flat_map(|(kind, map)| map.iter().map(move |(key, state)| (kind, *key, state.to_vec())));
+    let all = maps
+        .into_iter()
+        .flat_map(|(kind, map)| map.iter().map(move |(key, latest)| (kind, *key, latest.state.to_vec())));
     all.collect()
 }
 
@@ -257,6 +259,10 @@ fn a_key_that_is_none_stops_the_start_and_a_good_one_stays() {
     std::fs::write(&path, [0xff; 32]).unwrap();
     assert!(matches!(place.refused(), OpenError::Io { .. } | OpenError::Key(_)));
     std::fs::write(&path, digits).unwrap();
+    written(&place);
+    std::fs::remove_file(&path).unwrap();
+    assert!(matches!(place.refused(), OpenError::Key(_)), "nothing could be read with another");
+    std::fs::write(&path, digits).unwrap();
     assert_eq!(place.open().1.key, key);
 }
 
@@ -375,7 +381,7 @@ fn what_a_sink_has_not_delivered_stays_and_is_read_in_its_order() {
     let (journal, found) = place.open();
     let stream = told[0].stream;
     assert_eq!(found.cursors["file"][&stream], told[half - 1].seq);
-    let mut tail = Tail::new(&place.0, stream, told[half - 1].seq);
+    let mut tail = Tail::new(&place.0, found.key, stream, told[half - 1].seq);
     let mut read = Vec::new();
     loop {
         let events = tail.read().unwrap();
@@ -416,6 +422,138 @@ fn a_batch_that_could_not_be_written_leaves_no_gap() {
     let (_, found) = place.open();
     assert_eq!((found.calls.len(), found.damage), (2, Damage::default()));
     assert_eq!(shared.bytes(), place.size());
+}
+
+/// The journal keeps messages as they came; a sink that is behind reads it in pieces.
+#[test]
+fn a_caller_cannot_write_events_for_a_sink_that_is_behind() {
+    let place = Place::new("forged");
+    let (mut journal, found) = place.open();
+    // Those of a journal with another key are nothing, and neither would those of this one be inside of a record.
+    for key in [[0; 16], found.key] {
+        let mut forged = frame::Batch::beginning_with(key, 1_000_000);
+        forged.push(Kind::Event, 666, &[&[EventKind::Ended.index() as u8], b"{\"forged\":true}"]);
+        let forged = forged.bytes().to_vec();
+        let mut writer = journal.writer().unwrap();
+        let piece = 256 * 1024;
+        push(&mut writer, &Step::Client(1, vec![0; piece - 1_000]));
+        assert!(writer.flush());
+        // An INVITE with a body.
+        push(&mut writer, &Step::Server(2, [&forged[..], &[0; 4_000]].concat()));
+        assert!(writer.flush());
+        let at = push(&mut writer, &Step::Told(1)).unwrap();
+        assert!(writer.flush());
+        let mut tail = Tail::new(&place.0, found.key, at.stream, 0);
+        let mut seen = Vec::new();
+        loop {
+            let events = tail.read().unwrap();
+            if events.is_empty() {
+                break;
+            }
+            seen.extend(events.into_iter().map(|event| (event.seq, event.line)));
+        }
+        assert_eq!(seen, [(3, b"{}"[..].into())]);
+    }
+}
+
+#[test]
+fn events_behind_damage_are_read() {
+    let place = Place::new("behind-damage");
+    let (mut journal, found) = place.open();
+    let mut writer = journal.writer().unwrap();
+    let mut last = None;
+    for turn in 0..10 {
+        push(&mut writer, &Step::Client(1, vec![turn; 100 * 1024]));
+        last = push(&mut writer, &Step::Told(1)).or(last);
+        assert!(writer.flush());
+    }
+    let path = place.segments().remove(0);
+    let mut text = std::fs::read(&path).unwrap();
+    text[250 * 1024] ^= 1;
+    std::fs::write(&path, text).unwrap();
+    let mut tail = Tail::new(&place.0, found.key, last.unwrap().stream, 0);
+    let mut seen = 0;
+    loop {
+        match tail.read().unwrap().len() {
+            0 => break,
+            count => seen += count,
+        }
+    }
+    assert_eq!((seen, tail.reached()), (10, last.unwrap().seq));
+}
+
+#[test]
+fn a_segment_behind_whose_run_none_can_come_stops_the_start() {
+    let place = Place::new("last-run");
+    place.open();
+    let name = Name { stream: Stream { run: u32::MAX, writer: 0 }, number: 1 };
+    segment::create(&place.0, name).unwrap();
+    assert!(matches!(place.refused(), OpenError::LastRun(of) if of == name.path(&place.0)));
+}
+
+#[test]
+fn a_call_that_ended_while_nothing_could_be_written_does_not_rise_again() {
+    let place = Place::new("risen");
+    let (mut journal, _) = place.open();
+    let mut writer = journal.writer().unwrap();
+    let (woken, wakes) = channel();
+    let running = journal.start(move |worker| woken.send(worker).unwrap()).unwrap();
+    push(&mut writer, &Step::Call(1, b"one".to_vec()));
+    push(&mut writer, &Step::Server(10, b"invite".to_vec()));
+    push(&mut writer, &Step::Client(20, b"forwarded".to_vec()));
+    push(&mut writer, &Step::Call(2, b"two".to_vec()));
+    // A dead sink: this event holds its segment.
+    push(&mut writer, &Step::Told(1));
+    assert!(writer.flush());
+    writer.lose_segment();
+    // The call ends; its sinks get that from memory alone.
+    push(&mut writer, &Step::Ended(1));
+    assert!(!writer.flush());
+    wakes.recv_timeout(Duration::from_secs(60)).unwrap();
+    assert!(writer.begins_all());
+    push(&mut writer, &Step::Call(2, b"two".to_vec()));
+    writer.ends_all();
+    push(&mut writer, &Step::Call(3, b"three".to_vec()));
+    assert!(writer.flush());
+    drop(writer);
+    running.close();
+    let open = [2, 3].into_iter().zip([b"two".to_vec(), b"three".to_vec()]);
+    assert_eq!(states(&place.open().1), open.map(|(key, state)| (0, key, state)).collect());
+}
+
+/// Runs two workers, each of which writes steps and then, if `is_whole`, all that it has open.
+fn run_two(place: &Place, workers: [(&[Step], bool); 2]) {
+    let (mut journal, _) = place.open();
+    let mut writers = [journal.writer().unwrap(), journal.writer().unwrap()];
+    let running = journal.start(|_| {}).unwrap();
+    for (writer, (steps, is_whole)) in writers.iter_mut().zip(workers) {
+        assert!(writer.begins_all());
+        for step in steps {
+            push(writer, step);
+        }
+        assert!(writer.flush());
+        if is_whole {
+            writer.ends_all();
+        }
+    }
+    drop(writers);
+    running.close();
+}
+
+#[test]
+fn what_an_earlier_run_left_is_over_once_every_worker_has_written_what_is_open() {
+    let place = Place::new("risen-runs");
+    let state = || b"state".to_vec();
+    let open = |place: &Place| place.open().1.calls.into_keys().collect::<BTreeSet<_>>();
+    // Events that no sink has delivered hold the segments of all runs.
+    let first = [Step::Call(1, state()), Step::Call(2, state()), Step::Told(1)];
+    run_two(&place, [(&first, true), (&[Step::Call(3, state()), Step::Told(3)], true)]);
+    assert_eq!(open(&place), [1, 2, 3].into());
+    // Of these, 2 and 3 end without a trace; one worker has not told yet what is open.
+    run_two(&place, [(&[Step::Call(1, state()), Step::Told(1)], true), (&[Step::Told(3)], false)]);
+    assert_eq!(open(&place), [1, 2, 3].into());
+    run_two(&place, [(&[Step::Told(1)], true), (&[Step::Call(1, state()), Step::Told(3)], true)]);
+    assert_eq!(open(&place), [1].into());
 }
 
 #[test]

@@ -46,8 +46,8 @@ pub struct Writer {
     growth: u64,
     /// What that took.
     all: u64,
-    /// All calls are being written out, since this segment was the current one.
-    writing_all: Option<u32>,
+    /// All calls are being written out, since this segment was the current one and this number the next.
+    writing_all: Option<(u32, u64)>,
     is_all_due: bool,
     /// It could not write: what is open has to be written out before anything is said to be kept again.
     is_behind: bool,
@@ -83,15 +83,15 @@ impl Segment {
 
 impl Writer {
     pub(super) fn new(
-        stream: Stream,
-        first: Option<Segment>,
+        (stream, first): (Stream, Option<Segment>),
+        key: [u8; 16],
         spare: Receiver<Segment>,
         keeper: Sender<Note>,
         shared: Arc<Shared>,
     ) -> Writer {
         Writer {
             stream,
-            batch: Batch::beginning_with(1),
+            batch: Batch::beginning_with(key, 1),
             is_behind: first.is_none(),
             segment: first,
             spare,
@@ -167,7 +167,7 @@ impl Writer {
         let Some(segment) = self.segment.as_ref().filter(|_| is_due && self.writing_all.is_none()) else {
             return false;
         };
-        self.writing_all = Some(segment.name.number);
+        self.writing_all = Some((segment.name.number, self.batch.next_seq()));
         self.is_all_due = false;
         self.growth = 0;
         true
@@ -176,14 +176,19 @@ impl Writer {
     /// Every call that was open then is written out: what lies before is not needed for calls.
     pub fn ends_all(&mut self) {
         self.flush();
-        if let (Some(number), true) = (self.writing_all.take(), self.segment.is_some()) {
-            self.all = self.growth;
-            if std::mem::take(&mut self.is_behind) {
-                self.shared.recovered(self.stream.writer);
-            }
-            // Nobody listens once everything ends.
-            drop(self.keeper.send(Note::Whole(Name { stream: self.stream, number })));
+        let (Some((number, since)), true) = (self.writing_all.take(), self.segment.is_some()) else { return };
+        // Workers begin once all writers are there.
+        let writers = self.shared.writers.load(Ordering::Relaxed);
+        self.push(Kind::Whole, 0, &[&since.to_le_bytes(), &writers.to_le_bytes()]);
+        if !self.flush() {
+            return;
         }
+        self.all = self.growth;
+        if std::mem::take(&mut self.is_behind) {
+            self.shared.recovered(self.stream.writer);
+        }
+        // Nobody listens once everything ends.
+        drop(self.keeper.send(Note::Whole(Name { stream: self.stream, number })));
     }
 
     /// Goes on in the segment that the keeper has made; false where there is none.

@@ -14,6 +14,7 @@ use crate::journal::{Cursors, Note, Position, Tail};
 #[derive(Debug)]
 pub struct Backlog {
     directory: PathBuf,
+    key: [u8; 16],
     sink: Arc<str>,
     notes: Sender<Note>,
     streams: BTreeMap<Stream, Reach>,
@@ -31,18 +32,18 @@ struct Reach {
 
 /// Reads on where a sink is behind.
 #[derive(Debug, Default)]
-pub struct Reader(Option<(Stream, Tail)>);
+pub struct Reader(Option<Tail>);
 
 impl Backlog {
-    /// Of a sink that has delivered `cursors` of what the journal holds.
+    /// Of a sink that has delivered `cursors` of what the journal in a directory, with a key, holds.
     pub fn new(
-        directory: PathBuf,
+        (directory, key): (PathBuf, [u8; 16]),
         sink: Arc<str>,
         notes: Sender<Note>,
         cursors: &Cursors,
         held: &HashMap<Stream, Vec<u64>>,
     ) -> Backlog {
-        let mut backlog = Backlog { directory, sink, notes, streams: BTreeMap::new(), len: 0 };
+        let mut backlog = Backlog { directory, key, sink, notes, streams: BTreeMap::new(), len: 0 };
         for (stream, events) in held {
             let given = cursors.get(stream).copied().unwrap_or(0);
             let latest = events.last().copied().unwrap_or(0);
@@ -104,22 +105,22 @@ impl Backlog {
         drop(self.notes.send(Note::Delivered { sink: self.sink.clone(), to }));
     }
 
-    pub fn directory(&self) -> &std::path::Path {
-        &self.directory
+    /// Reads a stream behind a number.
+    pub fn tail(&self, stream: Stream, after: u64) -> Tail {
+        Tail::new(&self.directory, self.key, stream, after)
     }
 }
 
 impl Reader {
-    /// The next events behind a number of a stream, and the number that they go up to.
+    /// The next events where this tail begins, and the number that they go up to.
     ///
     /// # Errors
     /// Where the journal cannot be read.
-    pub fn read(&mut self, directory: &std::path::Path, stream: Stream, after: u64) -> io::Result<(Vec<Line>, u64)> {
-        let is_there = self.0.as_ref().is_some_and(|(of, tail)| *of == stream && tail.reached() == after);
-        if !is_there {
-            self.0 = Some((stream, Tail::new(directory, stream, after)));
-        }
-        let Some((_, tail)) = &mut self.0 else { return Ok((Vec::new(), after)) };
+    pub fn read(&mut self, anew: Tail) -> io::Result<(Vec<Line>, u64)> {
+        let stream = anew.stream();
+        // The one before is there already, where nothing came between.
+        let before = self.0.take().filter(|tail| (tail.stream(), tail.reached()) == (stream, anew.reached()));
+        let tail = self.0.insert(before.unwrap_or(anew));
         let events = tail.read()?;
         let lines = events
             .into_iter()

@@ -194,7 +194,8 @@ impl Kept<'_> {
     fn backlog(&self, sink: &str) -> Backlog {
         let none = Cursors::new();
         let cursors = self.found.cursors.get(sink).unwrap_or(&none);
-        Backlog::new(self.directory.to_owned(), sink.into(), self.notes.clone(), cursors, &self.found.events)
+        let journal = (self.directory.to_owned(), self.found.key);
+        Backlog::new(journal, sink.into(), self.notes.clone(), cursors, &self.found.events)
     }
 }
 

@@ -165,10 +165,12 @@ impl Queue {
         stream: Stream,
         after: u64,
     ) -> (MutexGuard<'a, State>, io::Result<()>) {
-        let directory = state.backlog.as_ref().map(|backlog| backlog.directory().to_owned()).unwrap_or_default();
+        let Some(tail) = state.backlog.as_ref().map(|backlog| backlog.tail(stream, after)) else {
+            return (state, Ok(()));
+        };
         drop(state);
         let mut reader = self.reader.lock().unwrap_or_else(PoisonError::into_inner);
-        let read = reader.read(&directory, stream, after);
+        let read = reader.read(tail);
         drop(reader);
         let mut state = self.state();
         let read = read.map(|(lines, up_to)| self.take_back(&mut state, stream, lines, up_to));
@@ -333,7 +335,8 @@ mod tests {
     #[test]
     fn what_was_read_from_the_journal_before_it_came_is_not_there_twice() {
         let (notes, _inbox) = std::sync::mpsc::channel();
-        let mut backlog = Backlog::new("/nowhere".into(), "test".into(), notes, &HashMap::new(), &HashMap::new());
+        let mut backlog =
+            Backlog::new(("/nowhere".into(), [0; 16]), "test".into(), notes, &HashMap::new(), &HashMap::new());
         let at = |seq| Position { stream: Stream { run: 1, writer: 0 }, seq };
         backlog.leave(at(1));
         backlog.took(at(1).stream, 3, 3);
@@ -369,7 +372,8 @@ mod tests {
     fn beyond_the_limit_what_the_journal_keeps_does_not_make_room_for_what_it_does_not() {
         let stream = Stream { run: 1, writer: 0 };
         let (notes, noted) = std::sync::mpsc::channel();
-        let backlog = Backlog::new("/nowhere".into(), "test".into(), notes, &HashMap::new(), &HashMap::new());
+        let backlog =
+            Backlog::new(("/nowhere".into(), [0; 16]), "test".into(), notes, &HashMap::new(), &HashMap::new());
         let queue = Queue::new("test".into(), 12, None, Some(backlog));
         let push = |text: &str, seq: Option<u64>| {
             let at = seq.map(|seq| Position { stream, seq });

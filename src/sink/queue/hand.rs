@@ -126,7 +126,8 @@ mod tests {
     #[test]
     fn what_is_confirmed_lies_before_the_oldest_that_is_not_settled() {
         let (notes, inbox) = channel();
-        let backlog = Backlog::new("/nowhere".into(), "webhook:a".into(), notes, &Cursors::new(), &HashMap::new());
+        let backlog =
+            Backlog::new(("/nowhere".into(), [0; 16]), "webhook:a".into(), notes, &Cursors::new(), &HashMap::new());
         let queue = Queue::new("webhook:a".into(), 1 << 20, None, Some(backlog));
         queue.push(&[line(1), line(2), line(3)]);
         let first = queue.take(2).unwrap();
