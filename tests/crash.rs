@@ -22,6 +22,8 @@ mod ports;
 mod server;
 #[path = "crash/site.rs"]
 mod site;
+#[path = "crash/takeovers.rs"]
+mod takeovers;
 #[path = "workers/wire.rs"]
 #[expect(dead_code, reason = "shared with the tests of workers, which use the rest")]
 mod wire;

@@ -62,6 +62,7 @@ pub struct Journal {
 #[derive(Debug)]
 pub struct Running {
     notes: Sender<Note>,
+    shared: Arc<Shared>,
     thread: JoinHandle<()>,
     /// Held until the process ends.
     _lock: File,
@@ -172,16 +173,21 @@ impl Journal {
     /// Where no thread can be had.
     pub fn start(self, wake: impl Fn(usize) + Send + 'static) -> io::Result<Running> {
         let (notes, inbox) = self.notes;
-        let mut keeper = self.keeper;
+        let (mut keeper, shared) = (self.keeper, self.shared);
         keeper.wake = Wake(Box::new(wake));
         // Before there is any event: a sink that the journal does not know begins with what comes.
         keeper.write_cursors();
         let thread = std::thread::Builder::new().name("journal".into()).spawn(move || keeper.run(&inbox))?;
-        Ok(Running { notes, thread, _lock: self.lock })
+        Ok(Running { notes, shared, thread, _lock: self.lock })
     }
 }
 
 impl Running {
+    /// As [`Shared::is_sound`].
+    pub fn is_sound(&self) -> bool {
+        self.shared.is_sound()
+    }
+
     /// Ends it, once workers and sinks have ended.
     pub fn close(self) {
         // An error says that the keeper has ended.
@@ -199,6 +205,11 @@ impl Shared {
     /// Attempts to write, sync or make a segment that have failed.
     pub fn errors(&self) -> u64 {
         self.errors.load(Ordering::Relaxed)
+    }
+
+    /// Whether it has all that is open: each worker can write, and has written out what came while it could not.
+    pub fn is_sound(&self) -> bool {
+        self.broken().is_empty()
     }
 
     /// Whom to tell whether it can be written.

@@ -1,7 +1,7 @@
 //! The workers and their supervisor, put together of what is configured and bound.
 
 use std::io;
-use std::os::fd::OwnedFd;
+use std::net::TcpListener;
 use std::sync::Arc;
 
 use mio::Poll;
@@ -25,6 +25,7 @@ use crate::config::{ServerNames, Settings};
 use crate::control::Ask;
 use crate::endpoint::{Endpoint, Restored, Seed, Stored};
 use crate::event::CallState;
+use crate::flow::Transport;
 use crate::journal::{Found, Journal, Writer};
 use crate::policy::{Listener, Policy};
 use crate::recent::Recent;
@@ -47,7 +48,7 @@ pub(super) struct Parts {
     pub(super) journal: Option<(Journal, Found)>,
     pub(super) inherited: Inherited,
     /// What listens beside the sockets for datagrams.
-    pub(super) listening: Vec<OwnedFd>,
+    pub(super) listening: Vec<TcpListener>,
 }
 
 /// Ready to be started.
@@ -133,7 +134,12 @@ pub(super) fn build(parts: Parts, asks: mpsc::Receiver<Ask>, stopped: oneshot::R
     }
     drop(common);
     let door = match &journal {
-        Some(journal) => Some(Door::open(journal.directory(), reports.clone())?),
+        Some(journal) => {
+            let datagrams = sockets.sources().iter().map(|source| (Transport::Udp, source.socket.local_addr()));
+            let streams = listening.iter().map(|socket| (Transport::Tcp, socket.local_addr()));
+            let holds = datagrams.chain(streams).filter_map(|(transport, address)| Some((transport, address.ok()?)));
+            Some(Door::open(journal.directory(), &holds.collect::<Vec<_>>(), reports.clone())?)
+        }
         None => None,
     };
     let wake = {
@@ -165,7 +171,7 @@ pub(super) fn build(parts: Parts, asks: mpsc::Receiver<Ask>, stopped: oneshot::R
         readiness,
         recent,
         journal,
-        _door: door,
+        door,
         successor: None,
         listening,
         watchdog: Watchdog::new(),

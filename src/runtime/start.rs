@@ -3,17 +3,17 @@
 use std::fmt;
 use std::io;
 use std::net::{SocketAddr, TcpListener};
-use std::os::fd::OwnedFd;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::mpsc::sync_channel;
 use std::thread::JoinHandle;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use tokio::sync::{mpsc, oneshot};
 
 use super::build::{Built, Parts, build};
-use super::{ReloadSource, systemd, takeover};
+use super::takeover::{Held, Predecessor};
+use super::{ReloadSource, systemd};
 use crate::admin::metrics::{Exposition, Histograms};
 use crate::admin::{self, AdminHandle, Context, Readiness};
 use crate::config::{Events, Settings};
@@ -23,10 +23,12 @@ use crate::journal::{self, Found, Journal};
 use crate::recent::{self, Recent};
 use crate::sink::{self, Sinks};
 use crate::telemetry::LogLevel;
-use crate::transport::{self, BindError, Inherited};
+use crate::transport::{self, BindError, Inherited, overlap};
 
 /// Questions that may wait for an answer.
 const ASKS: usize = 256;
+/// How long a process that was taken over from may need to close its API.
+const API_CLOSES: Duration = Duration::from_secs(3);
 
 /// How a sidecar is started, beside its settings.
 #[derive(Debug, Default)]
@@ -82,7 +84,10 @@ pub fn start(settings: Settings, bind: Bind) -> Result<Running, StartError> {
     let mut http = |key, address: Option<SocketAddr>| {
         let mut listen = |address| match inherited.take_tcp(address) {
             Some(socket) => Ok(socket),
-            None => TcpListener::bind(address).map_err(|error| StartError::Http { key, address, error }),
+            None => {
+                inherited.clear_the_way(Transport::Tcp, address);
+                listen_once_free(key, address, bind.takeover)
+            }
         };
         address.map(&mut listen).transpose()
     };
@@ -113,8 +118,7 @@ pub fn start(settings: Settings, bind: Bind) -> Result<Running, StartError> {
     let (ready, events) = (readiness.clone(), recent.clone());
     let to_others = [&sockets.admin, &sockets.metrics].into_iter().flatten();
     let to_others = to_others.chain(bound.tcp.iter().map(|(socket, _)| socket)).map(TcpListener::try_clone);
-    let listening = to_others.map(|socket| socket.map(OwnedFd::from)).collect::<io::Result<Vec<_>>>();
-    let listening = listening.map_err(StartError::System)?;
+    let listening = to_others.collect::<io::Result<Vec<_>>>().map_err(StartError::System)?;
     let notifies = bind.notifies_systemd;
     let parts = Parts {
         settings,
@@ -218,14 +222,51 @@ fn inherited(settings: &Settings, bind: &Bind) -> Result<Inherited, StartError> 
         let why = "a process can be taken over from where it has a journal: set `events.journal` in both";
         return Err(StartError::Takeover(why.to_owned()));
     };
-    match takeover::ask(directory) {
-        Ok(Some(sockets)) => Ok(sockets),
+    match Predecessor::find(directory) {
+        Ok(Some(predecessor)) => {
+            check(settings, &predecessor.holds)?;
+            predecessor.succeed().map_err(StartError::Takeover)
+        }
         Ok(None) => {
             tracing::info!("no process is there to take over from: an ordinary start");
             Ok(Inherited::default())
         }
-        Err(error) => Err(StartError::Takeover(format!("{error}; the running process, if it is there, goes on"))),
+        Err(error) => Err(StartError::Takeover(format!("the running process goes on: {error}"))),
     }
+}
+
+/// Whether this process could start, as far as that can be known while another one holds these sockets and the journal.
+fn check(settings: &Settings, holds: &[Held]) -> Result<(), StartError> {
+    let is_held = |transport, address| holds.iter().any(|held| held.0 == transport && overlap(held.1, address));
+    let own = settings.listen.iter().filter(|one| !is_held(one.transport, one.address)).cloned().collect::<Vec<_>>();
+    transport::bind(&own, &mut Inherited::default()).map_err(StartError::Listen)?;
+    let admin = settings.admin.as_ref().map(|admin| ("admin.listen", admin.listen));
+    let metrics = settings.metrics_listen.map(|address| ("metrics.listen", address));
+    for (key, address) in admin.into_iter().chain(metrics) {
+        if !is_held(Transport::Tcp, address) {
+            listen_http(key, address)?;
+        }
+    }
+    sink::check(&settings.events).map_err(StartError::Events)
+}
+
+/// The process before closes its API as the last thing that it does.
+fn listen_once_free(key: &'static str, address: SocketAddr, is_takeover: bool) -> Result<TcpListener, StartError> {
+    let until = Instant::now() + if is_takeover { API_CLOSES } else { Duration::ZERO };
+    loop {
+        match listen_http(key, address) {
+            Err(StartError::Http { error, .. })
+                if error.kind() == io::ErrorKind::AddrInUse && Instant::now() < until =>
+            {
+                std::thread::sleep(Duration::from_millis(10));
+            }
+            listening => return listening,
+        }
+    }
+}
+
+fn listen_http(key: &'static str, address: SocketAddr) -> Result<TcpListener, StartError> {
+    TcpListener::bind(address).map_err(|error| StartError::Http { key, address, error })
 }
 
 fn open_journal(directory: &Path, events: &Events) -> Result<(Journal, Found), StartError> {

@@ -4,6 +4,7 @@
 //! knows of all of them. Nothing here is on the way of a message.
 
 use std::io;
+use std::net::TcpListener;
 use std::os::fd::OwnedFd;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
@@ -38,7 +39,7 @@ use crate::transport::{LocalAddresses, Seats, UdpSockets};
 /// After a forced end, for what connections have still to write.
 const LAST_WORDS: Duration = Duration::from_millis(200);
 
-/// At the end, for how long sinks may take to write what waits; with a journal, which keeps it.
+/// At the end, for how long sinks may take to write what waits; where the journal keeps all of it.
 const FLUSH: Duration = Duration::from_secs(5);
 const KEPT_FLUSH: Duration = Duration::from_millis(500);
 
@@ -74,9 +75,9 @@ pub(super) struct Supervisor {
     pub(super) recent: Recent,
     pub(super) journal: Option<crate::journal::Running>,
     /// Where another process asks to take over; it is gone with this one.
-    pub(super) _door: Option<Door>,
+    pub(super) door: Option<Door>,
     pub(super) successor: Option<Successor>,
-    pub(super) listening: Vec<OwnedFd>,
+    pub(super) listening: Vec<TcpListener>,
     pub(super) watchdog: Watchdog,
     pub(super) reload: ReloadFigures,
     pub(super) resolver: Resolver,
@@ -152,25 +153,31 @@ impl Supervisor {
             }
         };
         self.workers.end();
-        for thread in self.threads {
+        for thread in std::mem::take(&mut self.threads) {
             // Its panic has been reported.
             drop(thread.join());
         }
         // What is left in a journal is delivered after the next start.
-        let left = self.sinks.close(if self.journal.is_some() { KEPT_FLUSH } else { FLUSH });
+        let kept = if self.is_kept() { KEPT_FLUSH } else { FLUSH };
+        let left = self.sinks.close(kept, FLUSH);
         if left > 0 {
             tracing::error!(events = left, "events could not be written before the end");
         }
+        // From here on the next process may have the journal, and a door of its own.
+        drop(self.door);
         if let Some(journal) = self.journal {
             journal.close();
         }
         if let Some(successor) = self.successor {
             let datagrams = self.sockets.sources().iter().filter_map(|source| source.socket.try_clone().ok());
-            let sockets = datagrams.map(OwnedFd::from).chain(self.listening).collect::<Vec<_>>();
-            match successor.give(&sockets) {
-                Ok(()) => tracing::info!(sockets = sockets.len(), "handed over"),
+            let sockets =
+                datagrams.map(OwnedFd::from).chain(self.listening.into_iter().map(OwnedFd::from)).collect::<Vec<_>>();
+            drop(self.sockets);
+            let count = sockets.len();
+            match successor.give(sockets) {
+                Ok(()) => tracing::info!(sockets = count, "handed over"),
                 Err(error) => {
-                    tracing::error!(%error, "who wanted to take over is gone; calls go on after the next start")
+                    tracing::error!(%error, "who wanted to take over is gone; calls go on after the next start");
                 }
             }
         }
@@ -225,6 +232,10 @@ impl Supervisor {
                 let is_over = !ending.is_forced && ending.settled.iter().all(|is_settled| *is_settled);
                 return is_over.then_some(Ok(()));
             }
+            Report::Takeover(successor) if !self.is_kept() => {
+                tracing::warn!("not handed over: the journal cannot be written, and open calls would be lost");
+                successor.refuse("its journal cannot be written, and open calls would be lost: see its log, make room or mend the disk");
+            }
             Report::Takeover(successor) => {
                 tracing::info!("another process takes over");
                 self.readiness.set_draining();
@@ -261,13 +272,18 @@ impl Supervisor {
         self.workers.tell(|worker| worker.ending = Some(Default::default()));
     }
 
+    /// Whether open calls outlive the process.
+    fn is_kept(&self) -> bool {
+        self.journal.as_ref().is_some_and(crate::journal::Running::is_sound)
+    }
+
     async fn force_end(&mut self) {
         if self.ending.as_ref().is_some_and(|ending| ending.is_forced) {
             return;
         }
         self.readiness.set_draining();
         self.ending = Some(Ending { by: Some(Instant::now() + LAST_WORDS), is_forced: true, settled: Vec::new() });
-        let is_kept = self.journal.is_some();
+        let is_kept = self.is_kept();
         let calls = self.workers.ask(move |worker| {
             let calls = worker.core.endpoint.active_calls();
             // What the journal has goes on after the next start: nobody is told anything.

@@ -84,6 +84,18 @@ pub enum OpenError {
 #[derive(Clone, Debug)]
 pub struct SinkFigures(Vec<Arc<Queue>>);
 
+/// Whether the sinks of a configuration could be opened, while another process has them. That the file can be has been
+/// seen when the configuration was read.
+///
+/// # Errors
+/// As [`Sinks::open`].
+pub fn check(events: &Events) -> Result<(), OpenError> {
+    for webhook in &events.webhooks {
+        WebhookSink::open(webhook).map_err(|error| OpenError::Webhook { name: webhook.name.clone(), error })?;
+    }
+    Ok(())
+}
+
 impl Sinks {
     /// Opens the sinks that are configured.
     ///
@@ -155,13 +167,14 @@ impl Sinks {
         SinkFigures(self.queues.clone())
     }
 
-    /// Writes what waits, as far as that goes `within` some time, once every [`EventInput`] is gone. Returns how many
-    /// events were left behind.
-    pub fn close(mut self, within: Duration) -> usize {
+    /// Writes what waits, as far as that goes within some time, once every [`EventInput`] is gone: `kept` where a journal
+    /// has all of it, else `unkept`. Returns how many events were left behind.
+    pub fn close(mut self, kept: Duration, unkept: Duration) -> usize {
         self.input = None;
         if let Some(dispatcher) = self.dispatcher.take() {
             drop(dispatcher.join());
         }
+        let within = if self.queues.iter().any(|queue| queue.has_unkept()) { unkept } else { kept };
         // The time is one for all: a dead sink takes none of another's.
         self.queues.iter().for_each(|queue| queue.end(within));
         self.queues.iter().map(|queue| queue.close(within)).sum()

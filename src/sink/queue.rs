@@ -271,7 +271,12 @@ impl Queue {
             .wait_timeout_while(state, within, |state| !state.lines.is_empty())
             .unwrap_or_else(PoisonError::into_inner);
         // What the journal keeps is delivered after the next start.
-        state.lines.iter().filter(|line| line.at.is_none() && !line.is_settled).count()
+        state.lines.iter().filter(|line| line.is_unkept()).count()
+    }
+
+    /// Whether lines wait that no journal has.
+    pub fn has_unkept(&self) -> bool {
+        self.state().lines.iter().any(Line::is_unkept)
     }
 
     pub fn figures(&self) -> Figures {
@@ -303,6 +308,11 @@ impl Queue {
 impl Line {
     pub fn new(kind: EventKind, text: Arc<[u8]>, at: Option<Position>) -> Line {
         Line { kind, text, at, since: Instant::now(), is_settled: false }
+    }
+
+    /// It is lost where it is not delivered before the process ends.
+    fn is_unkept(&self) -> bool {
+        self.at.is_none() && !self.is_settled
     }
 }
 

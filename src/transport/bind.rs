@@ -42,7 +42,10 @@ pub fn bind(addresses: &[ListenAddress], inherited: &mut Inherited) -> Result<Bo
             Transport::Udp => {
                 let socket = match inherited.take_udp(one.address) {
                     Some(socket) => socket,
-                    None => open(one.address, Type::DGRAM, Protocol::UDP).map_err(failed)?.into(),
+                    None => {
+                        inherited.clear_the_way(Transport::Udp, one.address);
+                        open(one.address, Type::DGRAM, Protocol::UDP).map_err(failed)?.into()
+                    }
                 };
                 socket.set_nonblocking(true).map_err(failed)?;
                 let listener = listener(Transport::Udp, socket.local_addr().map_err(failed)?);
@@ -52,6 +55,7 @@ pub fn bind(addresses: &[ListenAddress], inherited: &mut Inherited) -> Result<Bo
                 let socket = match inherited.take_tcp(one.address) {
                     Some(socket) => socket,
                     None => {
+                        inherited.clear_the_way(Transport::Tcp, one.address);
                         let socket = open(one.address, Type::STREAM, Protocol::TCP).map_err(failed)?;
                         socket.listen(BACKLOG).map_err(failed)?;
                         socket.into()
@@ -169,5 +173,15 @@ mod tests {
         let local = locals.local_towards(Transport::Udp, "127.0.0.9:5060".parse().unwrap()).unwrap();
         assert_eq!(local, SocketAddr::from(([127, 0, 0, 1], port)));
         assert_eq!(locals.local_towards(Transport::Tcp, "127.0.0.9:5060".parse().unwrap()), None);
+    }
+
+    /// A successor whose configuration has another address on the same port: the one before it has ended by then.
+    #[test]
+    fn a_socket_that_was_handed_over_and_is_not_wanted_is_not_in_the_way() {
+        let old = UdpSocket::bind("127.0.0.1:0").unwrap();
+        let address = SocketAddr::from((Ipv4Addr::UNSPECIFIED, old.local_addr().unwrap().port()));
+        let listen = ListenAddress { transport: Transport::Udp, address, key: ListenKey::File(0) };
+        let mut inherited = Inherited::of([std::os::fd::OwnedFd::from(old)]);
+        bind(&[listen], &mut inherited).unwrap();
     }
 }

@@ -1,9 +1,12 @@
 //! Sockets that this process did not open: handed over by the process whose place it takes, or by systemd.
 
+use std::io;
 use std::net::{SocketAddr, TcpListener, UdpSocket};
 use std::os::fd::OwnedFd;
 
 use socket2::{SockRef, Type};
+
+use crate::flow::Transport;
 
 /// Those that nobody has taken yet.
 #[derive(Debug, Default)]
@@ -31,6 +34,20 @@ impl Inherited {
         self.udp.is_empty() && self.tcp.is_empty()
     }
 
+    /// Closes what keeps an address from being bound, and is not that address itself: it was configured otherwise.
+    pub fn clear_the_way(&mut self, transport: Transport, address: SocketAddr) {
+        let is_in_the_way = |bound: io::Result<SocketAddr>| bound.is_ok_and(|bound| overlap(bound, address));
+        match transport {
+            Transport::Udp => self.udp.retain(|socket| !is_in_the_way(socket.local_addr())),
+            Transport::Tcp => self.tcp.retain(|socket| !is_in_the_way(socket.local_addr())),
+        }
+    }
+
+    /// Closes the sockets for datagrams that nobody has taken.
+    pub fn close_udp(&mut self) {
+        self.udp.clear();
+    }
+
     /// The listener for datagrams at an address.
     pub fn take_udp(&mut self, address: SocketAddr) -> Option<UdpSocket> {
         take(&mut self.udp, |socket| socket.local_addr().ok() == Some(address) && socket.peer_addr().is_err())
@@ -45,6 +62,12 @@ impl Inherited {
     pub fn take_tcp(&mut self, address: SocketAddr) -> Option<TcpListener> {
         take(&mut self.tcp, |socket| socket.local_addr().ok() == Some(address))
     }
+}
+
+/// Whether the kernel does not let both be bound, for one transport.
+pub fn overlap(one: SocketAddr, other: SocketAddr) -> bool {
+    let is_any = one.ip().is_unspecified() || other.ip().is_unspecified();
+    one.port() == other.port() && one.is_ipv4() == other.is_ipv4() && (is_any || one.ip() == other.ip())
 }
 
 fn take<T>(sockets: &mut Vec<T>, is_it: impl Fn(&T) -> bool) -> Option<T> {

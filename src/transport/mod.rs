@@ -15,7 +15,7 @@ use mio::Token;
 
 pub use bind::{BindError, Bound, LocalAddresses, bind};
 pub use errqueue::Unreachable;
-pub use inherited::Inherited;
+pub use inherited::{Inherited, overlap};
 pub use sockets::UdpSockets;
 pub use tcp::{Accepted, Acceptor, Connections, Failed, Names, Seats, Taker, TcpFigures};
 pub use udp::{Ends, Refusal, UdpFigures, UdpPorts, UdpSource};

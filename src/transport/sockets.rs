@@ -72,21 +72,33 @@ impl UdpSockets {
             .into_iter()
             .partition::<Vec<_>, _>(|source| source.ends.is_none_or(|ends| wanted.contains(&ends)));
         self.sources = kept;
-        for ends in wanted {
+        let wanted = wanted.into_iter().filter_map(|ends| Some((ends, self.listener_for(ends)?))).collect::<Vec<_>>();
+        for (ends, listener) in &wanted {
+            if let Some(socket) = inherited.take_connected(ends.local, ends.remote) {
+                let prepared = prepare(&socket, ends.local.ip()).map(|_| socket);
+                self.add_connected(prepared, *listener, *ends);
+            }
+        }
+        // Those that are connected to others share no address with what is bound here.
+        inherited.close_udp();
+        for (ends, listener) in wanted {
             if self.sources.iter().any(|source| source.ends == Some(ends)) {
                 continue;
             }
-            let Some(listener) = self.sources.iter().find(|source| source.is_bound_for(ends)) else { continue };
-            let listener = listener.listener;
             let neighbours = self.sources.iter().chain(&gone).filter(|other| other.listener.bound == listener.bound);
-            let connected = match inherited.take_connected(ends.local, ends.remote) {
-                Some(socket) => prepare(&socket, ends.local.ip()).map(|_| socket),
-                None => connect(neighbours.map(|source| &*source.socket), ends),
-            };
-            match connected {
-                Ok(socket) => self.add(socket, listener, Some(ends)),
-                Err(error) => tracing::debug!(%error, remote = %ends.remote, "served by the listener's socket"),
-            }
+            let connected = connect(neighbours.map(|source| &*source.socket), ends);
+            self.add_connected(connected, listener, ends);
+        }
+    }
+
+    fn listener_for(&self, ends: Ends) -> Option<Listener> {
+        self.sources.iter().find(|source| source.is_bound_for(ends)).map(|source| source.listener)
+    }
+
+    fn add_connected(&mut self, socket: io::Result<UdpSocket>, listener: Listener, ends: Ends) {
+        match socket {
+            Ok(socket) => self.add(socket, listener, Some(ends)),
+            Err(error) => tracing::debug!(%error, remote = %ends.remote, "served by the listener's socket"),
         }
     }
 
