@@ -910,3 +910,16 @@ fn an_early_dialog_is_known_after_a_restart() {
     world.ended_as("Normal", "answered_bye_caller");
     world.settle();
 }
+
+#[test]
+fn states_that_cannot_be_read_are_counted_whatever_the_number_of_workers() {
+    for workers in [1, 2] {
+        let mut stored = sipstamp::endpoint::Stored::default();
+        stored.servers.push((1, vec![0xff; 9].into()));
+        stored.clients.push((2, vec![0xff; 9].into()));
+        let mut world = World::with_journal(policy());
+        let parts = stored.split(workers, |_| 0);
+        let unreadable: usize = parts.iter().map(|part| world.endpoint.restore(world.now, part).unreadable).sum();
+        assert_eq!(unreadable, 2, "{workers} workers");
+    }
+}
