@@ -51,7 +51,8 @@ pub(crate) struct LostPeers {
 }
 
 impl Stored {
-    /// What each of `count` workers has to restore: `of_call` tells the worker of a Call-ID.
+    /// What each of `count` workers has to restore: `of_call` tells the worker of a Call-ID. The first counts what nobody can
+    /// read.
     pub fn split(self, count: usize, of_call: impl Fn(&[u8]) -> usize) -> Vec<Stored> {
         let mut parts = std::iter::repeat_with(Stored::default).take(count).collect::<Vec<_>>();
         if count == 1 {
@@ -67,22 +68,24 @@ impl Stored {
             }
         }
         for (key, state) in self.servers {
-            let Some(tx) = stored::read::<StoredServer<'_>>(&state) else { continue };
-            let by_call = match tx.user {
-                StoredServerUser::Call(uid) => of_uid.get(&uid).copied(),
-                _ => None,
-            };
-            let worker = by_call.or_else(|| call_id_of(tx.texts()).map(|id| of_call(&id))).unwrap_or(0);
-            of_server.insert(key, worker);
-            if let Some(part) = parts.get_mut(worker) {
+            let worker = stored::read::<StoredServer<'_>>(&state).and_then(|tx| {
+                let by_call = match tx.user {
+                    StoredServerUser::Call(uid) => of_uid.get(&uid).copied(),
+                    _ => None,
+                };
+                by_call.or_else(|| call_id_of(tx.texts()).map(|id| of_call(&id)))
+            });
+            of_server.extend(worker.map(|worker| (key, worker)));
+            if let Some(part) = parts.get_mut(worker.unwrap_or(0)) {
                 part.servers.push((key, state));
             }
         }
         for (key, state) in self.clients {
-            let Some(tx) = stored::read::<StoredClient<'_>>(&state) else { continue };
-            let by_request = tx.user.upstream().and_then(|upstream| of_server.get(&upstream).copied());
-            let worker = by_request.or_else(|| call_id_of([tx.request()]).map(|id| of_call(&id))).unwrap_or(0);
-            if let Some(part) = parts.get_mut(worker) {
+            let worker = stored::read::<StoredClient<'_>>(&state).and_then(|tx| {
+                let by_request = tx.user.upstream().and_then(|upstream| of_server.get(&upstream).copied());
+                by_request.or_else(|| call_id_of([tx.request()]).map(|id| of_call(&id)))
+            });
+            if let Some(part) = parts.get_mut(worker.unwrap_or(0)) {
                 part.clients.push((key, state));
             }
         }

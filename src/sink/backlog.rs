@@ -18,16 +18,17 @@ pub struct Backlog {
     sink: Arc<str>,
     notes: Sender<Note>,
     streams: BTreeMap<Stream, Reach>,
-    /// Events that it was not given.
-    len: u64,
 }
 
+/// How far a sink has come in a stream.
 #[derive(Clone, Copy, Debug, Default)]
-struct Reach {
+pub struct Reach {
     /// The last event that the sink was given.
-    given: u64,
+    pub given: u64,
     /// The last event that there is.
     latest: u64,
+    /// Events between them.
+    behind: u64,
 }
 
 /// Reads on where a sink is behind.
@@ -43,36 +44,37 @@ impl Backlog {
         cursors: &Cursors,
         held: &HashMap<Stream, Vec<u64>>,
     ) -> Backlog {
-        let mut backlog = Backlog { directory, key, sink, notes, streams: BTreeMap::new(), len: 0 };
+        let mut backlog = Backlog { directory, key, sink, notes, streams: BTreeMap::new() };
         for (stream, events) in held {
             let given = cursors.get(stream).copied().unwrap_or(0);
             let latest = events.last().copied().unwrap_or(0);
-            backlog.len += events.iter().filter(|event| **event > given).count() as u64;
-            backlog.streams.insert(*stream, Reach { given, latest });
+            let behind = events.iter().filter(|event| **event > given).count() as u64;
+            backlog.streams.insert(*stream, Reach { given, latest, behind });
         }
         backlog
     }
 
     /// Events that the sink was not given.
     pub fn len(&self) -> u64 {
-        self.len
+        self.streams.values().map(|reach| reach.behind).sum()
     }
 
     /// Where to read on; `None` where the sink was given everything.
-    pub fn next(&self) -> Option<(Stream, u64)> {
+    pub fn next(&self) -> Option<(Stream, Reach)> {
         // Streams of earlier runs come first: what a call told then is told before what it tells later.
-        self.streams.iter().find(|(_, reach)| reach.given < reach.latest).map(|(stream, reach)| (*stream, reach.given))
+        self.streams.iter().find(|(_, reach)| reach.given < reach.latest).map(|(stream, reach)| (*stream, *reach))
     }
 
     /// An event has come that the sink is given from memory.
     pub fn give(&mut self, at: Position) {
-        self.streams.insert(at.stream, Reach { given: at.seq, latest: at.seq });
+        self.streams.insert(at.stream, Reach { given: at.seq, latest: at.seq, behind: 0 });
     }
 
     /// An event has come that the sink will read from the journal.
     pub fn leave(&mut self, at: Position) {
-        self.streams.entry(at.stream).or_default().latest = at.seq;
-        self.len += 1;
+        let reach = self.streams.entry(at.stream).or_default();
+        reach.latest = at.seq;
+        reach.behind += 1;
     }
 
     /// Whether the sink has it: what is read goes beyond what has come by then.
@@ -80,23 +82,25 @@ impl Backlog {
         self.streams.get(&at.stream).is_some_and(|reach| reach.given >= at.seq)
     }
 
-    /// Events were read for the sink, up to this number.
-    pub fn took(&mut self, stream: Stream, up_to: u64, count: u64) {
+    /// Events with these numbers were read for the sink, or the journal has no more of the stream. `before`: what
+    /// [`Backlog::next`] gave before it was read. Returns how many the journal ought to have had and has not.
+    pub fn took(&mut self, stream: Stream, before: Reach, numbers: impl IntoIterator<Item = u64>) -> u64 {
         let reach = self.streams.entry(stream).or_default();
-        reach.given = up_to.max(reach.given);
-        // What the journal has lost on the way is not counted for ever.
-        self.len = if self.next().is_none() { 0 } else { self.len.saturating_sub(count) };
-    }
-
-    /// The journal has no more of a stream than the sink was given: what is missing is lost. True where something is.
-    pub fn miss(&mut self, stream: Stream) -> bool {
-        let Some(reach) = self.streams.get_mut(&stream) else { return false };
-        let is_missing = reach.given < reach.latest;
-        reach.given = reach.latest;
-        if self.next().is_none() {
-            self.len = 0;
+        let mut last = None;
+        for number in numbers {
+            last = Some(number);
+            // What is read goes beyond what has come by then.
+            reach.behind = reach.behind.saturating_sub(u64::from(number <= reach.latest));
         }
-        is_missing
+        let missing = match last {
+            // What has come since may be there by now.
+            None => before.behind,
+            Some(last) if last >= reach.latest => reach.behind,
+            Some(_) => 0,
+        };
+        reach.given = last.unwrap_or(before.latest).max(reach.given);
+        reach.behind -= missing.min(reach.behind);
+        missing
     }
 
     /// The sink has delivered everything up to here.
@@ -112,11 +116,11 @@ impl Backlog {
 }
 
 impl Reader {
-    /// The next events where this tail begins, and the number that they go up to.
+    /// The next events where this tail begins.
     ///
     /// # Errors
     /// Where the journal cannot be read.
-    pub fn read(&mut self, anew: Tail) -> io::Result<(Vec<Line>, u64)> {
+    pub fn read(&mut self, anew: Tail) -> io::Result<Vec<Line>> {
         let stream = anew.stream();
         // The one before is there already, where nothing came between.
         let before = self.0.take().filter(|tail| (tail.stream(), tail.reached()) == (stream, anew.reached()));
@@ -126,6 +130,6 @@ impl Reader {
             .into_iter()
             .map(|event| Line::new(event.kind, event.line.into(), Some(Position { stream, seq: event.seq })))
             .collect();
-        Ok((lines, tail.reached()))
+        Ok(lines)
     }
 }

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 pub use hand::{Settled, Ticket};
 use tokio::sync::Notify;
 
-use super::backlog::{Backlog, Reader};
+use super::backlog::{Backlog, Reach, Reader};
 use crate::admin::Readiness;
 use crate::event::EventKind;
 use crate::journal::Position;
@@ -143,16 +143,17 @@ impl Queue {
         }
     }
 
-    /// Adds what was read from the journal.
-    fn take_back(&self, state: &mut State, stream: Stream, lines: Vec<Line>, up_to: u64) {
+    /// Adds what was read from the journal; `before`: how far the sink had come by then.
+    fn take_back(&self, state: &mut State, stream: Stream, before: Reach, lines: Vec<Line>) {
         let Some(backlog) = &mut state.backlog else { return };
-        if lines.is_empty() {
-            if backlog.miss(stream) {
-                tracing::error!(sink = &*self.name, "events are missing in the journal");
+        let missing = backlog.took(stream, before, lines.iter().filter_map(|line| line.at).map(|at| at.seq));
+        if missing > 0 {
+            // Nobody knows of what kind they were: they count as what matters most.
+            if let Some(count) = state.dropped.get_mut(EventKind::Ended.index()) {
+                *count += missing;
             }
-            return;
+            tracing::error!(sink = &*self.name, missing, "events are missing in the journal");
         }
-        backlog.took(stream, up_to, lines.len() as u64);
         for line in lines {
             state.add(line);
         }
@@ -163,9 +164,9 @@ impl Queue {
         &'a self,
         state: MutexGuard<'a, State>,
         stream: Stream,
-        after: u64,
+        before: Reach,
     ) -> (MutexGuard<'a, State>, io::Result<()>) {
-        let Some(tail) = state.backlog.as_ref().map(|backlog| backlog.tail(stream, after)) else {
+        let Some(tail) = state.backlog.as_ref().map(|backlog| backlog.tail(stream, before.given)) else {
             return (state, Ok(()));
         };
         drop(state);
@@ -173,7 +174,7 @@ impl Queue {
         let read = reader.read(tail);
         drop(reader);
         let mut state = self.state();
-        let read = read.map(|(lines, up_to)| self.take_back(&mut state, stream, lines, up_to));
+        let read = read.map(|lines| self.take_back(&mut state, stream, before, lines));
         if let Err(error) = &read {
             tracing::error!(sink = &*self.name, %error, "the journal cannot be read; events wait");
             state.failed += 1;
@@ -193,9 +194,9 @@ impl Queue {
                 state.in_hand = lines.len();
                 return Next::Lines(lines);
             }
-            if let Some((stream, after)) = state.backlog.as_ref().and_then(Backlog::next) {
+            if let Some((stream, before)) = state.backlog.as_ref().and_then(Backlog::next) {
                 let read;
-                (state, read) = self.read_back(state, stream, after);
+                (state, read) = self.read_back(state, stream, before);
                 if read.is_err() {
                     let waits = |state: &mut State| !state.is_closed;
                     let waited = self.changed.wait_timeout_while(state, READ_AGAIN, waits);
@@ -349,7 +350,9 @@ mod tests {
             Backlog::new(("/nowhere".into(), [0; 16]), "test".into(), notes, &HashMap::new(), &HashMap::new());
         let at = |seq| Position { stream: Stream { run: 1, writer: 0 }, seq };
         backlog.leave(at(1));
-        backlog.took(at(1).stream, 3, 3);
+        let (stream, before) = backlog.next().unwrap();
+        assert_eq!(backlog.took(stream, before, 1..=3), 0);
+        assert_eq!((backlog.len(), backlog.next().is_some()), (0, false));
         let queue = Queue::new("test".into(), 1 << 20, None, Some(backlog));
         for seq in 2..=4 {
             let text = seq.to_string().into_bytes();
@@ -357,6 +360,29 @@ mod tests {
         }
         let Next::Lines(lines) = queue.next() else { panic!("lines expected") };
         assert_eq!(lines.iter().map(|line| &*line.text).collect::<Vec<_>>(), [b"4"]);
+    }
+
+    #[test]
+    fn what_the_journal_has_lost_is_counted_and_what_comes_meanwhile_is_not() {
+        let (notes, _inbox) = std::sync::mpsc::channel();
+        let held = HashMap::from([(Stream { run: 1, writer: 0 }, vec![1, 2, 5])]);
+        let journal = ("/nowhere".into(), [0; 16]);
+        let mut backlog = Backlog::new(journal, "test".into(), notes, &HashMap::new(), &held);
+        let at = |seq| Position { stream: Stream { run: 1, writer: 0 }, seq };
+        let (stream, before) = backlog.next().unwrap();
+        backlog.leave(at(6));
+        assert_eq!(backlog.len(), 4);
+        assert_eq!(backlog.took(stream, before, []), 3, "nothing was there; 6 has come since");
+        let (stream, before) = backlog.next().unwrap();
+        assert_eq!((before.given, backlog.len()), (5, 1));
+        backlog.leave(at(8));
+        assert_eq!(backlog.took(stream, before, [8]), 1, "6 is lost");
+        assert_eq!((backlog.len(), backlog.next().is_some()), (0, false));
+        backlog.leave(at(9));
+        let (stream, before) = backlog.next().unwrap();
+        let queue = Queue::new("test".into(), 1 << 20, None, Some(backlog));
+        queue.take_back(&mut queue.state(), stream, before, Vec::new());
+        assert_eq!((queue.dropped(EventKind::Ended), queue.figures().pending), (1, 0));
     }
 
     #[test]

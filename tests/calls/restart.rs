@@ -976,3 +976,16 @@ fn a_step_of_the_clock_does_not_shorten_a_call_that_is_restored() {
     world.none_ended();
     world.nothing_sent();
 }
+
+#[test]
+fn states_that_cannot_be_read_are_counted_whatever_the_number_of_workers() {
+    for workers in [1, 2] {
+        let mut stored = sipstamp::endpoint::Stored::default();
+        stored.servers.push((1, vec![0xff; 9].into()));
+        stored.clients.push((2, vec![0xff; 9].into()));
+        let mut world = World::with_journal(policy());
+        let parts = stored.split(workers, |_| 0);
+        let unreadable: usize = parts.iter().map(|part| world.endpoint.restore(world.now, part).unreadable).sum();
+        assert_eq!(unreadable, 2, "{workers} workers");
+    }
+}

@@ -37,9 +37,9 @@ impl Queue {
         let mut state = self.state();
         let most = most.min(AHEAD.saturating_sub(state.in_hand));
         while most > 0 && state.lines.len() == state.in_hand && !state.is_closed {
-            let Some((stream, after)) = state.backlog.as_ref().and_then(Backlog::next) else { break };
+            let Some((stream, before)) = state.backlog.as_ref().and_then(Backlog::next) else { break };
             let read;
-            (state, read) = self.read_back(state, stream, after);
+            (state, read) = self.read_back(state, stream, before);
             read?;
         }
         let first = state.first + state.in_hand as u64;
