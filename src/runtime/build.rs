@@ -233,6 +233,7 @@ impl Common<'_> {
                 is_full_of_mail: false,
                 is_storing: false,
                 ending: None,
+                is_reading: true,
                 is_over: false,
             }
         }))

@@ -25,6 +25,7 @@ use super::resolve::Resolver;
 use super::start::Bind;
 use super::systemd::{self, Watchdog};
 use super::takeover::{Door, Successor};
+use super::worker::Worker;
 use super::workers::Workers;
 use crate::admin::Readiness;
 use crate::admin::metrics::Histograms;
@@ -198,7 +199,7 @@ impl Supervisor {
                 self.begin_reload(None);
             }
             _ = &mut inlets.stopped, if !is_forced => self.force_end().await,
-            Some(report) = inlets.reports.recv() => return self.on_report(report),
+            Some(report) = inlets.reports.recv() => return self.on_report(report).await,
             Some(loaded) = inlets.loaded.recv() => self.on_loaded(loaded).await,
             Some(ask) = inlets.asks.recv() => self.on_ask(ask).await,
             () = self.watchdog.due() => {
@@ -215,7 +216,7 @@ impl Supervisor {
         None
     }
 
-    fn on_report(&mut self, report: Report) -> Verdict {
+    async fn on_report(&mut self, report: Report) -> Verdict {
         match report {
             Report::Resolve { worker, query, name } => {
                 let (resolver, workers) = (self.resolver.clone(), self.workers.clone());
@@ -232,7 +233,7 @@ impl Supervisor {
                 let is_over = !ending.is_forced && ending.settled.iter().all(|is_settled| *is_settled);
                 return is_over.then_some(Ok(()));
             }
-            Report::Takeover(successor) if !self.is_kept() => {
+            Report::Takeover(successor) if !self.come_to_rest().await => {
                 tracing::warn!("not handed over: the journal cannot be written, and open calls would be lost");
                 successor.refuse("its journal cannot be written, and open calls would be lost: see its log, make room or mend the disk");
             }
@@ -270,6 +271,33 @@ impl Supervisor {
         self.ending = Some(Ending { by, is_forced: false, settled: vec![false; self.workers.count()] });
         self.drain().await;
         self.workers.tell(|worker| worker.ending = Some(Default::default()));
+    }
+
+    /// Has the workers read no more and do all that follows from what they have read, so that nothing is lost between
+    /// them when they end. False where open calls would not outlive the process: everything goes on then.
+    async fn come_to_rest(&self) -> bool {
+        if !self.is_kept() {
+            return false;
+        }
+        self.workers.ask(|worker| worker.is_reading = false).await;
+        // What one has read for another is in that one's mail by now: it is taken in the first round. What that one then
+        // sends by the other's connections is with it in the next.
+        let until = Instant::now() + LAST_WORDS;
+        for round in 0_u32.. {
+            let is_flushed = |worker: &mut Worker| worker.udp.is_flushed() && worker.connections.is_idle();
+            let is_at_rest = self.workers.ask(is_flushed).await.into_iter().all(|at_rest| at_rest.unwrap_or(true));
+            if round >= 2 && (is_at_rest || Instant::now() >= until) {
+                break;
+            }
+            if round >= 2 {
+                tokio::time::sleep(Duration::from_millis(1)).await;
+            }
+        }
+        let is_kept = self.is_kept();
+        if !is_kept {
+            self.workers.tell(|worker| worker.is_reading = true);
+        }
+        is_kept
     }
 
     /// Whether open calls outlive the process.
