@@ -79,6 +79,9 @@ pub(super) struct Supervisor {
     pub(super) door: Option<Door>,
     pub(super) successor: Option<Successor>,
     pub(super) listening: Vec<TcpListener>,
+    /// Systemd has the sockets too.
+    pub(super) sockets_stay: bool,
+    pub(super) is_draining: bool,
     pub(super) watchdog: Watchdog,
     pub(super) reload: ReloadFigures,
     pub(super) resolver: Resolver,
@@ -192,8 +195,8 @@ impl Supervisor {
         let is_forced = self.ending.as_ref().is_some_and(|ending| ending.is_forced);
         tokio::select! {
             biased;
-            Some(()) = received(&mut signals.terminate) => self.on_terminate().await,
-            Some(()) = received(&mut signals.interrupt) => self.on_terminate().await,
+            Some(()) = received(&mut signals.terminate) => return self.on_terminate().await,
+            Some(()) = received(&mut signals.interrupt) => return self.on_terminate().await,
             Some(()) = received(&mut signals.hangup) => {
                 self.sinks.reopen();
                 self.begin_reload(None);
@@ -253,6 +256,7 @@ impl Supervisor {
 
     /// No new calls from here on.
     pub(super) async fn drain(&mut self) {
+        self.is_draining = true;
         self.readiness.set_draining();
         let calls = self.workers.ask(|worker| {
             worker.handle(Input::Drain);
@@ -262,15 +266,38 @@ impl Supervisor {
         tracing::info!(calls, "draining: no new calls");
     }
 
-    async fn on_terminate(&mut self) {
+    async fn on_terminate(&mut self) -> Verdict {
         if self.ending.is_some() {
-            return self.force_end().await;
+            self.force_end().await;
+            return None;
+        }
+        if self.sockets_stay && !self.is_draining && self.leave().await {
+            return Some(Ok(()));
         }
         let by = self.bind.drain_timeout.map(|timeout| Instant::now() + timeout);
         systemd::tell_stopping();
         self.ending = Some(Ending { by, is_forced: false, settled: vec![false; self.workers.count()] });
         self.drain().await;
         self.workers.tell(|worker| worker.ending = Some(Default::default()));
+        None
+    }
+
+    /// Leaves open calls to the journal, and what comes to the sockets. False where the journal cannot be relied upon.
+    async fn leave(&mut self) -> bool {
+        if !self.is_kept() {
+            return false;
+        }
+        // Nobody else has the connected sockets.
+        self.sockets.disconnect();
+        let sources = self.sockets.sources().to_vec();
+        self.workers.ask(move |worker| worker.follow(&sources)).await;
+        if !self.come_to_rest().await {
+            return false;
+        }
+        systemd::tell_stopping();
+        self.readiness.set_draining();
+        tracing::info!("open calls are left to the next start");
+        true
     }
 
     /// Has the workers read no more and do all that follows from what they have read, so that nothing is lost between

@@ -97,6 +97,24 @@ fn take_over_from_each_other(site: Site) {
 }
 
 #[test]
+fn restarts_with_sockets_of_systemd_lose_no_call() {
+    let site = Site::new("systemd").configured("workers = 2").with_socket();
+    let mut sidecar = site.start();
+    let (agents, calls) = callers(&site, 600, 60, Duration::from_secs(4));
+    for _ in 0..4 {
+        let_pass(Duration::from_secs(2));
+        sidecar.terminate();
+        assert_eq!(sidecar.ended(), Some(0));
+        let_pass(Duration::from_millis(300));
+        sidecar = site.spawn();
+    }
+    agents.into_iter().for_each(Agent::succeeds);
+    site.balances(&sidecar, &calls);
+    assert!(!site.log().contains("draining"), "{}", site.log());
+    assert_eq!(site.complaints(), [""; 0]);
+}
+
+#[test]
 fn calls_find_their_workers_however_many_there_are_after_the_start() {
     let mut dice = Dice::thrown("workers");
     let mut site = Site::new("workers").configured("workers = 2");
