@@ -118,15 +118,22 @@ struct Signals {
 type Verdict = Option<io::Result<()>>;
 
 impl Supervisor {
-    /// Starts the workers, each on a thread of its own.
+    /// Starts the workers, each on a thread of its own, and waits until all have restored their calls.
     ///
     /// # Errors
     /// Where no thread can be had; those that were started end.
     pub(super) fn spawn(&mut self, workers: Vec<Birth>) -> io::Result<()> {
+        let (born, births) = std::sync::mpsc::channel::<()>();
         for (index, birth) in workers.into_iter().enumerate() {
+            let born = born.clone();
             let reports = self.reports.clone();
             let work = move || {
-                let why = match catch_unwind(AssertUnwindSafe(|| birth().run())) {
+                let work = || {
+                    let worker = birth();
+                    drop(born);
+                    worker.run()
+                };
+                let why = match catch_unwind(AssertUnwindSafe(work)) {
                     Ok(Ok(())) => return,
                     Ok(Err(error)) => error.to_string(),
                     Err(_) => "it has panicked".to_owned(),
@@ -142,6 +149,9 @@ impl Supervisor {
                 }
             }
         }
+        drop(born);
+        // Nothing is ever sent: this ends when all have dropped their end. Who has failed at it is reported.
+        let _ = births.recv();
         Ok(())
     }
 
