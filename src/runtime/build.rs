@@ -49,6 +49,8 @@ pub(super) struct Parts {
     pub(super) inherited: Inherited,
     /// What listens beside the sockets for datagrams.
     pub(super) listening: Vec<TcpListener>,
+    /// Somebody else, systemd, has the sockets for SIP too, and hands them to the next process.
+    pub(super) sockets_stay: bool,
 }
 
 /// Ready to be started.
@@ -78,8 +80,19 @@ struct Common<'a> {
 /// # Errors
 /// Where the system has no descriptors left, or a socket refuses what it needs.
 pub(super) fn build(parts: Parts, asks: mpsc::Receiver<Ask>, stopped: oneshot::Receiver<()>) -> io::Result<Built> {
-    let Parts { settings, bind, bound, sinks, histograms, readiness, recent, journal, mut inherited, listening } =
-        parts;
+    let Parts {
+        settings,
+        bind,
+        bound,
+        sinks,
+        histograms,
+        readiness,
+        recent,
+        journal,
+        mut inherited,
+        listening,
+        sockets_stay,
+    } = parts;
     let clock = Clock::start();
     let count = settings.workers;
     let listeners = bound.listeners();
@@ -174,6 +187,8 @@ pub(super) fn build(parts: Parts, asks: mpsc::Receiver<Ask>, stopped: oneshot::R
         door,
         successor: None,
         listening,
+        sockets_stay,
+        is_draining: false,
         watchdog: Watchdog::new(),
         resolver: Resolver::new(),
         loads,
@@ -233,6 +248,7 @@ impl Common<'_> {
                 is_full_of_mail: false,
                 is_storing: false,
                 ending: None,
+                is_reading: true,
                 is_over: false,
             }
         }))

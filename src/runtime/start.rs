@@ -81,6 +81,7 @@ pub struct Running {
 pub fn start(settings: Settings, bind: Bind) -> Result<Running, StartError> {
     let mut inherited = inherited(&settings, &bind)?;
     let bound = transport::bind(&settings.listen, &mut inherited).map_err(StartError::Listen)?;
+    let sockets_stay = !bind.takeover && bound.opened == 0;
     let mut http = |key, address: Option<SocketAddr>| {
         let mut listen = |address| match inherited.take_tcp(address) {
             Some(socket) => Ok(socket),
@@ -131,6 +132,7 @@ pub fn start(settings: Settings, bind: Bind) -> Result<Running, StartError> {
         journal,
         inherited,
         listening,
+        sockets_stay,
     };
     let supervisor = build(parts, inbox, stopped).and_then(supervise).map_err(StartError::System)?;
     let control = Control(asks);

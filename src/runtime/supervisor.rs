@@ -25,6 +25,7 @@ use super::resolve::Resolver;
 use super::start::Bind;
 use super::systemd::{self, Watchdog};
 use super::takeover::{Door, Successor};
+use super::worker::Worker;
 use super::workers::Workers;
 use crate::admin::Readiness;
 use crate::admin::metrics::Histograms;
@@ -78,6 +79,9 @@ pub(super) struct Supervisor {
     pub(super) door: Option<Door>,
     pub(super) successor: Option<Successor>,
     pub(super) listening: Vec<TcpListener>,
+    /// Systemd has the sockets too.
+    pub(super) sockets_stay: bool,
+    pub(super) is_draining: bool,
     pub(super) watchdog: Watchdog,
     pub(super) reload: ReloadFigures,
     pub(super) resolver: Resolver,
@@ -114,15 +118,22 @@ struct Signals {
 type Verdict = Option<io::Result<()>>;
 
 impl Supervisor {
-    /// Starts the workers, each on a thread of its own.
+    /// Starts the workers, each on a thread of its own, and waits until all have restored their calls.
     ///
     /// # Errors
     /// Where no thread can be had; those that were started end.
     pub(super) fn spawn(&mut self, workers: Vec<Birth>) -> io::Result<()> {
+        let (born, births) = std::sync::mpsc::channel::<()>();
         for (index, birth) in workers.into_iter().enumerate() {
+            let born = born.clone();
             let reports = self.reports.clone();
             let work = move || {
-                let why = match catch_unwind(AssertUnwindSafe(|| birth().run())) {
+                let work = || {
+                    let worker = birth();
+                    drop(born);
+                    worker.run()
+                };
+                let why = match catch_unwind(AssertUnwindSafe(work)) {
                     Ok(Ok(())) => return,
                     Ok(Err(error)) => error.to_string(),
                     Err(_) => "it has panicked".to_owned(),
@@ -138,6 +149,9 @@ impl Supervisor {
                 }
             }
         }
+        drop(born);
+        // Nothing is ever sent: this ends when all have dropped their end. Who has failed at it is reported.
+        let _ = births.recv();
         Ok(())
     }
 
@@ -191,14 +205,14 @@ impl Supervisor {
         let is_forced = self.ending.as_ref().is_some_and(|ending| ending.is_forced);
         tokio::select! {
             biased;
-            Some(()) = received(&mut signals.terminate) => self.on_terminate().await,
-            Some(()) = received(&mut signals.interrupt) => self.on_terminate().await,
+            Some(()) = received(&mut signals.terminate) => return self.on_terminate().await,
+            Some(()) = received(&mut signals.interrupt) => return self.on_terminate().await,
             Some(()) = received(&mut signals.hangup) => {
                 self.sinks.reopen();
                 self.begin_reload(None);
             }
             _ = &mut inlets.stopped, if !is_forced => self.force_end().await,
-            Some(report) = inlets.reports.recv() => return self.on_report(report),
+            Some(report) = inlets.reports.recv() => return self.on_report(report).await,
             Some(loaded) = inlets.loaded.recv() => self.on_loaded(loaded).await,
             Some(ask) = inlets.asks.recv() => self.on_ask(ask).await,
             () = self.watchdog.due() => {
@@ -215,7 +229,7 @@ impl Supervisor {
         None
     }
 
-    fn on_report(&mut self, report: Report) -> Verdict {
+    async fn on_report(&mut self, report: Report) -> Verdict {
         match report {
             Report::Resolve { worker, query, name } => {
                 let (resolver, workers) = (self.resolver.clone(), self.workers.clone());
@@ -232,7 +246,7 @@ impl Supervisor {
                 let is_over = !ending.is_forced && ending.settled.iter().all(|is_settled| *is_settled);
                 return is_over.then_some(Ok(()));
             }
-            Report::Takeover(successor) if !self.is_kept() => {
+            Report::Takeover(successor) if !self.come_to_rest().await => {
                 tracing::warn!("not handed over: the journal cannot be written, and open calls would be lost");
                 successor.refuse("its journal cannot be written, and open calls would be lost: see its log, make room or mend the disk");
             }
@@ -252,6 +266,7 @@ impl Supervisor {
 
     /// No new calls from here on.
     pub(super) async fn drain(&mut self) {
+        self.is_draining = true;
         self.readiness.set_draining();
         let calls = self.workers.ask(|worker| {
             worker.handle(Input::Drain);
@@ -261,15 +276,65 @@ impl Supervisor {
         tracing::info!(calls, "draining: no new calls");
     }
 
-    async fn on_terminate(&mut self) {
+    async fn on_terminate(&mut self) -> Verdict {
         if self.ending.is_some() {
-            return self.force_end().await;
+            self.force_end().await;
+            return None;
+        }
+        if self.sockets_stay && !self.is_draining && self.leave().await {
+            return Some(Ok(()));
         }
         let by = self.bind.drain_timeout.map(|timeout| Instant::now() + timeout);
         systemd::tell_stopping();
         self.ending = Some(Ending { by, is_forced: false, settled: vec![false; self.workers.count()] });
         self.drain().await;
         self.workers.tell(|worker| worker.ending = Some(Default::default()));
+        None
+    }
+
+    /// Leaves open calls to the journal, and what comes to the sockets. False where the journal cannot be relied upon.
+    async fn leave(&mut self) -> bool {
+        if !self.is_kept() {
+            return false;
+        }
+        // Nobody else has the connected sockets.
+        self.sockets.disconnect();
+        let sources = self.sockets.sources().to_vec();
+        self.workers.ask(move |worker| worker.follow(&sources)).await;
+        if !self.come_to_rest().await {
+            return false;
+        }
+        systemd::tell_stopping();
+        self.readiness.set_draining();
+        tracing::info!("open calls are left to the next start");
+        true
+    }
+
+    /// Has the workers read no more and do all that follows from what they have read, so that nothing is lost between
+    /// them when they end. False where open calls would not outlive the process: everything goes on then.
+    async fn come_to_rest(&self) -> bool {
+        if !self.is_kept() {
+            return false;
+        }
+        self.workers.ask(|worker| worker.is_reading = false).await;
+        // What one has read for another is in that one's mail by now: it is taken in the first round. What that one then
+        // sends by the other's connections is with it in the next.
+        let until = Instant::now() + LAST_WORDS;
+        for round in 0_u32.. {
+            let is_flushed = |worker: &mut Worker| worker.udp.is_flushed() && worker.connections.is_idle();
+            let is_at_rest = self.workers.ask(is_flushed).await.into_iter().all(|at_rest| at_rest.unwrap_or(true));
+            if round >= 2 && (is_at_rest || Instant::now() >= until) {
+                break;
+            }
+            if round >= 2 {
+                tokio::time::sleep(Duration::from_millis(1)).await;
+            }
+        }
+        let is_kept = self.is_kept();
+        if !is_kept {
+            self.workers.tell(|worker| worker.is_reading = true);
+        }
+        is_kept
     }
 
     /// Whether open calls outlive the process.

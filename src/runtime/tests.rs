@@ -31,6 +31,7 @@ fn a_worker_that_panics_ends_the_process_as_failed() {
         journal: None,
         inherited: Default::default(),
         listening: Vec::new(),
+        sockets_stay: false,
     };
     let (_asks, inbox) = mpsc::channel(1);
     let (_stop, stopped) = oneshot::channel();

@@ -60,6 +60,8 @@ pub(super) struct Worker {
     /// All open calls are being written out.
     pub(super) is_storing: bool,
     pub(super) ending: Option<Ending>,
+    /// Else what comes waits in the sockets.
+    pub(super) is_reading: bool,
     pub(super) is_over: bool,
 }
 
@@ -109,14 +111,14 @@ impl Worker {
     fn time_to_wait(&mut self) -> Option<Duration> {
         if self.is_full_of_mail
             || self.is_storing
-            || self.udp.is_readable()
-            || self.connections.is_readable()
+            || self.is_reading && (self.udp.is_readable() || self.connections.is_readable())
             || !self.inbox.may_sleep()
         {
             return Some(Duration::ZERO);
         }
         let settle = self.ending.filter(|ending| !ending.is_settled).and_then(|ending| ending.settle_by);
-        let accept = self.acceptors.iter().filter_map(Acceptor::next_deadline).min();
+        let acceptors = self.acceptors.iter().filter(|_| self.is_reading);
+        let accept = acceptors.filter_map(Acceptor::next_deadline).min();
         let deadline = [self.deadline, self.connections.next_deadline(), accept, settle].into_iter().flatten().min()?;
         Some(deadline.since(self.clock.mono()))
     }
@@ -181,6 +183,9 @@ impl Worker {
     }
 
     fn read(&mut self) {
+        if !self.is_reading {
+            return;
+        }
         let core = &mut self.core;
         self.udp.read_errors(|Unreachable { remote, quoted }| {
             // Which of us it was that sent the datagram is in its branch: whoever knows that takes it.

@@ -19,6 +19,8 @@ const BACKLOG: i32 = 1024;
 pub struct Bound {
     pub udp: Vec<(UdpSocket, Listener)>,
     pub tcp: Vec<(std::net::TcpListener, Listener)>,
+    /// How many of them were not handed over.
+    pub opened: usize,
 }
 
 /// An address of the configuration that could not be bound.
@@ -43,6 +45,7 @@ pub fn bind(addresses: &[ListenAddress], inherited: &mut Inherited) -> Result<Bo
                 let socket = match inherited.take_udp(one.address) {
                     Some(socket) => socket,
                     None => {
+                        bound.opened += 1;
                         inherited.clear_the_way(Transport::Udp, one.address);
                         open(one.address, Type::DGRAM, Protocol::UDP).map_err(failed)?.into()
                     }
@@ -55,6 +58,7 @@ pub fn bind(addresses: &[ListenAddress], inherited: &mut Inherited) -> Result<Bo
                 let socket = match inherited.take_tcp(one.address) {
                     Some(socket) => socket,
                     None => {
+                        bound.opened += 1;
                         inherited.clear_the_way(Transport::Tcp, one.address);
                         let socket = open(one.address, Type::STREAM, Protocol::TCP).map_err(failed)?;
                         socket.listen(BACKLOG).map_err(failed)?;

@@ -91,6 +91,11 @@ impl UdpSockets {
         }
     }
 
+    /// Gives up what is connected: all datagrams come by the listeners from here on.
+    pub fn disconnect(&mut self) {
+        self.sources.retain(|source| source.ends.is_none());
+    }
+
     fn listener_for(&self, ends: Ends) -> Option<Listener> {
         self.sources.iter().find(|source| source.is_bound_for(ends)).map(|source| source.listener)
     }

@@ -74,7 +74,15 @@ fn killed_at_any_moment_it_loses_no_call_and_tells_none_twice() {
 
 #[test]
 fn processes_that_take_over_from_each_other_lose_no_call() {
-    let site = Site::new("takeover");
+    take_over_from_each_other(Site::new("takeover"));
+}
+
+#[test]
+fn processes_with_several_workers_that_take_over_from_each_other_lose_no_call() {
+    take_over_from_each_other(Site::new("takeover-workers").configured("workers = 2"));
+}
+
+fn take_over_from_each_other(site: Site) {
     let mut sidecar = site.start();
     let (agents, calls) = callers(&site, 600, 60, Duration::from_secs(4));
     for _ in 0..4 {
@@ -85,6 +93,24 @@ fn processes_that_take_over_from_each_other_lose_no_call() {
     }
     agents.into_iter().for_each(Agent::succeeds);
     site.balances(&sidecar, &calls);
+    assert_eq!(site.complaints(), [""; 0]);
+}
+
+#[test]
+fn restarts_with_sockets_of_systemd_lose_no_call() {
+    let site = Site::new("systemd").configured("workers = 2").with_socket();
+    let mut sidecar = site.start();
+    let (agents, calls) = callers(&site, 600, 60, Duration::from_secs(4));
+    for _ in 0..4 {
+        let_pass(Duration::from_secs(2));
+        sidecar.terminate();
+        assert_eq!(sidecar.ended(), Some(0));
+        let_pass(Duration::from_millis(300));
+        sidecar = site.spawn();
+    }
+    agents.into_iter().for_each(Agent::succeeds);
+    site.balances(&sidecar, &calls);
+    assert!(!site.log().contains("draining"), "{}", site.log());
     assert_eq!(site.complaints(), [""; 0]);
 }
 

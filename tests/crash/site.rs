@@ -3,7 +3,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{self, OpenOptions};
 use std::io::{Read, Write};
-use std::net::{SocketAddr, TcpStream};
+use std::net::{SocketAddr, TcpStream, UdpSocket};
+use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
@@ -23,6 +24,8 @@ pub struct Site {
     pub ports: Ports,
     /// Where the sidecar sees its files.
     place: Option<Place>,
+    /// Of SIP, handed to each process as systemd does.
+    socket: Option<UdpSocket>,
 }
 
 /// A process at work.
@@ -38,12 +41,18 @@ impl Site {
         drop(fs::remove_dir_all(&folder));
         fs::create_dir_all(&folder).unwrap();
         let ports = Ports::claim().unwrap();
-        Site { folder, ports, place: None }.configured("")
+        Site { folder, ports, place: None, socket: None }.configured("")
     }
 
     /// The same in a place of its own.
     pub fn within(self, place: Place) -> Site {
         Site { place: Some(place), ..self }
+    }
+
+    /// The same with a socket that outlives its processes.
+    pub fn with_socket(self) -> Site {
+        let socket = UdpSocket::bind((SIDECAR, self.ports.sip)).unwrap();
+        Site { socket: Some(socket), ..self }
     }
 
     #[track_caller]
@@ -99,12 +108,20 @@ impl Site {
             Some(place) => place.command(&binary),
             None => Command::new(&binary),
         };
+        let mut stdin = Stdio::null();
+        if let Some(socket) = &self.socket {
+            // What systemd hands over begins with descriptor 3.
+            let script = "exec 3<&0 </dev/null; LISTEN_PID=$$ LISTEN_FDS=1 exec \"$0\" \"$@\"";
+            command = Command::new("sh");
+            command.args(["-c", script, &binary]);
+            stdin = OwnedFd::from(socket.try_clone().unwrap()).into();
+        }
         let child = command
             .args(["run", "--config"])
             .arg(self.folder.join("sipstamp.toml"))
             .args(arguments)
             .env_remove("RUST_LOG")
-            .stdin(Stdio::null())
+            .stdin(stdin)
             .stdout(Stdio::null())
             .stderr(log)
             .spawn()
