@@ -20,8 +20,6 @@ mod loops;
 mod no_answer;
 mod out_of_dialog;
 mod restart;
-mod restart_requests;
-mod restart_tcp;
 mod routing;
 mod rules;
 mod session;
