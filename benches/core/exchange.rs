@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use sipstamp::chunks::Chunks;
-use sipstamp::endpoint::{Endpoint, Input, Kept, Output, Record, Seed};
+use sipstamp::endpoint::{Endpoint, Input, Output, Record, RecordOf, Seed};
 use sipstamp::event::EventKind;
 use sipstamp::flow::{Flow, Transport};
 use sipstamp::journal;
@@ -238,9 +238,9 @@ impl Journal {
         match output {
             Output::Record(Record { of, key, state }) => {
                 let kind = match of {
-                    Kept::Call => journal::Kind::Call,
-                    Kept::Server => journal::Kind::Server,
-                    Kept::Client => journal::Kind::Client,
+                    RecordOf::Call => journal::Kind::Call,
+                    RecordOf::Server => journal::Kind::Server,
+                    RecordOf::Client => journal::Kind::Client,
                 };
                 self.batch.push(kind, *key, &[state]);
                 if let Some(writer) = &mut self.writer {

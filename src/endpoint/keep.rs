@@ -19,7 +19,7 @@ use crate::transaction::{StoredClient, StoredClientUser, StoredServer, StoredSer
 /// The state of something open, to be kept in the place of its earlier ones.
 #[derive(Clone, Debug)]
 pub struct Record {
-    pub of: Kept,
+    pub of: RecordOf,
     /// Of a call its uid, of a transaction its key.
     pub key: u128,
     /// Empty where a transaction is over.
@@ -27,8 +27,8 @@ pub struct Record {
 }
 
 /// What a record is of. Calls end by their event.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Kept {
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum RecordOf {
     Call,
     Server,
     Client,
@@ -38,12 +38,12 @@ pub enum Kept {
 #[derive(Debug, Default)]
 pub(crate) struct Keeping {
     is_on: bool,
-    servers: Vec<Handle>,
-    clients: Vec<Handle>,
+    /// Transactions, each as often as it has changed; calls note it themselves.
+    changed: Vec<(RecordOf, Handle)>,
     /// Records and events: they come before everything else.
     first: VecDeque<Output>,
     /// What is left to write of all that is open.
-    all: Vec<(Kept, Handle)>,
+    all: Vec<(RecordOf, Handle)>,
 }
 
 impl Keeping {
@@ -65,9 +65,11 @@ impl Endpoint {
 
     /// Begins to put out records of everything that is open.
     pub fn store_all(&mut self) {
-        let calls = self.calls.iter().map(|(handle, _)| (Kept::Call, handle));
-        let servers = self.server_txs.iter().filter(|(_, tx)| tx.is_stored).map(|(handle, _)| (Kept::Server, handle));
-        let clients = self.client_txs.iter().filter(|(_, tx)| tx.is_stored).map(|(handle, _)| (Kept::Client, handle));
+        let calls = self.calls.iter().map(|(handle, _)| (RecordOf::Call, handle));
+        let servers =
+            self.server_txs.iter().filter(|(_, tx)| tx.is_stored).map(|(handle, _)| (RecordOf::Server, handle));
+        let clients =
+            self.client_txs.iter().filter(|(_, tx)| tx.is_stored).map(|(handle, _)| (RecordOf::Client, handle));
         self.keeping.all = calls.chain(servers).chain(clients).collect();
     }
 
@@ -82,20 +84,22 @@ impl Endpoint {
 
     /// A server transaction of a call has changed.
     pub(crate) fn keep_server(&mut self, tx: Handle) {
-        if self.keeping.is_on && self.keeping.servers.last() != Some(&tx) {
-            self.keeping.servers.push(tx);
-        }
+        self.note_changed(RecordOf::Server, tx);
     }
 
     /// A client transaction of a call has changed.
     pub(crate) fn keep_client(&mut self, tx: Handle) {
-        if self.keeping.is_on && self.keeping.clients.last() != Some(&tx) {
-            self.keeping.clients.push(tx);
+        self.note_changed(RecordOf::Client, tx);
+    }
+
+    fn note_changed(&mut self, of: RecordOf, tx: Handle) {
+        if self.keeping.is_on {
+            self.keeping.changed.push((of, tx));
         }
     }
 
     /// A transaction of a call is over.
-    pub(crate) fn forget(&mut self, of: Kept, key: u128) {
+    pub(crate) fn forget(&mut self, of: RecordOf, key: u128) {
         if self.keeping.is_on {
             self.keeping.push(Output::Record(Record { of, key, state: Bytes::new() }));
         }
@@ -107,26 +111,24 @@ impl Endpoint {
             return;
         }
         while let Some(call) = self.calls.next_changed() {
-            self.store(Kept::Call, call);
+            self.store(RecordOf::Call, call);
         }
-        for (of, take) in [(Kept::Server, 0), (Kept::Client, 1)] {
-            let changed = if take == 0 { &mut self.keeping.servers } else { &mut self.keeping.clients };
-            let mut handles = std::mem::take(changed);
-            handles.sort_unstable_by_key(|handle| handle.to_bits());
-            handles.dedup();
-            for handle in handles.drain(..) {
-                self.store(of, handle);
-            }
-            *if take == 0 { &mut self.keeping.servers } else { &mut self.keeping.clients } = handles;
+        let mut changed = std::mem::take(&mut self.keeping.changed);
+        changed.sort_unstable_by_key(|(of, tx)| (*of, tx.to_bits()));
+        changed.dedup();
+        for (of, tx) in changed.drain(..) {
+            self.store(of, tx);
         }
+        // Its room is used again.
+        self.keeping.changed = changed;
     }
 
     /// Puts out the state of something, if it is still there.
-    fn store(&mut self, of: Kept, handle: Handle) {
+    fn store(&mut self, of: RecordOf, handle: Handle) {
         let mut state = std::mem::take(&mut self.lines);
         state.clear();
         let key = match of {
-            Kept::Call => self.calls.get(handle).map(|call| {
+            RecordOf::Call => self.calls.get(handle).map(|call| {
                 let server_key = |tx| self.server_txs.get(tx).map(|tx| tx.key);
                 let client_key = |tx| self.client_txs.get(tx).map(|tx| tx.key);
                 stored::put(
@@ -135,11 +137,11 @@ impl Endpoint {
                 );
                 call.uid.0
             }),
-            Kept::Server => self.server_txs.get(handle).filter(|tx| tx.is_stored).map(|tx| {
+            RecordOf::Server => self.server_txs.get(handle).filter(|tx| tx.is_stored).map(|tx| {
                 stored::put(&StoredServer::of(tx, self.stored_server_user(tx), self.end_of(tx.end)), &mut state);
                 tx.key.0
             }),
-            Kept::Client => self.client_txs.get(handle).filter(|tx| tx.is_stored).and_then(|tx| {
+            RecordOf::Client => self.client_txs.get(handle).filter(|tx| tx.is_stored).and_then(|tx| {
                 let user = self.stored_client_user(tx)?;
                 stored::put(&StoredClient::of(tx, user, self.end_of(tx.end)), &mut state);
                 Some(tx.key.0)

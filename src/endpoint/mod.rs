@@ -46,7 +46,7 @@ use crate::wheel::Wheel;
 
 pub(crate) use incoming::{Arrival, RETRY_SOON, reason_fields, reason_lines, routes_behind};
 use keep::Keeping;
-pub use keep::{Kept, Record};
+pub use keep::{Record, RecordOf};
 use restore::LostPeers;
 pub use restore::{Restored, Stored};
 pub(crate) use wire::{Reply, Request};

@@ -7,6 +7,7 @@
 use std::net::IpAddr;
 use std::sync::Arc;
 
+use foldhash::fast::FixedState;
 use hashbrown::{HashMap, HashSet};
 
 use super::wire::TCP_FOR_LARGE;
@@ -19,7 +20,7 @@ use crate::outcome::EndCause;
 use crate::policy::Policy;
 use crate::sip::{Limits, Message, Method};
 use crate::stored;
-use crate::time::{Mono, Now, Wall};
+use crate::time::{Now, Wall};
 use crate::transaction::client::{self, Cancel};
 use crate::transaction::{Key, StoredClient, StoredServer, StoredServerUser, server};
 
@@ -45,10 +46,13 @@ pub struct Restored {
 /// Peers over TCP that restored calls wait for: they come back by themselves, or when something is sent to them.
 #[derive(Debug, Default)]
 pub(crate) struct LostPeers {
-    addresses: HashSet<IpAddr, foldhash::fast::FixedState>,
+    addresses: HashSet<IpAddr, FixedState>,
     /// INVITEs of theirs that are to be answered.
     invites: Vec<(IpAddr, Handle)>,
 }
+
+/// Policies by the sources that events of their calls bear.
+type Policies = HashMap<Box<str>, Arc<Policy>, FixedState>;
 
 impl Stored {
     /// What each of `count` workers has to restore: `of_call` tells the worker of a Call-ID. The first counts what nobody can
@@ -98,8 +102,8 @@ impl Endpoint {
     pub fn restore(&mut self, now: Now, stored: &Stored) -> Restored {
         self.advance(now);
         let mut restored = Restored::default();
-        let mut policies = HashMap::<Box<str>, Arc<Policy>, foldhash::fast::FixedState>::default();
-        let mut by_uid = HashMap::<u128, Handle, foldhash::fast::FixedState>::default();
+        let mut policies = Policies::default();
+        let mut by_uid = HashMap::<u128, Handle, FixedState>::default();
         let mut linked = Vec::new();
         for (uid, state) in &stored.calls {
             let Some(call) = stored::read::<StoredCall<'_>>(state) else {
@@ -195,7 +199,7 @@ impl Endpoint {
         self.lost.invites = others;
         let theirs: Vec<(IpAddr, Handle)> = theirs;
         let replies = theirs.iter().filter_map(|(_, tx)| self.server_txs.get(*tx)).map(|tx| tx.reply.remote);
-        let replies = replies.collect::<HashSet<_, foldhash::fast::FixedState>>();
+        let replies = replies.collect::<HashSet<_, FixedState>>();
         if replies.len() > 1 {
             // Several dialers at one address: each has its responses by a connection to where its Via says.
             return;
@@ -235,11 +239,7 @@ impl Endpoint {
     }
 
     /// The policy of calls whose events bear this source.
-    fn policy_of(
-        &self,
-        source: &str,
-        known: &mut HashMap<Box<str>, Arc<Policy>, foldhash::fast::FixedState>,
-    ) -> Arc<Policy> {
+    fn policy_of(&self, source: &str, known: &mut Policies) -> Arc<Policy> {
         if source == &*self.policy.source {
             return self.policy.clone();
         }
@@ -269,8 +269,8 @@ impl Endpoint {
 
     fn restore_server(&mut self, key: Key, stored: &StoredServer<'_>, user: server::User) -> Handle {
         let tx = stored.restored(key, user, &mut self.paths, &mut self.store);
-        let again = (tx.state == server::State::Completed && !tx.last.is_empty()).then_some((*tx.reply, tx.side));
-        let is_repeated = again.is_some() && tx.is_invite;
+        // A failure that is not acknowledged.
+        let is_repeated = tx.state == server::State::Completed && tx.is_invite && !tx.last.is_empty();
         let is_reliable = tx.path.transport.is_reliable();
         let (t1, path, is_final) = (tx.estimates.t1(), *tx.path, tx.is_final());
         let handle = self.server_txs.insert(tx);
@@ -278,14 +278,14 @@ impl Endpoint {
             self.miss(path, Some(handle));
         }
         let deadline = if is_final { Deadline::ServerEnd(handle) } else { Deadline::ServerTrying(handle) };
-        let end = stored.end.map(|end| self.wheel.insert(self.mono_at(end), deadline));
+        let end = stored.end.map(|end| self.wheel.insert(self.now.mono_at(end), deadline));
         let retransmit = (is_repeated && !is_reliable)
             .then(|| self.wheel.insert(self.now.mono + t1, Deadline::ServerRetransmit(handle)));
         let Some(tx) = self.server_txs.get_mut(handle) else { return handle };
         (tx.end, tx.retransmit) = (end, retransmit);
         tx.interval = u32::try_from(t1.as_millis()).unwrap_or(u32::MAX);
-        if let Some((hop, side)) = again.filter(|_| is_repeated && is_reliable) {
-            let bytes = self.out.copy(&tx.last);
+        if is_repeated && is_reliable {
+            let (hop, side, bytes) = (*tx.reply, tx.side, self.out.copy(&tx.last));
             self.transmit(Transmit { hop, bytes, side, owner: None, connect_timeout: None });
         }
         handle
@@ -298,7 +298,7 @@ impl Endpoint {
         if !stored.is_final() {
             self.miss(path, None);
         }
-        let end = stored.end.map(|end| self.wheel.insert(self.mono_at(end), Deadline::ClientEnd(handle)));
+        let end = stored.end.map(|end| self.wheel.insert(self.now.mono_at(end), Deadline::ClientEnd(handle)));
         if let Some(tx) = self.client_txs.get_mut(handle) {
             tx.end = end;
         }
@@ -364,10 +364,6 @@ impl Endpoint {
             Phase::Challenged(_) | Phase::Answered | Phase::Ending(_) => {}
         }
         true
-    }
-
-    fn mono_at(&self, wall: Wall) -> Mono {
-        self.now.mono_at(wall)
     }
 }
 

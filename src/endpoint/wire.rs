@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 
-use super::{Deadline, Endpoint, Kept as KeptOf, Output, Owner, Transmit};
+use super::{Deadline, Endpoint, Output, Owner, RecordOf, Transmit};
 use crate::arena::Handle;
 use crate::flow::{Flow, Hop, Side, Transport};
 use crate::kept::Kept;
@@ -174,7 +174,7 @@ impl Endpoint {
                 }
                 if server.is_stored {
                     let key = server.key.0;
-                    self.forget(KeptOf::Server, key);
+                    self.forget(RecordOf::Server, key);
                 }
                 let end = self.wheel.insert(self.now.mono + timer_i, Deadline::ServerEnd(tx));
                 self.set_server_end(tx, Some(end));
@@ -209,7 +209,7 @@ impl Endpoint {
     pub(crate) fn remove_server(&mut self, tx: Handle) {
         let Some(server) = self.server_txs.remove(tx) else { return };
         if server.is_stored && !server.is_final() {
-            self.forget(KeptOf::Server, server.key.0);
+            self.forget(RecordOf::Server, server.key.0);
         }
         for kept in [server.request, server.last, server.stamp] {
             self.store.release(kept);
@@ -326,7 +326,7 @@ impl Endpoint {
             match client.is_final() && !is_invite {
                 true => {
                     let key = client.key.0;
-                    self.forget(KeptOf::Client, key);
+                    self.forget(RecordOf::Client, key);
                 }
                 false => self.keep_client(tx),
             }
@@ -437,7 +437,7 @@ impl Endpoint {
         let Some(client) = self.client_txs.remove(tx) else { return };
         // One that is over by its end needs no word of it.
         if client.is_stored && (!client.is_final() || client.path.transport.is_reliable()) {
-            self.forget(KeptOf::Client, client.key.0);
+            self.forget(RecordOf::Client, client.key.0);
         }
         self.store.release(client.request);
         for timer in [client.retransmit, client.end].into_iter().flatten() {

@@ -280,9 +280,18 @@ fn read_key(text: &str) -> Option<[u8; 16]> {
     Some(number.to_be_bytes())
 }
 
-fn make_key(directory: &Path, path: &Path) -> io::Result<[u8; 16]> {
+/// A key from the system's random source: this process's own, or a journal's.
+///
+/// # Errors
+/// Where there is none.
+pub fn random_key() -> io::Result<[u8; 16]> {
     let mut key = [0; 16];
     File::open("/dev/urandom")?.read_exact(&mut key)?;
+    Ok(key)
+}
+
+fn make_key(directory: &Path, path: &Path) -> io::Result<[u8; 16]> {
+    let key = random_key()?;
     write_key(directory, path, key)?;
     Ok(key)
 }

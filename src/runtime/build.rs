@@ -26,7 +26,7 @@ use crate::control::Ask;
 use crate::endpoint::{Endpoint, Restored, Seed, Stored};
 use crate::event::CallState;
 use crate::flow::Transport;
-use crate::journal::{Found, Journal, Writer};
+use crate::journal::{self, Found, Journal, Writer};
 use crate::policy::{Listener, Policy};
 use crate::recent::Recent;
 use crate::sink::Sinks;
@@ -118,7 +118,7 @@ pub(super) fn build(parts: Parts, asks: mpsc::Receiver<Ask>, stopped: oneshot::R
     let (mut journal, found) = journal.unzip();
     let key = match &found {
         Some(found) => found.key,
-        None => random_key()?,
+        None => journal::random_key()?,
     };
     let post = Post::new(0, addresses.clone(), &key);
     let stored = found.map(Found::into_stored).unwrap_or_default();
@@ -265,12 +265,4 @@ fn tell(worker: usize, restored: &Restored) {
     if *unreadable > 0 {
         tracing::error!(worker, unreadable, "states in the journal could not be read");
     }
-}
-
-/// The key under which names are derived, from the system's random source.
-fn random_key() -> io::Result<[u8; 16]> {
-    use std::io::Read;
-    let mut key = [0; 16];
-    std::fs::File::open("/dev/urandom")?.read_exact(&mut key)?;
-    Ok(key)
 }

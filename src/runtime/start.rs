@@ -260,6 +260,7 @@ fn listen_once_free(key: &'static str, address: SocketAddr, is_takeover: bool) -
             Err(StartError::Http { error, .. })
                 if error.kind() == io::ErrorKind::AddrInUse && Instant::now() < until =>
             {
+                // Nothing tells when an address becomes free.
                 std::thread::sleep(Duration::from_millis(10));
             }
             listening => return listening,

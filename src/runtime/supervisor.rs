@@ -327,6 +327,7 @@ impl Supervisor {
                 break;
             }
             if round >= 2 {
+                // Only the kernel knows when a socket has room again.
                 tokio::time::sleep(Duration::from_millis(1)).await;
             }
         }

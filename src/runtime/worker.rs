@@ -17,7 +17,7 @@ use super::limiter::Limiter;
 use super::mail::{Inbox, Mail, Post};
 use super::supervisor::Report;
 use crate::admin::metrics::Processing;
-use crate::endpoint::{Endpoint, Input, Kept, Notice, Output, Record, Transmit};
+use crate::endpoint::{Endpoint, Input, Notice, Output, Record, RecordOf, Transmit};
 use crate::event::Event;
 use crate::flow::{Flow, Transport};
 use crate::journal::{Kind, Position, Writer};
@@ -265,9 +265,9 @@ impl Worker {
     fn keep(&mut self, Record { of, key, state }: &Record) {
         if let Some(journal) = &mut self.journal {
             let kind = match of {
-                Kept::Call => Kind::Call,
-                Kept::Server => Kind::Server,
-                Kept::Client => Kind::Client,
+                RecordOf::Call => Kind::Call,
+                RecordOf::Server => Kind::Server,
+                RecordOf::Client => Kind::Client,
             };
             journal.push(kind, *key, &[state]);
         }

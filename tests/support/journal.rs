@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use sipstamp::endpoint::{Kept, Record, Stored};
+use sipstamp::endpoint::{Record, RecordOf, Stored};
 
 #[derive(Debug, Default)]
 pub struct Journal {
@@ -14,9 +14,9 @@ pub struct Journal {
 impl Journal {
     pub fn take(&mut self, record: &Record) {
         let map = match record.of {
-            Kept::Call => &mut self.calls,
-            Kept::Server => &mut self.servers,
-            Kept::Client => &mut self.clients,
+            RecordOf::Call => &mut self.calls,
+            RecordOf::Server => &mut self.servers,
+            RecordOf::Client => &mut self.clients,
         };
         if record.state.is_empty() {
             map.remove(&record.key);

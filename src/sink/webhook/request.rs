@@ -159,6 +159,7 @@ fn chain(error: &dyn Error) -> String {
     let mut text = error.to_string();
     let mut cause = error.source();
     while let Some(error) = cause {
+        // A string takes everything.
         let _ = write!(text, ": {error}");
         cause = error.source();
     }
