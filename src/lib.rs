@@ -19,6 +19,7 @@ pub mod kept;
 pub mod mask;
 pub mod nats;
 pub mod outcome;
+pub mod overload;
 pub mod path;
 pub mod policy;
 pub mod proxy;

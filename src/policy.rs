@@ -246,6 +246,24 @@ pub struct Limits {
     pub calls: usize,
     /// New calls per second; 0: no limit.
     pub calls_per_second: u32,
+    /// The same for each source address.
+    pub calls_per_second_per_source: u32,
+    /// Requests that are being answered, those that were answered lately included.
+    pub transactions: usize,
+    /// How long messages may wait to be read before new calls are refused; zero: for ever.
+    pub overload_delay: Duration,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Limits {
+            calls: 100_000,
+            calls_per_second: 0,
+            calls_per_second_per_source: 0,
+            transactions: 400_000,
+            overload_delay: Duration::from_millis(25),
+        }
+    }
 }
 
 /// What a stranger's request gets.

@@ -58,7 +58,19 @@ closed_enum! {
         TooManyHops = "too_many_hops",
         BadMaxForwards = "bad_max_forwards",
         NoTarget = "no_target",
+        NoRoom = "no_room",
         Unresolved = "unresolved",
+    }
+}
+
+closed_enum! {
+    /// Limits that refuse new calls, by the names of their keys in `[limits]`.
+    pub enum CallLimit {
+        Calls = "calls",
+        CallsPerSecond = "calls_per_second",
+        CallsPerSecondPerSource = "calls_per_second_per_source",
+        Transactions = "transactions",
+        OverloadDelay = "overload_delay",
     }
 }
 
@@ -138,6 +150,7 @@ pub struct Stats {
     responses: [[[u64; Way::COUNT]; Side::COUNT]; CLASSES.len()],
     retransmissions: [[u64; RetransmitKind::COUNT]; Side::COUNT],
     rejected: [u64; REASONS],
+    refused: [u64; CallLimit::COUNT],
     races: [u64; Race::COUNT],
     voicemail_drops: [u64; DropResult::COUNT],
 }
@@ -203,6 +216,11 @@ impl Stats {
     pub fn on_call_restored(&mut self, direction: Direction, state: CallState) {
         self.on_call_started(direction);
         bump(self.restored.get_mut(state.index()));
+    }
+
+    /// A new call was refused for a limit.
+    pub fn on_call_refused(&mut self, limit: CallLimit) {
+        bump(self.refused.get_mut(limit.index()));
     }
 
     pub fn on_call_ended(&mut self, call: &Call, outcome: Outcome, cause: EndCause) {
@@ -296,6 +314,9 @@ impl Stats {
                 let labels = [("end_cause", cause.label()), ("direction", direction.label())];
                 put("sipstamp_call_end_causes_total", &labels, value);
             }
+        }
+        for (limit, value) in CallLimit::ALL.iter().zip(self.refused) {
+            put("sipstamp_calls_refused_total", &[("limit", limit.label())], value);
         }
         for (race, value) in Race::ALL.iter().zip(self.races) {
             put("sipstamp_races_total", &[("kind", race.label())], value);

@@ -16,6 +16,7 @@ const CORE: &[&str] = &[
     "kept.rs",
     "mask.rs",
     "outcome",
+    "overload.rs",
     "path.rs",
     "policy.rs",
     "proxy",

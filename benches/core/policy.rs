@@ -37,7 +37,7 @@ pub fn policy() -> Policy {
         capture: Capture::default(),
         rules: Vec::new(),
         dispositions: Vec::new(),
-        limits: Limits { calls: 100_000, calls_per_second: 0 },
+        limits: Limits::default(),
         strangers: Strangers::Drop,
         lifecycle: false,
         source: "sipstamp/test".into(),

@@ -19,6 +19,7 @@ pub const SAMPLED: &[(&str, Unit, &str)] = &[
     ("sipstamp_call_outcomes_total", Unit::Count, "Calls that ended, by outcome."),
     ("sipstamp_call_end_causes_total", Unit::Count, "Calls that ended, by the reason why."),
     ("sipstamp_calls_started_total", Unit::Count, "Calls begun by an INVITE."),
+    ("sipstamp_calls_refused_total", Unit::Count, "New calls that were refused, by the limit that was reached."),
     ("sipstamp_calls_active", Unit::Count, "Open calls, by state."),
     ("sipstamp_accounting_imbalance", Unit::Count, "Calls started less calls ended less calls open: always 0."),
     (
@@ -35,6 +36,8 @@ pub const SAMPLED: &[(&str, Unit, &str)] = &[
     ("sipstamp_sip_retransmissions_total", Unit::Count, "SIP messages seen or sent again, by side and kind."),
     ("sipstamp_sip_rejected_total", Unit::Count, "SIP messages that became no call, by reason."),
     ("sipstamp_tcp_connections", Unit::Count, "Open TCP connections."),
+    ("sipstamp_overloaded_workers", Unit::Count, "Workers that refuse new calls because messages wait too long."),
+    ("sipstamp_overloads_total", Unit::Count, "How often workers began to refuse new calls for overload."),
     (
         "sipstamp_transport_dropped_total",
         Unit::Count,

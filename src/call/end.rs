@@ -34,7 +34,12 @@ impl Endpoint {
 
     /// Ends a call with a response made here. `extra` are whole header lines.
     pub(crate) fn fail_here(&mut self, handle: Handle, cause: EndCause, code: u16, extra: &str) {
-        self.fail_locally(handle, cause, code, extra, (Some(code), CodeSource::Local));
+        self.fail_locally(handle, cause, (code, extra), (Some(code), CodeSource::Local), None);
+    }
+
+    /// The same with the INVITE at hand.
+    pub(super) fn refuse_here(&mut self, handle: Handle, cause: EndCause, made: (u16, &str), invite: &Message) {
+        self.fail_locally(handle, cause, made, (Some(made.0), CodeSource::Local), Some(invite));
     }
 
     /// Ends a call for which there is no code: nobody answered.
@@ -43,7 +48,7 @@ impl Endpoint {
         let stamp = &call.policy.stamp;
         let code = if cause == EndCause::NoResponse { stamp.no_response_code } else { stamp.no_answer_code };
         call.reasons = Reasons::default();
-        self.fail_locally(handle, cause, code, "", (None, CodeSource::None));
+        self.fail_locally(handle, cause, (code, ""), (None, CodeSource::None), None);
     }
 
     /// No server is left to try, and the last one could not be reached.
@@ -130,13 +135,12 @@ impl Endpoint {
         &mut self,
         handle: Handle,
         cause: EndCause,
-        code: u16,
-        extra: &str,
-        recorded: (Option<u16>, CodeSource),
+        (code, extra): (u16, &str),
+        (recorded, source): (Option<u16>, CodeSource),
+        invite: Option<&Message>,
     ) {
         let Some(call) = self.calls.get_mut(handle) else { return };
         let Some(upstream) = call.setup().map(|setup| setup.upstream) else { return };
-        let (recorded, source) = recorded;
         call.response =
             Some(FinalResponse { code: recorded, source, text: Kept::default(), phrase: None, dialog: None });
         let stamps = call.stamps(call.caller_side());
@@ -147,7 +151,11 @@ impl Endpoint {
             lines.push_str(&String::from_utf8_lossy(&stamp));
         }
         self.lines = stamp;
-        self.reply(upstream, Reply { code, phrase: phrase.filter(|_| stamps), extra: &lines });
+        let reply = Reply { code, phrase: phrase.filter(|_| stamps), extra: &lines };
+        match invite {
+            Some(invite) => self.reply_to(upstream, invite, reply),
+            None => self.reply(upstream, reply),
+        }
         self.emit(handle, cause, self.now.mono);
     }
 

@@ -8,12 +8,13 @@ use super::{Anomalies, Call, CallTimer, Identity, Moment, Outline, Phase, Reason
 use crate::arena::Handle;
 use crate::endpoint::{Arrival, Endpoint, RETRY_SOON, Reply};
 use crate::event::{CallState, EventKind};
-use crate::flow::{Direction, Side};
+use crate::flow::{Direction, Flow, Side};
 use crate::outcome::EndCause;
+use crate::overload::fits;
 use crate::policy::{Policy, ServerId};
 use crate::proxy::server_order;
 use crate::sip::{Message, Name};
-use crate::stats::Refused;
+use crate::stats::{CallLimit, Refused};
 use crate::transaction::{Key, Keyring, server};
 
 /// Range of the per-call no-answer timeout, in seconds.
@@ -93,24 +94,27 @@ impl Endpoint {
         if is_merged { Initial::Merged } else { Initial::New }
     }
 
-    fn start_call(&mut self, key: Key, at: &Arrival<'_>) {
-        let invite = at.message;
+    /// A new call, which is told of.
+    fn begin_call(&mut self, key: Key, at: &Arrival<'_>) -> Handle {
         let policy = self.policy.clone();
-        let direction = Direction::from_caller(at.side);
         let call = self.new_call(key, at, policy);
         let names = self.names_of(&call.identity);
-        self.stats.on_call_started(direction);
+        self.stats.on_call_started(call.direction);
         let call = self.calls.insert(call, &names);
         self.own_server_tx(at.tx, call);
         self.tell(call, EventKind::Started);
+        call
+    }
+
+    fn start_call(&mut self, key: Key, at: &Arrival<'_>) {
+        let invite = at.message;
+        let direction = Direction::from_caller(at.side);
+        let call = self.begin_call(key, at);
         if let Err((code, extra)) = self.validate(invite) {
             return self.fail_here(call, EndCause::LocalReject, code, &extra);
         }
         if self.is_draining {
             return self.fail_here(call, EndCause::Shutdown, 503, RETRY_SOON);
-        }
-        if !self.admits_call() {
-            return self.fail_here(call, EndCause::Overload, 503, RETRY_SOON);
         }
         let order = match direction {
             Direction::Inbound if self.dialer_target().is_none() => {
@@ -165,24 +169,49 @@ impl Endpoint {
         }
     }
 
-    /// Whether a new call keeps within the limits.
-    fn admits_call(&mut self) -> bool {
-        let limits = self.policy.limits;
-        if self.calls.len() > limits.calls {
-            return false;
+    /// The limit that stands against this INVITE, where it begins a new call. A call that is admitted is counted.
+    pub(crate) fn limit_of_new_call(
+        &mut self,
+        flow: &Flow,
+        side: Side,
+        dialog: Key,
+        invite: &Message,
+    ) -> Option<CallLimit> {
+        let (limits, now, source) = (self.policy.limits, self.now.mono, flow.remote.ip());
+        let is_light = self.sources.offer(source, now);
+        let limit = if self.calls.len() >= limits.calls {
+            Some(CallLimit::Calls)
+        } else if self.server_txs.len() >= limits.transactions {
+            Some(CallLimit::Transactions)
+        } else if self.overload.is_shedding() && !is_light {
+            Some(CallLimit::OverloadDelay)
+        } else if !self.sources.admits(source, limits.calls_per_second_per_source, now, false) {
+            Some(CallLimit::CallsPerSecondPerSource)
+        } else if !fits(&mut self.next_call_at, limits.calls_per_second, now, false) {
+            Some(CallLimit::CallsPerSecond)
+        } else {
+            None
+        };
+        let is_rated = limits.calls_per_second > 0 || limits.calls_per_second_per_source > 0;
+        if limit.is_none() && !is_rated {
+            return None;
         }
-        if limits.calls_per_second == 0 {
-            return true;
+        let is_new = matches!(self.classify(Keyring::call(dialog, side), invite), Initial::New);
+        if is_new && limit.is_none() {
+            self.sources.admits(source, limits.calls_per_second_per_source, now, true);
+            fits(&mut self.next_call_at, limits.calls_per_second, now, true);
         }
-        // A bucket of one second's worth that fills evenly (GCRA).
-        let interval = Duration::from_secs(1) / limits.calls_per_second;
-        let burst = Duration::from_secs(1) - interval;
-        let due = self.next_call_at.max(self.now.mono);
-        if due.since(self.now.mono) > burst {
-            return false;
-        }
-        self.next_call_at = due + interval;
-        true
+        limit.filter(|_| is_new)
+    }
+
+    /// Refuses a new call for a limit, with as little work and memory as that takes. It gets no 100, which a final response
+    /// at once makes needless (RFC 3261 §17.2.1) and which would keep the caller from asking again where that is lost;
+    /// so the response is repeated only when it asks.
+    pub(crate) fn refuse_call(&mut self, limit: CallLimit, at: &Arrival<'_>) {
+        let call = self.begin_call(Keyring::call(at.dialog, at.side), at);
+        self.stats.on_call_refused(limit);
+        self.refuse_here(call, EndCause::Overload, (503, RETRY_SOON), at.message);
+        self.stop_repeating(at.tx);
     }
 
     /// The names by which the API finds a call, hashed.

@@ -77,6 +77,10 @@ pub struct Events {
 pub struct SocketLimits {
     pub message_bytes: usize,
     pub tcp_connections: usize,
+    /// 0: no limit.
+    pub tcp_connections_per_source: usize,
+    /// Zero: for ever.
+    pub tcp_idle: Duration,
 }
 
 /// Logs.

@@ -401,12 +401,27 @@ pub struct Limits {
     /// New calls per second; 0: no limit.
     #[schemars(range(max = 1_000_000), extend("default" = 0))]
     pub calls_per_second: Key<u64>,
+    /// New calls per second of each source address; 0: no limit.
+    #[schemars(range(max = 1_000_000), extend("default" = 0))]
+    pub calls_per_second_per_source: Key<u64>,
+    /// Requests that are being answered or were answered lately.
+    #[schemars(range(min = 1_000, max = 100_000_000), extend("default" = 400_000))]
+    pub transactions: Key<u64>,
+    /// How long messages may wait to be read before new calls are refused, 5ms to 10s; 0ms: for ever.
+    #[schemars(extend("default" = "25ms"))]
+    pub overload_delay: Key<String>,
     /// Longest message, in bytes.
     #[schemars(range(min = 1024, max = 65535), extend("default" = 65535))]
     pub message_bytes: Key<u64>,
     /// Open TCP connections.
     #[schemars(range(min = 1, max = 1_000_000), extend("default" = 1024))]
     pub tcp_connections: Key<u64>,
+    /// Open TCP connections of each source address; 0: no limit of its own.
+    #[schemars(range(max = 1_000_000), extend("default" = 0))]
+    pub tcp_connections_per_source: Key<u64>,
+    /// How long a TCP connection may be silent, 32s to 24h; 0s: for ever.
+    #[schemars(extend("default" = "1h"))]
+    pub tcp_idle: Key<String>,
 }
 
 /// What strangers get.

@@ -114,10 +114,24 @@ impl Endpoint {
     }
 
     fn on_new_request(&mut self, flow: &Flow, side: Side, key: Key, message: &Message) {
+        let dialog = self.keys.dialog_of(message);
+        // Inside a dialog whose callee gave no tag there is none either.
+        let is_untagged = message.to_tag().is_none();
+        let is_initial = is_untagged && !(self.calls.has_untagged() && self.calls.by_dialog(dialog).is_some());
+        if !self.has_room(flow, message, is_initial) {
+            return;
+        }
+        if is_initial
+            && message.method() == Method::Invite
+            && let Some(limit) = self.limit_of_new_call(flow, side, dialog, message)
+        {
+            let tx = self.add_server(key, flow, side, message, server::User::Local);
+            let at = Arrival { tx, key, flow, side, message, dialog, own_routes: 0, loop_hash: 0 };
+            return self.refuse_call(limit, &at);
+        }
         let unrouted = self.unroute_strictly(message, flow.local);
         let message = unrouted.as_ref().unwrap_or(message);
         let own_routes = self.own_routes(message, flow.local);
-        let dialog = self.keys.dialog_of(message);
         let loop_hash = self.loop_hash_of(message, dialog, side, own_routes);
         let tx = self.add_server(key, flow, side, message, server::User::Local);
         let at = Arrival { tx, key, flow, side, message, dialog, own_routes, loop_hash };
@@ -137,9 +151,6 @@ impl Endpoint {
             self.stats.on_rejected(Refused::Loop.label());
             return self.reply_to(tx, message, Reply { code: 482, ..Reply::default() });
         }
-        // Inside a dialog whose callee gave no tag there is none either.
-        let is_untagged = message.to_tag().is_none();
-        let is_initial = is_untagged && !(self.calls.has_untagged() && self.calls.by_dialog(dialog).is_some());
         match message.method() {
             Method::Invite if is_initial => self.on_initial_invite(&at),
             Method::Options if self.is_for_us(message, flow.local) => self.answer_options(&at),
@@ -151,9 +162,41 @@ impl Endpoint {
         }
     }
 
-    /// A CANCEL is answered here, whatever it meets (RFC 3261 §16.10).
+    /// Whether there is room for another transaction. Without, a request outside of a dialog gets 503; at twice the limit,
+    /// which only requests inside dialogs and new calls that are refused can reach, nothing is taken.
+    fn has_room(&mut self, flow: &Flow, message: &Message, is_initial: bool) -> bool {
+        let (open, limit) = (self.server_txs.len(), self.policy.limits.transactions);
+        if open < limit {
+            return true;
+        }
+        if open >= limit.saturating_mul(2) {
+            self.stats.on_rejected(Refused::NoRoom.label());
+            return false;
+        }
+        let is_refused = is_initial && message.method() != Method::Invite;
+        if is_refused {
+            self.stats.on_rejected(Refused::NoRoom.label());
+            self.reply_without_state(flow, message, Reply { code: 503, phrase: None, extra: RETRY_SOON });
+        }
+        !is_refused
+    }
+
+    /// Answers as RFC 3261 §8.2.7 has it: nothing is remembered.
+    fn reply_without_state(&mut self, flow: &Flow, message: &Message, reply: Reply<'_>) {
+        let Reply { code, phrase, extra } = reply;
+        let tag = self.keys.tag(self.keys.server(message, false));
+        let made = make::Response { code, phrase, tag, extra };
+        let bytes = make::response(message, flow.remote, made, self.out.piece());
+        let hop = super::wire::reply_hop(message, flow);
+        let side = self.side_of(flow).unwrap_or(Side::Dialer);
+        self.transmit(Transmit { hop, bytes, side, owner: None, connect_timeout: None });
+    }
+
+    /// A CANCEL is answered here, whatever it meets (RFC 3261 §16.10). Only the side that asked can take it back.
     fn on_cancel(&mut self, flow: &Flow, side: Side, key: Key, message: &Message) {
         let invite = self.server_txs.by_key(self.keys.server(message, true));
+        let is_its_own = |tx: &Handle| self.server_txs.get(*tx).is_some_and(|server| server.side == side);
+        let invite = invite.filter(is_its_own);
         let reasons = reason_fields(message);
         let tx = self.add_server(key, flow, side, message, server::User::Local);
         let found = invite
@@ -177,11 +220,7 @@ impl Endpoint {
     fn on_stranger(&mut self, flow: &Flow, message: &Message) {
         self.refuse(flow, Refused::Stranger);
         if self.policy.strangers == Strangers::Forbid && message.method() != Method::Ack {
-            let tag = self.keys.tag(self.keys.server(message, false));
-            let made = make::Response { code: 403, phrase: None, tag, extra: "" };
-            let bytes = make::response(message, flow.remote, made, self.out.piece());
-            let hop = super::wire::reply_hop(message, flow);
-            self.transmit(Transmit { hop, bytes, side: Side::Dialer, owner: None, connect_timeout: None });
+            self.reply_without_state(flow, message, Reply { code: 403, ..Reply::default() });
         }
     }
 

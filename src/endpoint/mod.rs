@@ -31,6 +31,7 @@ use crate::chunks::Chunks;
 use crate::event::{CallState, Event};
 use crate::flow::{Direction, Flow, Hop, Side};
 use crate::kept::Store;
+use crate::overload::{Lag, Overload, Sources};
 use crate::path::Paths;
 use crate::policy::{Policy, ServerId};
 use crate::proxy::route::Ourselves;
@@ -84,6 +85,8 @@ pub enum Input {
     },
     /// The deadline of [`Output::Idle`] has come.
     Timeout,
+    /// How long what comes next has waited.
+    Lag(Lag),
     /// For new calls; an open call keeps the one it has.
     Policy(Arc<Policy>),
     /// No new calls from here on: 503 with Retry-After.
@@ -198,6 +201,8 @@ pub struct Endpoint {
     pub(crate) serial: u64,
     /// When the next new call fits the limit of calls per second.
     pub(crate) next_call_at: Mono,
+    pub(crate) overload: Overload,
+    pub(crate) sources: Sources,
     /// Messages that leave are written here and split off.
     pub(crate) out: Chunks,
     pub(crate) edits: Edits,
@@ -259,6 +264,8 @@ impl Endpoint {
             is_draining: false,
             serial: 0,
             next_call_at: now.mono,
+            overload: Overload::default(),
+            sources: Sources::default(),
             out: Chunks::default(),
             edits: Edits::default(),
             lines: Vec::new(),
@@ -288,6 +295,7 @@ impl Endpoint {
             Input::Connected { ref flow } => self.on_connected(flow),
             Input::Resolved { query, addresses } => self.on_resolved(query, &addresses),
             Input::Timeout => {}
+            Input::Lag(lag) => self.overload.observe(self.now.mono, lag, self.policy.limits.overload_delay),
             Input::Policy(policy) => {
                 self.stats.on_policy(&policy);
                 self.policy = policy;
@@ -306,6 +314,16 @@ impl Endpoint {
             Some(output) => output,
             None => Output::Idle { deadline: self.wheel.next_deadline() },
         }
+    }
+
+    /// Whether it matters that messages wait for a short time only.
+    pub fn watches_lag(&self) -> bool {
+        self.overload.is_watching()
+    }
+
+    /// Whether new calls are refused because messages wait too long.
+    pub fn is_overloaded(&self) -> bool {
+        self.overload.is_shedding()
     }
 
     pub fn policy(&self) -> &Arc<Policy> {

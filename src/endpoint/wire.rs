@@ -169,11 +169,9 @@ impl Endpoint {
         let Some(server) = self.server_txs.get_mut(tx) else { return true };
         match server.on_ack() {
             OnAck::Confirmed { timer_i } => {
-                if let Some(timer) = server.retransmit.take() {
-                    self.wheel.cancel(timer);
-                }
-                if server.is_stored {
-                    let key = server.key.0;
+                let stored = server.is_stored.then_some(server.key.0);
+                self.stop_repeating(tx);
+                if let Some(key) = stored {
                     self.forget(RecordOf::Server, key);
                 }
                 let end = self.wheel.insert(self.now.mono + timer_i, Deadline::ServerEnd(tx));
@@ -182,6 +180,13 @@ impl Endpoint {
             }
             OnAck::Absorb => false,
             OnAck::Forward => true,
+        }
+    }
+
+    /// The response is sent again only when the request comes again.
+    pub(crate) fn stop_repeating(&mut self, tx: Handle) {
+        if let Some(timer) = self.server_txs.get_mut(tx).and_then(|server| server.retransmit.take()) {
+            self.wheel.cancel(timer);
         }
     }
 

@@ -9,6 +9,7 @@ use tokio::sync::mpsc::{self, UnboundedSender};
 use tokio::sync::oneshot;
 
 use super::clock::Clock;
+use super::gate::Gate;
 use super::limiter::Limiter;
 use super::mail::{Address, Inbox, Mail, Post, mailbox};
 use super::reload::{ReloadFigures, share_of};
@@ -31,7 +32,9 @@ use crate::policy::{Listener, Policy};
 use crate::recent::Recent;
 use crate::sink::Sinks;
 use crate::sip::Limits;
-use crate::transport::{Acceptor, Bound, Connections, Inherited, LocalAddresses, Names, Seats, UdpPorts, UdpSockets};
+use crate::transport::{
+    Acceptor, Bound, Connections, Inherited, LocalAddresses, Names, SeatLimits, Seats, UdpPorts, UdpSockets,
+};
 
 /// Header fields of one message.
 const MOST_FIELDS: usize = 512;
@@ -105,7 +108,7 @@ pub(super) fn build(parts: Parts, asks: mpsc::Receiver<Ask>, stopped: oneshot::R
     let mut sockets = UdpSockets::new(bound.udp, count)?;
     sockets.follow(&policy, &mut inherited);
     drop(inherited);
-    let seats = Seats::new(settings.sockets.tcp_connections);
+    let seats = Seats::new(seats_of(&settings));
     let (reports, reported) = mpsc::unbounded_channel();
     let mut ends = Vec::new();
     let mut addresses = Vec::new();
@@ -202,6 +205,12 @@ pub(super) fn sip_limits(settings: &Settings) -> Limits {
     Limits { message_bytes: settings.sockets.message_bytes, fields: MOST_FIELDS }
 }
 
+/// How many connections there may be.
+pub(super) fn seats_of(settings: &Settings) -> SeatLimits {
+    let sockets = &settings.sockets;
+    SeatLimits { all: sockets.tcp_connections, of_one: sockets.tcp_connections_per_source }
+}
+
 impl Common<'_> {
     fn worker(
         &self,
@@ -219,7 +228,8 @@ impl Common<'_> {
         let reports = self.reports.clone();
         let udp = UdpPorts::new(self.sockets.sources(), me, poll.registry().try_clone()?)?;
         let (names, registry) = (Names::new(me, count), poll.registry().try_clone()?);
-        let connections = Connections::new(limits, self.seats.clone(), self.listeners.clone(), names, registry);
+        let mut connections = Connections::new(limits, self.seats.clone(), self.listeners.clone(), names, registry);
+        connections.set_idle(self.settings.sockets.tcp_idle);
         Ok(Box::new(move || {
             let now = clock.now();
             let mut endpoint = Endpoint::new(now, Seed { key }, policy);
@@ -232,7 +242,7 @@ impl Common<'_> {
             Worker {
                 poll,
                 clock,
-                core: Core { endpoint, now, limits, post, is_restored, messages: 0 },
+                core: Core { endpoint, now, limits, gate: Gate::new(), post, is_restored, messages: 0 },
                 udp,
                 acceptors,
                 connections,
@@ -243,6 +253,7 @@ impl Common<'_> {
                 told: Vec::new(),
                 processing: Processing::new(),
                 limiter: Limiter::new(),
+                overloads: 0,
                 failed: Vec::new(),
                 deadline: None,
                 is_full_of_mail: false,

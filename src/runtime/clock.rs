@@ -2,6 +2,8 @@
 
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
+use nix::time::{ClockId, clock_gettime};
+
 use crate::time::{Mono, Now, Wall};
 
 /// The origin of the core's monotonic clock; the same for all workers.
@@ -21,6 +23,12 @@ impl Clock {
     pub fn now(&self) -> Now {
         let wall = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
         Now { mono: self.mono(), wall: Wall(i64::try_from(micros(wall)).unwrap_or(i64::MAX)) }
+    }
+
+    /// How long this thread has worked since it began.
+    pub fn worked() -> Duration {
+        // Linux has this clock for each thread.
+        clock_gettime(ClockId::CLOCK_THREAD_CPUTIME_ID).map_or(Duration::ZERO, Duration::from)
     }
 
     pub fn mono(&self) -> Mono {

@@ -92,7 +92,12 @@ impl Worker {
         samples.push(dropped("udp_send_queue", udp.unsent));
         samples.push(dropped("udp_receive_buffer", udp.unread));
         samples.push(dropped("tcp_connections", tcp.refused));
+        samples.push(dropped("tcp_silent", tcp.silent));
         samples.push(dropped("tcp_stalled", tcp.stalled));
+        samples.push(dropped("strangers", self.core.gate.unread));
+        samples.push(dropped("worker_queue", self.core.post.dropped));
+        samples.push(gauge("sipstamp_overloaded_workers", u64::from(self.core.endpoint.is_overloaded())));
+        samples.push(counter("sipstamp_overloads_total", self.overloads));
         Figures { samples, histograms: vec![self.processing.snapshot()] }
     }
 }
@@ -150,6 +155,11 @@ async fn command(workers: &Workers, id: String, command: Command) -> Result<Call
         Err(refusal) => return Err(refusal),
     };
     workers.ask_one(worker, move |worker| command(worker, &id)).await.unwrap_or(Err(Refusal::NotFound))
+}
+
+/// A count that belongs to the process rather than to calls.
+fn counter(name: &'static str, value: u64) -> OwnedSample {
+    OwnedSample { name, kind: SampleKind::Counter, labels: Vec::new(), value }
 }
 
 /// A gauge that belongs to the process rather than to calls.

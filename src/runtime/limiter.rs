@@ -1,18 +1,23 @@
-//! Log lines that a stranger can cause: one per source and second at most, in a table of fixed size.
+//! Log lines that a stranger can cause: one per source and second at most, in a table of fixed size, and not many in all.
 
 use std::net::IpAddr;
 use std::time::Duration;
 
+use crate::overload::fits;
 use crate::time::Mono;
 
 /// Sources that are told apart; others share a place with them.
 const PLACES: usize = 1024;
 const INTERVAL: Duration = Duration::from_secs(1);
+/// Lines per second about all sources together.
+const IN_ALL: u32 = 20;
 
 /// Who was logged when.
 #[derive(Debug)]
 pub struct Limiter {
     places: Vec<Option<Place>>,
+    /// When the next line fits.
+    all: Mono,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -23,7 +28,7 @@ struct Place {
 
 impl Limiter {
     pub fn new() -> Limiter {
-        Limiter { places: vec![None; PLACES] }
+        Limiter { places: vec![None; PLACES], all: Mono::default() }
     }
 
     /// Whether a line about this source may be written now, and how many were not since the last one.
@@ -32,6 +37,11 @@ impl Limiter {
         match place {
             Some(place) if now.since(place.last) < INTERVAL => {
                 place.suppressed += 1;
+                None
+            }
+            place if !fits(&mut self.all, IN_ALL, now, true) => {
+                let unseen = Place { last: Mono::default(), suppressed: 0 };
+                place.get_or_insert(unseen).suppressed += 1;
                 None
             }
             _ => {
@@ -56,6 +66,16 @@ fn place_of(source: IpAddr) -> usize {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn many_sources_have_not_many_lines() {
+        let mut limiter = Limiter::new();
+        let start = Mono(1);
+        let sources = (0..PLACES as u32).map(|number| IpAddr::from(number.to_be_bytes()));
+        assert_eq!(sources.filter(|source| limiter.admit(*source, start).is_some()).count(), IN_ALL as usize);
+        let silenced = IpAddr::from(1_000_u32.to_be_bytes());
+        assert_eq!(limiter.admit(silenced, start + INTERVAL), Some(1));
+    }
 
     #[test]
     fn one_line_a_second_for_each_source() {

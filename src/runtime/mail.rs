@@ -6,7 +6,7 @@
 
 use std::io;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering, fence};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering, fence};
 use std::sync::mpsc::{Receiver, Sender, channel};
 
 use mio::{Registry, Waker};
@@ -15,6 +15,7 @@ use siphasher::sip::SipHasher13;
 use super::worker::Worker;
 use crate::endpoint::{Input, Owner, Transmit};
 use crate::flow::Hop;
+use crate::time::Mono;
 use crate::transport::{Accepted, Names, Source};
 
 /// Something to be done by a worker, between two batches.
@@ -22,8 +23,8 @@ pub(super) type Job = Box<dyn FnOnce(&mut Worker) + Send>;
 
 /// What comes to a worker from other threads.
 pub(super) enum Mail {
-    /// In the order in which they were read.
-    Inputs(Vec<Input>),
+    /// In the order in which they were read, and since when the first has waited to be taken.
+    Inputs(Vec<Input>, Mono),
     /// To be sent by a connection of this worker.
     Transmit {
         transmit: Box<Transmit>,
@@ -51,21 +52,40 @@ pub(super) struct Inbox {
 struct Bell {
     is_asleep: AtomicBool,
     waker: Waker,
+    /// Inputs in the queue.
+    inputs: AtomicUsize,
 }
+
+/// Inputs that may wait for a worker; beyond it what was read for it is dropped, as the kernel would if nobody read.
+const MOST_INPUTS: usize = 16 * 1024;
 
 /// The queue of a worker.
 ///
 /// # Errors
 /// Where the system gives no means of waking.
 pub(super) fn mailbox(registry: &Registry) -> io::Result<(Address, Inbox)> {
-    let bell = Arc::new(Bell { is_asleep: AtomicBool::new(false), waker: Waker::new(registry, Source::Mail.token())? });
+    let waker = Waker::new(registry, Source::Mail.token())?;
+    let bell = Arc::new(Bell { is_asleep: AtomicBool::new(false), waker, inputs: AtomicUsize::new(0) });
     let (sender, queue) = channel();
     Ok((Address { queue: sender, bell: bell.clone() }, Inbox { queue, bell, next: None }))
 }
 
 impl Address {
+    /// Posts inputs, if there is room for them. Returns what is left: nothing, or all.
+    fn post_inputs(&self, inputs: Vec<Input>, since: Mono) -> Option<Vec<Input>> {
+        if self.bell.inputs.load(Ordering::Relaxed) + inputs.len() > MOST_INPUTS {
+            return Some(inputs);
+        }
+        // Only at the end a worker is gone before another.
+        self.post(Mail::Inputs(inputs, since));
+        None
+    }
+
     /// False where the worker has ended.
     pub fn post(&self, mail: Mail) -> bool {
+        if let Mail::Inputs(inputs, _) = &mail {
+            self.bell.inputs.fetch_add(inputs.len(), Ordering::Relaxed);
+        }
         if self.queue.send(mail).is_err() {
             return false;
         }
@@ -98,7 +118,11 @@ impl Inbox {
     }
 
     pub fn take(&mut self) -> Option<Mail> {
-        self.next.take().or_else(|| self.queue.try_recv().ok())
+        let mail = self.next.take().or_else(|| self.queue.try_recv().ok());
+        if let Some(Mail::Inputs(inputs, _)) = &mail {
+            self.bell.inputs.fetch_sub(inputs.len(), Ordering::Relaxed);
+        }
+        mail
     }
 }
 
@@ -113,6 +137,8 @@ pub(super) struct Post {
     has_inputs: bool,
     /// Emptied, with room.
     spare: Vec<Vec<Input>>,
+    /// Inputs that were dropped because another worker had too many.
+    pub dropped: u64,
 }
 
 impl Post {
@@ -125,6 +151,7 @@ impl Post {
             inputs: addresses.iter().map(|_| Vec::new()).collect(),
             has_inputs: false,
             spare: Vec::new(),
+            dropped: 0,
             addresses,
         }
     }
@@ -162,16 +189,19 @@ impl Post {
         }
     }
 
-    /// Hands over what was put aside: one letter for each worker.
-    pub fn hand_over(&mut self) {
+    /// Hands over what was put aside: one letter for each worker. What is in it has waited since then.
+    pub fn hand_over(&mut self, since: Mono) {
         if !std::mem::take(&mut self.has_inputs) {
             return;
         }
         for (inputs, address) in self.inputs.iter_mut().zip(&self.addresses) {
             if !inputs.is_empty() {
                 let next = self.spare.pop().unwrap_or_default();
-                // Only at the end a worker is gone before another.
-                address.post(Mail::Inputs(std::mem::replace(inputs, next)));
+                if let Some(mut refused) = address.post_inputs(std::mem::replace(inputs, next), since) {
+                    self.dropped += refused.len() as u64;
+                    refused.clear();
+                    *inputs = refused;
+                }
             }
         }
     }
@@ -233,6 +263,24 @@ mod tests {
         assert!(matches!(inbox.take(), Some(Mail::Failed(Owner(2)))));
         assert!(matches!(inbox.take(), Some(Mail::Failed(Owner(3)))));
         assert!(inbox.take().is_none());
+    }
+
+    #[test]
+    fn a_worker_that_has_too_many_inputs_gets_no_more_of_them() {
+        let (_poll, address, mut inbox) = worker();
+        let mut post = Post::new(1, vec![address.clone(), address], &[7; 16]);
+        let mut hand_over = |count: usize| {
+            for _ in 0..count {
+                post.put_aside(0, Input::Timeout);
+            }
+            post.hand_over(Mono(1));
+            post.dropped
+        };
+        assert_eq!(hand_over(MOST_INPUTS - 1), 0);
+        assert_eq!(hand_over(2), 2);
+        assert_eq!(hand_over(1), 2);
+        assert!(matches!(inbox.take(), Some(Mail::Inputs(inputs, _)) if inputs.len() == MOST_INPUTS - 1));
+        assert_eq!(hand_over(5), 2, "there is room again");
     }
 
     #[test]

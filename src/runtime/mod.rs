@@ -8,6 +8,7 @@
 mod build;
 mod clock;
 mod commands;
+mod gate;
 mod limiter;
 mod mail;
 mod reload;

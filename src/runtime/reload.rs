@@ -6,7 +6,7 @@ use tokio::sync::oneshot;
 use tokio::task::spawn_local;
 
 use super::ReloadSource;
-use super::build::sip_limits;
+use super::build::{seats_of, sip_limits};
 use super::clock::Clock;
 use super::supervisor::Supervisor;
 use super::workers::share;
@@ -87,7 +87,7 @@ impl Supervisor {
         self.settings = settings;
         self.policy = Arc::new(policy);
         self.sockets.follow(&self.policy, &mut Inherited::default());
-        self.seats.set_most(self.settings.sockets.tcp_connections);
+        self.seats.set_limits(seats_of(&self.settings));
         self.take_on().await;
         self.reload = ReloadFigures::taken(&self.clock);
         tracing::info!("configuration reloaded");
@@ -97,10 +97,13 @@ impl Supervisor {
     /// Has the workers take on what is configured, and waits until they have.
     async fn take_on(&self) {
         let (policy, sources) = (self.policy.clone(), self.sockets.sources().to_vec());
-        let (limits, workers) = (sip_limits(&self.settings), self.workers.count());
+        let (limits, idle, workers) =
+            (sip_limits(&self.settings), self.settings.sockets.tcp_idle, self.workers.count());
         let job = move |worker: &mut super::worker::Worker| {
             worker.core.limits = limits;
             worker.connections.set_limits(limits);
+            worker.connections.set_idle(idle);
+            worker.core.gate.forget();
             let policy = share_of(&policy, worker.core.post.me, workers);
             worker.handle(Input::Policy(policy));
             worker.follow(&sources);

@@ -233,9 +233,10 @@ impl Supervisor {
         match report {
             Report::Resolve { worker, query, name } => {
                 let (resolver, workers) = (self.resolver.clone(), self.workers.clone());
+                let clock = self.clock;
                 spawn_local(async move {
                     let addresses = resolver.look_up(name).await;
-                    workers.post(worker, Mail::Inputs(vec![Input::Resolved { query, addresses }]));
+                    workers.post(worker, Mail::Inputs(vec![Input::Resolved { query, addresses }], clock.mono()));
                 });
             }
             Report::Settled { worker, is_settled } => {

@@ -6,6 +6,7 @@
 //! exchange it, and an idle worker is woken by nothing but its next deadline.
 
 use std::io;
+use std::net::{IpAddr, Ipv4Addr};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -13,6 +14,7 @@ use mio::{Events, Poll};
 use tokio::sync::mpsc::UnboundedSender;
 
 use super::clock::Clock;
+use super::gate::{self, Gate};
 use super::limiter::Limiter;
 use super::mail::{Inbox, Mail, Post};
 use super::supervisor::Report;
@@ -21,6 +23,7 @@ use crate::endpoint::{Endpoint, Input, Notice, Output, Record, RecordOf, Transmi
 use crate::event::Event;
 use crate::flow::{Flow, Transport};
 use crate::journal::{Kind, Position, Writer};
+use crate::overload::Lag;
 use crate::sink::EventInput;
 use crate::sip::{FrameError, Limits, Message};
 use crate::time::{Mono, Now};
@@ -34,6 +37,10 @@ const MOST_MAIL: usize = 64;
 const STORED_AT_ONCE: usize = 256;
 /// A datagram that keeps a NAT binding open has at most this many bytes (RFC 5626 §3.5.1 and what phones send).
 const KEEP_ALIVE: usize = 4;
+/// In the place of a source where a log line is about none.
+const NOBODY: IpAddr = IpAddr::V4(Ipv4Addr::UNSPECIFIED);
+/// Messages that have waited for less are on time, whatever is configured.
+const NOTEWORTHY: Duration = Duration::from_millis(1);
 /// After the last call of a drain, for its final response to be acknowledged (64·T1 at most) and written.
 const SETTLE_TIMEOUT: Duration = Duration::from_secs(35);
 
@@ -53,6 +60,8 @@ pub(super) struct Worker {
     pub(super) told: Vec<(Event, Option<Position>)>,
     pub(super) processing: Processing,
     pub(super) limiter: Limiter,
+    /// How often new calls began to be refused because messages waited too long.
+    pub(super) overloads: u64,
     /// Failures of sends, to be told after the outputs are drained.
     pub(super) failed: Vec<Failed>,
     pub(super) deadline: Option<Mono>,
@@ -71,6 +80,7 @@ pub(super) struct Core {
     /// Both clocks, as read at the beginning of the turn.
     pub(super) now: Now,
     pub(super) limits: Limits,
+    pub(super) gate: Gate,
     pub(super) post: Post,
     /// Calls of an earlier process were restored: they may wait for their peers.
     pub(super) is_restored: bool,
@@ -140,7 +150,9 @@ impl Worker {
         self.connections.on_deadlines(now);
         self.open_mail();
         self.read();
-        self.core.post.hand_over();
+        let waited = self.waited();
+        self.note_lag(waited);
+        self.core.post.hand_over(now - waited);
         self.store_all();
         self.drain_outputs();
         let messages = std::mem::take(&mut self.core.messages);
@@ -165,8 +177,9 @@ impl Worker {
             };
             taken += 1;
             match mail {
-                Mail::Inputs(mut inputs) => {
+                Mail::Inputs(mut inputs, since) => {
                     taken += inputs.len();
+                    self.note_lag(self.core.now.mono.since(since));
                     self.core.messages += inputs.len() as u64;
                     for input in inputs.drain(..) {
                         self.core.endpoint.handle(self.core.now, input);
@@ -203,6 +216,38 @@ impl Worker {
         }
         let now = self.core.now.mono;
         self.connections.read(now, &mut self.core);
+        if let Some(remote) = self.core.gate.take_refused()
+            && let Some(suppressed) = self.limiter.admit(remote, now)
+        {
+            let (unread, one, all) = (self.core.gate.unread, gate::OF_ONE_STRANGER, gate::OF_ALL_STRANGERS);
+            tracing::warn!(%remote, unread, suppressed, "strangers send more than is read of them: {one} messages per second of one, {all} of all");
+        }
+    }
+
+    /// How long what was read in this turn had waited to be read, at most.
+    fn waited(&mut self) -> Duration {
+        let by_kernel = self.udp.take_oldest().map_or(0, |oldest| self.core.now.wall.0.saturating_sub(oldest.0));
+        let waited = Duration::from_micros(u64::try_from(by_kernel).unwrap_or(0));
+        waited.max(self.connections.take_longest_wait(self.core.now.mono))
+    }
+
+    /// Has the core know how long messages wait, where that is worth a thought.
+    fn note_lag(&mut self, delay: Duration) {
+        if delay < NOTEWORTHY && !self.core.endpoint.watches_lag() {
+            return;
+        }
+        let was_overloaded = self.core.endpoint.is_overloaded();
+        self.handle(Input::Lag(Lag { delay, worked: Clock::worked() }));
+        if self.core.endpoint.is_overloaded() && !was_overloaded {
+            self.overloads += 1;
+            if let Some(suppressed) = self.limiter.admit(NOBODY, self.core.now.mono) {
+                tracing::warn!(
+                    ?delay,
+                    suppressed,
+                    "overloaded: messages wait longer than limits.overload_delay and ever longer; new calls get 503"
+                );
+            }
+        }
     }
 
     /// Takes on the connected sockets of a configuration.
@@ -227,10 +272,12 @@ impl Worker {
 
     fn take_connection(&mut self, accepted: crate::transport::Accepted) {
         let source = accepted.remote.ip();
-        if !self.connections.on_accepted(accepted)
-            && let Some(suppressed) = self.limiter.admit(source, self.core.now.mono)
+        let is_stranger = self.core.endpoint.policy().source(accepted.remote).is_none();
+        let now = self.core.now.mono;
+        if let Err(refusal) = self.connections.on_accepted(accepted, is_stranger, now)
+            && let Some(suppressed) = self.limiter.admit(source, now)
         {
-            tracing::warn!(remote = %source, suppressed, "connection refused: limits.tcp_connections is reached");
+            tracing::warn!(remote = %source, suppressed, limit = refusal.label(), "connection refused: the limit is reached");
         }
     }
 
@@ -403,7 +450,7 @@ impl Core {
     }
 
     fn datagram(&mut self, flow: Flow, bytes: Bytes) {
-        if bytes.len() > KEEP_ALIVE {
+        if bytes.len() > KEEP_ALIVE && self.gate.admits(flow.remote, self.endpoint.policy(), self.now.mono) {
             self.message(flow, bytes);
         }
     }
@@ -431,7 +478,10 @@ impl Core {
 
 impl Taker for Core {
     fn message(&mut self, flow: Flow, bytes: Bytes) {
-        Core::message(self, flow, bytes);
+        let is_ours = flow.opened_for.is_some();
+        if is_ours || self.gate.admits(flow.remote, self.endpoint.policy(), self.now.mono) {
+            Core::message(self, flow, bytes);
+        }
     }
 
     fn broken(&mut self, flow: Flow, error: FrameError) {

@@ -124,12 +124,16 @@ pub(super) fn find_one(id: &str, answers: Vec<Result<CallView, Refusal>>) -> Res
 /// no call at all.
 pub(super) fn share(whole: Limits, worker: usize, workers: usize) -> Limits {
     let part = |whole: usize| (whole / workers + usize::from(worker < whole % workers)).max(1);
+    let rate = |whole: u32| match whole {
+        0 => 0,
+        limit => u32::try_from(part(usize::try_from(limit).unwrap_or(usize::MAX))).unwrap_or(u32::MAX),
+    };
     Limits {
         calls: part(whole.calls),
-        calls_per_second: match whole.calls_per_second {
-            0 => 0,
-            limit => u32::try_from(part(usize::try_from(limit).unwrap_or(usize::MAX))).unwrap_or(u32::MAX),
-        },
+        calls_per_second: rate(whole.calls_per_second),
+        calls_per_second_per_source: rate(whole.calls_per_second_per_source),
+        transactions: part(whole.transactions),
+        overload_delay: whole.overload_delay,
     }
 }
 
@@ -205,13 +209,14 @@ mod tests {
 
     #[test]
     fn shares_add_up_and_are_never_nothing() {
+        let limits = |calls, calls_per_second| Limits { calls, calls_per_second, ..Limits::default() };
         let sum = |whole: Limits, workers: usize| {
             let shares = (0..workers).map(|worker| share(whole, worker, workers)).collect::<Vec<_>>();
             (shares.iter().map(|one| one.calls).sum(), shares.iter().map(|one| one.calls_per_second).sum())
         };
-        assert_eq!(sum(Limits { calls: 100_000, calls_per_second: 10 }, 3), (100_000, 10));
-        assert_eq!(sum(Limits { calls: 100_000, calls_per_second: 0 }, 3), (100_000, 0));
-        assert_eq!(sum(Limits { calls: 1, calls_per_second: 1 }, 3), (3, 3));
-        assert_eq!(sum(Limits { calls: 7, calls_per_second: 7 }, 1), (7, 7));
+        assert_eq!(sum(limits(100_000, 10), 3), (100_000, 10));
+        assert_eq!(sum(limits(100_000, 0), 3), (100_000, 0));
+        assert_eq!(sum(limits(1, 1), 3), (3, 3));
+        assert_eq!(sum(limits(7, 7), 1), (7, 7));
     }
 }

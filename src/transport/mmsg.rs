@@ -16,12 +16,14 @@ use std::os::fd::AsRawFd;
 use bytes::{BufMut, BytesMut};
 use nix::libc;
 
+use crate::time::Wall;
+
 /// Datagrams that one system call reads or sends.
 pub const BATCH: usize = 32;
 /// Largest datagram that UDP can carry.
 pub const LARGEST: usize = 65_535;
 
-/// Room for what the kernel tells beside a datagram, or is told: its local address, a count of drops.
+/// Room for what the kernel tells beside a datagram, or is told: its local address, a count of drops, when it came.
 const CONTROL: usize = 96;
 
 #[repr(C, align(8))]
@@ -58,6 +60,8 @@ pub struct Received<'a> {
     pub local: Option<IpAddr>,
     /// Datagrams that the socket has had no room for since it was opened, modulo 2³².
     pub drops: Option<u32>,
+    /// When the kernel took it, by the clock that people read, where the socket tells.
+    pub at: Option<Wall>,
 }
 
 /// A datagram to be sent.
@@ -135,7 +139,7 @@ impl Receiver {
         let slots = self.slots.headers.iter().zip(&self.slots.names).zip(self.buffer.chunks(LARGEST));
         slots.take(self.used).filter_map(|((header, name), room)| {
             let bytes = room.get(..usize::try_from(header.msg_len).ok()?)?;
-            let mut datagram = Received { bytes, remote: read_name(name)?, local: None, drops: None };
+            let mut datagram = Received { bytes, remote: read_name(name)?, local: None, drops: None, at: None };
             if header.msg_hdr.msg_controllen > 0 {
                 read_controls(&header.msg_hdr, &mut datagram);
             }
@@ -247,6 +251,10 @@ fn read_controls(header: &libc::msghdr, datagram: &mut Received<'_>) {
                 (libc::IPPROTO_IPV6, libc::IPV6_PKTINFO) => {
                     let info = data.cast::<libc::in6_pktinfo>().read_unaligned();
                     datagram.local = Some(IpAddr::from(info.ipi6_addr.s6_addr));
+                }
+                (libc::SOL_SOCKET, libc::SCM_TIMESTAMPNS) => {
+                    let at = data.cast::<libc::timespec>().read_unaligned();
+                    datagram.at = Some(Wall(at.tv_sec * 1_000_000 + at.tv_nsec / 1_000));
                 }
                 (libc::SOL_SOCKET, libc::SO_RXQ_OVFL) => datagram.drops = Some(data.cast::<u32>().read_unaligned()),
                 _ => {}

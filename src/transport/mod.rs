@@ -17,7 +17,7 @@ pub use bind::{BindError, Bound, LocalAddresses, bind};
 pub use errqueue::Unreachable;
 pub use inherited::{Inherited, overlap};
 pub use sockets::UdpSockets;
-pub use tcp::{Accepted, Acceptor, Connections, Failed, Names, Seats, Taker, TcpFigures};
+pub use tcp::{Accepted, Acceptor, Connections, Failed, Names, NoSeat, SeatLimits, Seats, Taker, TcpFigures};
 pub use udp::{Ends, Refusal, UdpFigures, UdpPorts, UdpSource};
 
 /// What an event is about, as it is written in its token.

@@ -134,6 +134,8 @@ fn prepare(socket: &UdpSocket, bound: IpAddr) -> io::Result<bool> {
     }
     errqueue::enable(socket, bound)?;
     setsockopt(socket, sockopt::RxqOvfl, &1)?;
+    // How long datagrams wait shows whether there is too much to do.
+    setsockopt(socket, sockopt::ReceiveTimestampns, &true)?;
     // The first of each needs a capability; the second is capped by the kernel. Less is no reason not to start.
     let at = SockRef::from(socket);
     if setsockopt(socket, sockopt::RcvBufForce, &BUFFER).is_err() {

@@ -23,6 +23,7 @@ use crate::chunks::Chunks;
 use crate::endpoint::Owner;
 use crate::flow::{Flow, Hop, Transport};
 use crate::policy::Listener;
+use crate::time::Wall;
 
 /// Datagrams that wait for room in a socket's buffer; beyond it the oldest go.
 const MOST_QUEUED: usize = 10_000;
@@ -74,6 +75,8 @@ pub struct UdpPorts {
     sender: Sender,
     chunks: Chunks,
     figures: UdpFigures,
+    /// When the kernel took the datagram that waited longest of those read since this was asked.
+    oldest: Option<Wall>,
 }
 
 struct Port {
@@ -106,6 +109,7 @@ impl UdpPorts {
             sender: Sender::new(),
             chunks: Chunks::default(),
             figures: UdpFigures::default(),
+            oldest: None,
         };
         for source in sources {
             ports.add(source.clone())?;
@@ -200,6 +204,11 @@ impl UdpPorts {
         self.figures
     }
 
+    /// When the kernel took the datagram that waited longest of those read since this was asked.
+    pub fn take_oldest(&mut self) -> Option<Wall> {
+        self.oldest.take()
+    }
+
     fn add(&mut self, source: UdpSource) -> io::Result<()> {
         let entry = self.ports.vacant_entry();
         let is_read = source.reader == self.worker;
@@ -235,7 +244,11 @@ impl UdpPorts {
         if count == 0 {
             return false;
         }
-        for datagram in self.receiver.datagrams() {
+        let mut datagrams = self.receiver.datagrams().peekable();
+        // Those that the socket had first are read first.
+        let first = datagrams.peek().and_then(|datagram| datagram.at);
+        self.oldest = [self.oldest, first].into_iter().flatten().min();
+        for datagram in datagrams {
             if let Some(drops) = datagram.drops {
                 self.figures.unread += u64::from(drops.wrapping_sub(std::mem::replace(&mut port.drops, drops)));
             }

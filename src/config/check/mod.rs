@@ -27,6 +27,11 @@ use super::units::{self, Written};
 use super::written::File;
 use crate::policy::{Limits, Policy, Strangers};
 
+/// `limits.overload_delay`, where it is not zero.
+const OVERLOAD_DELAY: RangeInclusive<Duration> = Duration::from_millis(5)..=Duration::from_secs(10);
+/// `limits.tcp_idle`, where it is not zero: a peer that waits for a response is silent for 32 s.
+const TCP_IDLE: RangeInclusive<Duration> = Duration::from_secs(32)..=Duration::from_secs(24 * 3600);
+
 /// What the command line says in the place of the file.
 #[derive(Clone, Debug, Default)]
 pub struct Overrides {
@@ -51,6 +56,7 @@ pub fn settings(file: &File, flags: &Overrides, pruned: &Pruned, report: &mut Re
     let voicemail_drop = checker.voicemail_drop(&file.voicemail_drop);
     let capture = checker.capture(&file.capture);
     checker.stamp_is_nobody_elses(file, &stamp);
+    let limits = Limits::default();
     let template = Policy {
         listeners: Vec::new(),
         advertise,
@@ -63,8 +69,19 @@ pub fn settings(file: &File, flags: &Overrides, pruned: &Pruned, report: &mut Re
         capture,
         dispositions: checker.dispositions(&file.dispositions),
         limits: Limits {
-            calls: number(&file.limits.calls, 100_000),
-            calls_per_second: number(&file.limits.calls_per_second, 0),
+            calls: number(&file.limits.calls, limits.calls),
+            calls_per_second: number(&file.limits.calls_per_second, limits.calls_per_second),
+            calls_per_second_per_source: number(
+                &file.limits.calls_per_second_per_source,
+                limits.calls_per_second_per_source,
+            ),
+            transactions: number(&file.limits.transactions, limits.transactions),
+            overload_delay: checker.duration_or_zero(
+                &file.limits.overload_delay,
+                "limits.overload_delay",
+                OVERLOAD_DELAY,
+                limits.overload_delay,
+            ),
         },
         strangers: match file.security.strangers.value().map(String::as_str) {
             Some("403") => Strangers::Forbid,
@@ -84,6 +101,13 @@ pub fn settings(file: &File, flags: &Overrides, pruned: &Pruned, report: &mut Re
         sockets: SocketLimits {
             message_bytes: number(&file.limits.message_bytes, 65_535),
             tcp_connections: number(&file.limits.tcp_connections, 1024),
+            tcp_connections_per_source: number(&file.limits.tcp_connections_per_source, 0),
+            tcp_idle: checker.duration_or_zero(
+                &file.limits.tcp_idle,
+                "limits.tcp_idle",
+                TCP_IDLE,
+                Duration::from_secs(3600),
+            ),
         },
         logging: checker.logging(&file.log),
         template,
@@ -107,6 +131,18 @@ impl Checker<'_> {
         default: Duration,
     ) -> Duration {
         self.optional_duration(key, name, range).unwrap_or(default)
+    }
+
+    /// The same, where zero means that there is no limit.
+    fn duration_or_zero(
+        &mut self,
+        key: &Key<String>,
+        name: &str,
+        range: RangeInclusive<Duration>,
+        default: Duration,
+    ) -> Duration {
+        let is_zero = key.value().and_then(|text| units::duration(text).ok()).is_some_and(|given| given.is_zero());
+        if is_zero { Duration::ZERO } else { self.duration(key, name, range, default) }
     }
 
     fn optional_duration(

@@ -3,9 +3,11 @@
 use std::collections::VecDeque;
 use std::io::{self, IoSlice, Write};
 use std::net::TcpStream;
+use std::time::Duration;
 
 use bytes::{Buf, Bytes};
 
+use super::{Guest, MESSAGE_TIMEOUT};
 use crate::endpoint::Owner;
 use crate::flow::{ConnectionId, Flow};
 use crate::sip::{Frame, FrameError, Framer, Limits};
@@ -27,9 +29,17 @@ pub struct Connection {
     pub stream: TcpStream,
     pub id: ConnectionId,
     pub flow: Flow,
+    /// Whose it is, where it was accepted.
+    pub guest: Option<Guest>,
     pub phase: Phase,
-    /// When the opening, the message or the closing has taken too long.
+    /// When the opening, the message or the closing has taken too long, or to look whether the peer has been silent.
     pub deadline: Option<Mono>,
+    /// When a message came last.
+    heard: Option<Mono>,
+    /// By when the message that has begun must be there.
+    whole_by: Option<Mono>,
+    /// Since when something has waited to be read.
+    pub waiting_since: Option<Mono>,
     /// Something is known to be there that has not been read.
     pub is_readable: bool,
     /// The peer has said that nothing more comes: what is there is read to its end.
@@ -50,6 +60,14 @@ pub enum Phase {
     Open,
     /// Nothing is read any more; it closes when what waits is written.
     Closing,
+}
+
+/// Whether a connection may go on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Patience {
+    Until(Mono),
+    Endless,
+    Over,
 }
 
 /// Bytes that wait, and who hears if they cannot be written.
@@ -78,13 +96,24 @@ pub enum Read {
 }
 
 impl Connection {
-    pub fn new(stream: TcpStream, id: ConnectionId, flow: Flow, phase: Phase, limits: Limits) -> Connection {
+    pub fn new(
+        stream: TcpStream,
+        id: ConnectionId,
+        flow: Flow,
+        phase: Phase,
+        limits: Limits,
+        guest: Option<Guest>,
+    ) -> Connection {
         Connection {
             stream,
             id,
             flow,
+            guest,
             phase,
             deadline: None,
+            heard: None,
+            whole_by: None,
+            waiting_since: None,
             is_readable: false,
             is_ending: false,
             is_blocked: phase == Phase::Opening,
@@ -106,9 +135,47 @@ impl Connection {
         self.queue.drain(..).filter_map(|waiting| waiting.failed)
     }
 
-    /// Whether a message has begun and not ended.
-    pub fn is_amid_a_message(&self) -> bool {
-        !self.framer.buffer.is_empty()
+    /// Takes note of what reading has brought. Returns the deadline to set.
+    pub fn on_read(&mut self, now: Mono, messages: usize, has_ponged: bool, idle: Duration) -> Option<Mono> {
+        let is_stranger = self.is_stranger();
+        if messages > 0 || has_ponged && !is_stranger {
+            self.heard = Some(now);
+        }
+        let has_begun = !self.framer.buffer.is_empty();
+        self.whole_by = match self.whole_by {
+            Some(by) if has_begun && messages == 0 => Some(by),
+            _ if has_begun => Some(now + MESSAGE_TIMEOUT),
+            _ => None,
+        };
+        match self.silent_until(idle) {
+            // Nothing has come yet.
+            None if self.heard.is_none() => self.deadline,
+            // Where the one that is set comes first, it is looked at then.
+            due => self.deadline.filter(|set| due.is_some_and(|due| *set <= due)).or(due),
+        }
+    }
+
+    /// For how much longer the peer may be silent, or let wait for the rest of a message.
+    pub fn patience(&self, now: Mono, idle: Duration) -> Patience {
+        match self.silent_until(idle) {
+            Some(due) if due > now => Patience::Until(due),
+            // It was silent when that had a limit.
+            None if self.phase == Phase::Open && self.heard.is_some() => Patience::Endless,
+            _ => Patience::Over,
+        }
+    }
+
+    fn silent_until(&self, idle: Duration) -> Option<Mono> {
+        if self.phase != Phase::Open {
+            return None;
+        }
+        let idle = if self.is_stranger() { MESSAGE_TIMEOUT } else { idle };
+        let silent = self.heard.filter(|_| !idle.is_zero()).map(|heard| heard + idle);
+        [self.whole_by, silent].into_iter().flatten().min()
+    }
+
+    fn is_stranger(&self) -> bool {
+        self.guest.is_some_and(|guest| guest.is_stranger)
     }
 
     /// Reads what is there, up to a limit. The number is that of whole messages.

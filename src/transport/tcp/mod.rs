@@ -23,8 +23,8 @@ use socket2::{Domain, Protocol, Socket, Type};
 
 pub use self::accept::{Accepted, Acceptor};
 pub use self::connection::Failed;
-use self::connection::{Connection, Phase, Read, Waiting};
-pub use self::seats::{Names, Seats};
+use self::connection::{Connection, Patience, Phase, Read, Waiting};
+pub use self::seats::{Guest, Names, NoSeat, SeatLimits, Seats};
 use super::Source;
 use crate::endpoint::Transmit;
 use crate::flow::{ConnectionId, Flow, Hop, Transport};
@@ -34,11 +34,15 @@ use crate::time::Mono;
 
 /// Longest time for a connection to open where the message does not say.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(4);
-/// Longest time for a message to arrive once its first byte has, and for the last bytes of a connection to leave: a
-/// peer that drips bytes, or that takes none, is cut off.
+/// Longest time for a message to arrive once its first byte has, for the first message of a connection that was accepted,
+/// for another one of a stranger, and for the last bytes of a connection to leave: a peer that drips bytes, or that
+/// takes none, is cut off.
 const MESSAGE_TIMEOUT: Duration = Duration::from_secs(32);
 /// Bytes that may wait for a peer that does not read; beyond it the connection is closed.
 const MOST_UNSENT: usize = 4 * 1024 * 1024;
+/// The same for all peers of a worker together; beyond it a connection that gets more to send is closed if it has not
+/// read what it was sent before.
+const MOST_UNSENT_IN_ALL: usize = 64 * 1024 * 1024;
 
 /// Counts for metrics.
 #[derive(Clone, Copy, Debug, Default)]
@@ -48,6 +52,8 @@ pub struct TcpFigures {
     pub refused: u64,
     /// Connections closed because the peer did not read.
     pub stalled: u64,
+    /// Connections closed because the peer was silent, or a message did not come to its end.
+    pub silent: u64,
 }
 
 /// What connections tell the worker.
@@ -75,6 +81,12 @@ pub struct Connections {
     opened: Option<Vec<Flow>>,
     names: Names,
     limits: Limits,
+    /// How long a connection may be silent; zero: for ever.
+    idle: Duration,
+    /// Bytes that wait to be written on all connections.
+    unsent: usize,
+    /// Since when something has waited to be read that was read last, since that was asked.
+    waited_since: Option<Mono>,
     seats: Seats,
     listeners: Vec<Listener>,
     registry: Registry,
@@ -101,6 +113,9 @@ impl Connections {
             opened: None,
             names,
             limits,
+            idle: Duration::ZERO,
+            unsent: 0,
+            waited_since: None,
             seats,
             listeners,
             registry,
@@ -118,6 +133,16 @@ impl Connections {
         self.limits = limits;
     }
 
+    /// How long a connection may be silent; zero: for ever. For those that are heard from here on.
+    pub fn set_idle(&mut self, idle: Duration) {
+        self.idle = idle;
+    }
+
+    /// How long what was read since this was asked had waited, at most: a connection is not read to its end at once.
+    pub fn take_longest_wait(&mut self, now: Mono) -> Duration {
+        self.waited_since.take().map_or(Duration::ZERO, |since| now.since(since))
+    }
+
     /// Whether a message to this hop would go by a connection that is here.
     pub fn has(&self, hop: &Hop) -> bool {
         hop.connection.is_some_and(|id| self.by_id.contains_key(&id)) || self.by_remote.contains_key(&hop.remote)
@@ -132,7 +157,7 @@ impl Connections {
         if let Some(key) = known.copied() {
             return self.enqueue(key, waiting);
         }
-        if !self.seats.take() {
+        if self.seats.take(None).is_err() {
             self.figures.refused += 1;
             return self.failed.extend(waiting.failed);
         }
@@ -146,7 +171,7 @@ impl Connections {
                     connection: None,
                     opened_for: Some(side),
                 };
-                if let Some(key) = self.add(stream, flow, Phase::Opening) {
+                if let Some(key) = self.add(stream, flow, Phase::Opening, None) {
                     self.set_deadline(key, Some(deadline));
                     self.enqueue(key, waiting);
                 } else {
@@ -154,27 +179,29 @@ impl Connections {
                 }
             }
             Err(error) => {
-                self.seats.give_back();
+                self.seats.give_back(None);
                 tracing::debug!(%error, remote = %hop.remote, "connection did not open");
                 self.failed.extend(waiting.failed);
             }
         }
     }
 
-    /// A peer connected. False where there are too many connections already.
-    pub fn on_accepted(&mut self, accepted: Accepted) -> bool {
+    /// A peer connected, which may be a stranger.
+    ///
+    /// # Errors
+    /// The limit that it is beyond.
+    pub fn on_accepted(&mut self, accepted: Accepted, is_stranger: bool, now: Mono) -> Result<(), NoSeat> {
         let Accepted { stream, remote, listener } = accepted;
-        if !self.seats.take() {
-            self.figures.refused += 1;
-            return false;
-        }
+        let guest = Guest { address: remote.ip().to_canonical(), is_stranger };
+        self.seats.take(Some(guest)).inspect_err(|_| self.figures.refused += 1)?;
         let local =
             stream.local_addr().map_or(listener.address, |local| SocketAddr::new(local.ip(), listener.bound.port()));
         let flow = Flow { transport: Transport::Tcp, local, remote, connection: None, opened_for: None };
-        if let Some(key) = self.add(stream, flow, Phase::Open) {
+        if let Some(key) = self.add(stream, flow, Phase::Open, Some(guest)) {
+            self.set_deadline(key, Some(now + MESSAGE_TIMEOUT));
             self.note_opened(key);
         }
-        true
+        Ok(())
     }
 
     /// Notes what an event says of a connection.
@@ -207,7 +234,17 @@ impl Connections {
     /// Ends what has taken too long.
     pub fn on_deadlines(&mut self, now: Mono) {
         while let Some((_, key)) = self.deadlines.first().copied().filter(|(at, _)| *at <= now) {
-            self.remove(key, "timed out");
+            let connection = self.slots.get(key);
+            let patience = connection.map_or(Patience::Over, |connection| connection.patience(now, self.idle));
+            match patience {
+                // It was heard since the deadline was set: not every message moves it.
+                Patience::Until(later) => self.set_deadline(key, Some(later)),
+                Patience::Endless => self.set_deadline(key, None),
+                Patience::Over => {
+                    self.figures.silent += u64::from(connection.is_some_and(|one| one.phase == Phase::Open));
+                    self.remove(key, "timed out");
+                }
+            }
         }
     }
 
@@ -239,7 +276,10 @@ impl Connections {
             if connection.is_blocked {
                 continue;
             }
-            match connection.write() {
+            let before = connection.unsent;
+            let written = connection.write();
+            self.unsent = (self.unsent + connection.unsent).saturating_sub(before);
+            match written {
                 Ok(()) if connection.is_blocked => self.watch(key),
                 Ok(()) if connection.phase == Phase::Closing => self.remove(key, "closed"),
                 Ok(()) => {}
@@ -265,17 +305,19 @@ impl Connections {
 
     fn enqueue(&mut self, key: usize, waiting: Waiting) {
         let Some(connection) = self.slots.get_mut(key) else { return self.failed.extend(waiting.failed) };
-        if connection.unsent + waiting.bytes.len() > MOST_UNSENT {
+        let is_behind = connection.unsent > 0 && self.unsent > MOST_UNSENT_IN_ALL;
+        if is_behind || connection.unsent + waiting.bytes.len() > MOST_UNSENT {
             tracing::warn!(remote = %connection.flow.remote, "connection closed: the peer does not read");
             self.figures.stalled += 1;
             self.failed.extend(waiting.failed);
             return self.remove(key, "stalled");
         }
+        self.unsent += waiting.bytes.len();
         connection.push(waiting);
         self.set_dirty(key);
     }
 
-    fn add(&mut self, stream: TcpStream, mut flow: Flow, phase: Phase) -> Option<usize> {
+    fn add(&mut self, stream: TcpStream, mut flow: Flow, phase: Phase, guest: Option<Guest>) -> Option<usize> {
         let id = self.names.next();
         flow.connection = Some(id);
         // Without it a small message could wait for the acknowledgement of the one before.
@@ -286,10 +328,10 @@ impl Connections {
         let token = Source::Connection(key).token();
         if let Err(error) = self.registry.register(&mut SourceFd(&stream.as_raw_fd()), token, interest) {
             tracing::error!(%error, "a connection cannot be watched");
-            self.seats.give_back();
+            self.seats.give_back(guest);
             return None;
         }
-        entry.insert(Connection::new(stream, id, flow, phase, self.limits));
+        entry.insert(Connection::new(stream, id, flow, phase, self.limits, guest));
         self.by_id.insert(id, key);
         self.by_remote.insert(flow.remote, key);
         if phase == Phase::Open {
@@ -317,6 +359,7 @@ impl Connections {
             Err(_) => wanted,
         };
         self.note_opened(key);
+        // From its first message on it may be silent for so long.
         self.set_deadline(key, None);
         self.unblock(key);
         self.set_readable(key);
@@ -336,13 +379,17 @@ impl Connections {
         }
         let unsent = connection.unsent;
         let (messages, read) = connection.read(&mut |flow, bytes| taker.message(flow, bytes));
-        let has_ponged = connection.unsent > unsent;
+        let ponged = connection.unsent - unsent;
+        let has_ponged = ponged > 0;
+        self.unsent += ponged;
         let (flow, is_readable) = (connection.flow, connection.is_readable);
-        let deadline = match connection.is_amid_a_message() {
-            true if messages == 0 => Some(connection.deadline.unwrap_or(now + MESSAGE_TIMEOUT)),
-            true => Some(now + MESSAGE_TIMEOUT),
-            false => None,
-        };
+        // What is left waits since its first byte came: a connection that is never read to its end has a queue.
+        let since = *connection.waiting_since.get_or_insert(now);
+        self.waited_since = Some(self.waited_since.map_or(since, |other| other.min(since)));
+        if !is_readable {
+            connection.waiting_since = None;
+        }
+        let deadline = connection.on_read(now, messages, has_ponged, self.idle);
         self.set_deadline(key, deadline);
         if has_ponged {
             self.set_dirty(key);
@@ -386,10 +433,11 @@ impl Connections {
         let Some(mut connection) = self.slots.try_remove(key) else { return };
         tracing::debug!(remote = %connection.flow.remote, why, "connection ended");
         self.forget(key, connection.id, connection.flow.remote);
+        self.unsent = self.unsent.saturating_sub(connection.unsent);
         self.failed.extend(connection.fail_all());
         // Closing it below ends the watch too.
         drop(self.registry.deregister(&mut SourceFd(&connection.stream.as_raw_fd())));
-        self.seats.give_back();
+        self.seats.give_back(connection.guest);
     }
 
     fn set_deadline(&mut self, key: usize, deadline: Option<Mono>) {

@@ -19,6 +19,8 @@ struct Bench {
     acceptor: Acceptor,
     listener: Listener,
     taken: Taken,
+    /// Whether those who connect are strangers.
+    is_strange: bool,
 }
 
 #[derive(Default)]
@@ -46,9 +48,10 @@ impl Bench {
         let listener = Listener { transport: Transport::Tcp, bound, address: bound };
         let limits = Limits { message_bytes: 65_535, fields: 64 };
         let registry = poll.registry().try_clone().unwrap();
-        let connections = Connections::new(limits, Seats::new(most), vec![listener], Names::new(0, 1), registry);
+        let seats = Seats::new(SeatLimits { all: most, of_one: 0 });
+        let connections = Connections::new(limits, seats, vec![listener], Names::new(0, 1), registry);
         let acceptor = Acceptor::new(socket, listener, 0, poll.registry()).unwrap();
-        Bench { poll, connections, acceptor, listener, taken: Taken::default() }
+        Bench { poll, connections, acceptor, listener, taken: Taken::default(), is_strange: false }
     }
 
     /// Takes and does whatever there is until that is enough.
@@ -72,9 +75,10 @@ impl Bench {
 
     fn turn(&mut self, now: Mono) {
         self.connections.on_deadlines(now);
-        let connections = &mut self.connections;
+        let (connections, is_stranger) = (&mut self.connections, self.is_strange);
         self.acceptor.accept(now, |accepted| {
-            connections.on_accepted(accepted);
+            // What is refused shows in the figures.
+            let _ = connections.on_accepted(accepted, is_stranger, now);
         });
         self.connections.read(now, &mut self.taken);
         self.connections.close_broken(now);
@@ -149,6 +153,8 @@ fn a_ping_is_answered() {
 fn a_peer_that_drips_is_cut_off() {
     let mut bench = Bench::new(8);
     let mut peer = bench.peer();
+    peer.write_all(MESSAGE.as_bytes()).unwrap();
+    bench.until(|bench| bench.taken.messages.len() == 1);
     assert_eq!(bench.connections.next_deadline(), None);
     peer.write_all(b"OPTIONS sip:a@b").unwrap();
     bench.until(|bench| bench.connections.next_deadline().is_some());
@@ -277,4 +283,52 @@ fn beyond_the_limit_no_connection_is_taken_or_opened() {
     drop(peer);
     bench.until(|bench| bench.connections.figures().open == 0);
     bench.peer();
+}
+
+/// Lets time pass, and says whether the connection is still there.
+fn is_there_after(bench: &mut Bench, at: Mono) -> bool {
+    bench.turn(at);
+    bench.connections.figures().open == 1
+}
+
+#[test]
+fn who_connects_and_says_nothing_is_cut_off() {
+    let mut bench = Bench::new(8);
+    let _peer = bench.peer();
+    assert!(is_there_after(&mut bench, NOW + MESSAGE_TIMEOUT - Duration::from_secs(1)));
+    assert!(!is_there_after(&mut bench, NOW + MESSAGE_TIMEOUT));
+    assert_eq!(bench.connections.figures().silent, 1);
+}
+
+#[test]
+fn who_has_spoken_may_be_silent_for_as_long_as_is_configured() {
+    let idle = Duration::from_secs(600);
+    let mut bench = Bench::new(8);
+    bench.connections.set_idle(idle);
+    let mut peer = bench.peer();
+    peer.write_all(MESSAGE.as_bytes()).unwrap();
+    bench.until(|bench| bench.taken.messages.len() == 1);
+    assert!(is_there_after(&mut bench, NOW + MESSAGE_TIMEOUT));
+    assert!(is_there_after(&mut bench, NOW + idle - Duration::from_secs(1)));
+    assert!(!is_there_after(&mut bench, NOW + idle));
+}
+
+#[test]
+fn without_a_limit_who_has_spoken_may_be_silent_for_ever() {
+    let mut bench = Bench::new(8);
+    let mut peer = bench.peer();
+    peer.write_all(MESSAGE.as_bytes()).unwrap();
+    bench.until(|bench| bench.taken.messages.len() == 1);
+    assert!(is_there_after(&mut bench, NOW + Duration::from_secs(1_000_000)));
+}
+
+#[test]
+fn a_stranger_that_has_spoken_is_cut_off_like_one_that_has_not() {
+    let mut bench = Bench::new(8);
+    bench.is_strange = true;
+    bench.connections.set_idle(Duration::from_secs(600));
+    let mut peer = bench.peer();
+    peer.write_all(MESSAGE.as_bytes()).unwrap();
+    bench.until(|bench| bench.taken.messages.len() == 1);
+    assert!(!is_there_after(&mut bench, NOW + MESSAGE_TIMEOUT));
 }

@@ -1,0 +1,149 @@
+//! Whose bytes are read at all: decided by the address that they come from, before any work is done for them.
+//!
+//! What a configured source sends is always read. Strangers, of whom nobody needs to be served, and whose
+//! addresses over UDP may be made up, have so many messages per second that a scan shows in the log and
+//! in the counters, and a flood costs next to nothing. A peer that a dialog has named is a stranger
+//! here: it has enough for its requests, but whoever expects many of them from it should configure it.
+
+use std::hash::BuildHasher;
+use std::net::{IpAddr, SocketAddr};
+
+use foldhash::fast::RandomState;
+use smallvec::SmallVec;
+
+use crate::overload::fits;
+use crate::policy::Policy;
+use crate::time::Mono;
+
+/// Messages per second that are read of one stranger.
+pub(super) const OF_ONE_STRANGER: u32 = 20;
+/// Messages per second that are read of all strangers together, by each worker.
+pub(super) const OF_ALL_STRANGERS: u32 = 1_000;
+/// Strangers that are told apart; others share a place with them.
+const PLACES: usize = 4096;
+/// Configured sources that are recognised without a search.
+const KNOWN: usize = 8;
+
+/// What strangers have sent lately.
+#[derive(Debug)]
+pub(super) struct Gate {
+    /// When the next message of a stranger in this place is read.
+    places: Box<[Mono]>,
+    all: Mono,
+    /// Nobody can choose addresses that share a place with another's.
+    hasher: RandomState,
+    /// Configured sources that have been heard of.
+    known: SmallVec<[SocketAddr; KNOWN]>,
+    /// Messages that were not read.
+    pub(super) unread: u64,
+    /// Whose the last of them was, since that was asked.
+    refused: Option<IpAddr>,
+}
+
+impl Gate {
+    pub(super) fn new() -> Gate {
+        Gate {
+            places: vec![Mono::default(); PLACES].into_boxed_slice(),
+            all: Mono::default(),
+            hasher: RandomState::default(),
+            known: SmallVec::new(),
+            unread: 0,
+            refused: None,
+        }
+    }
+
+    /// Another configuration may have other sources.
+    pub(super) fn forget(&mut self) {
+        self.known.clear();
+    }
+
+    /// Whether a message from this address is read.
+    pub(super) fn admits(&mut self, remote: SocketAddr, policy: &Policy, now: Mono) -> bool {
+        if self.known.contains(&remote) {
+            return true;
+        }
+        if policy.source(remote).is_some() {
+            if self.known.len() == KNOWN {
+                self.known.clear();
+            }
+            self.known.push(remote);
+            return true;
+        }
+        let at = usize::try_from(self.hasher.hash_one(network(remote.ip())) % PLACES as u64).unwrap_or(0);
+        let Some(place) = self.places.get_mut(at) else { return false };
+        // Who has sent too much takes nothing from the others.
+        let admits = fits(place, OF_ONE_STRANGER, now, true) && fits(&mut self.all, OF_ALL_STRANGERS, now, true);
+        if !admits {
+            self.unread += 1;
+            self.refused = Some(remote.ip());
+        }
+        admits
+    }
+
+    /// Whose message was not read last, where there was one since this was asked.
+    pub(super) fn take_refused(&mut self) -> Option<IpAddr> {
+        self.refused.take()
+    }
+}
+
+/// What one stranger has of addresses: of IPv6 a whole network of 64 bits.
+fn network(address: IpAddr) -> IpAddr {
+    match address.to_canonical() {
+        IpAddr::V6(address) => IpAddr::from((u128::from(address) >> 64 << 64).to_be_bytes()),
+        address => address,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+    use crate::config;
+
+    /// With a dialer at 10.0.1.0/24.
+    fn policy() -> Policy {
+        let overrides = config::Overrides {
+            dialer: vec!["10.0.1.0/24".parse().unwrap()],
+            servers: vec!["10.0.2.10:5060".into()],
+            ..Default::default()
+        };
+        config::load(None, &overrides, &|_| None).unwrap_or_else(|mistakes| panic!("{mistakes}")).template
+    }
+
+    #[test]
+    fn a_stranger_has_so_many_messages_and_a_configured_source_all() {
+        let (mut gate, policy, now) = (Gate::new(), policy(), Mono(1));
+        let configured = "10.0.1.5:5060".parse().unwrap();
+        let (stranger, other) = ("192.0.2.66:5060".parse().unwrap(), "192.0.2.67:9".parse().unwrap());
+        assert_eq!((0..1_000).filter(|_| gate.admits(stranger, &policy, now)).count(), OF_ONE_STRANGER as usize);
+        assert!((0..1_000).all(|_| gate.admits(configured, &policy, now)));
+        assert!(gate.admits(other, &policy, now));
+        assert!(gate.admits(stranger, &policy, now + Duration::from_millis(50)));
+        assert_eq!(gate.unread, 1_000 - u64::from(OF_ONE_STRANGER));
+    }
+
+    #[test]
+    fn all_strangers_together_have_so_many() {
+        let (mut gate, policy, now) = (Gate::new(), policy(), Mono(1));
+        let spoofed = (0..20_000_u32).map(|number| SocketAddr::from((number.to_be_bytes().map(|byte| byte | 128), 9)));
+        assert_eq!(spoofed.filter(|from| gate.admits(*from, &policy, now)).count(), OF_ALL_STRANGERS as usize);
+    }
+
+    #[test]
+    fn a_network_of_ipv6_is_one_stranger() {
+        let (mut gate, policy, now) = (Gate::new(), policy(), Mono(1));
+        let hosts = (0..100_u16).map(|host| SocketAddr::from(([0x2001, 0xdb8, 0, 7, 0, 0, 1, host], 5060)));
+        assert_eq!(hosts.filter(|from| gate.admits(*from, &policy, now)).count(), OF_ONE_STRANGER as usize);
+    }
+
+    #[test]
+    fn what_is_configured_may_change() {
+        let (mut gate, mut policy, now) = (Gate::new(), policy(), Mono(1));
+        let source = "10.0.1.5:5060".parse().unwrap();
+        assert!(gate.admits(source, &policy, now));
+        policy.dialer.sources.clear();
+        gate.forget();
+        assert_eq!((0..100).filter(|_| gate.admits(source, &policy, now)).count(), OF_ONE_STRANGER as usize);
+    }
+}
