@@ -49,6 +49,7 @@ closed_enum! {
     /// Messages that were read but not taken; with [`RejectReason`], the values of `reason`.
     pub enum Refused {
         Stranger = "stranger",
+        Scanner = "scanner",
         UnmatchedResponse = "unmatched_response",
         UnmatchedCancel = "unmatched_cancel",
         UnknownDialog = "unknown_dialog",

@@ -75,13 +75,12 @@ impl Endpoint {
     /// Something was refused: counted, and told at most once per source and second.
     pub(crate) fn refuse(&mut self, flow: &Flow, why: Refused) {
         self.stats.on_rejected(why.label());
-        if why == Refused::Stranger {
-            self.push(Output::Notice(Notice {
-                remote: flow.remote,
-                reason: why.label(),
-                detail: "not from a configured source",
-            }));
-        }
+        let detail = match why {
+            Refused::Stranger => "not from a configured source",
+            Refused::Scanner => "not from a configured source, and names a tool that looks for SIP servers",
+            _ => return,
+        };
+        self.push(Output::Notice(Notice { remote: flow.remote, reason: why.label(), detail }));
     }
 
     /// What a new request must pass (RFC 3261 §16.3); else the code that it gets, and header lines.
@@ -218,6 +217,10 @@ impl Endpoint {
     }
 
     fn on_stranger(&mut self, flow: &Flow, message: &Message) {
+        if is_scanner(message) {
+            // An answer is what it looks for.
+            return self.refuse(flow, Refused::Scanner);
+        }
         self.refuse(flow, Refused::Stranger);
         if self.policy.strangers == Strangers::Forbid && message.method() != Method::Ack {
             self.reply_without_state(flow, message, Reply { code: 403, ..Reply::default() });
@@ -266,6 +269,33 @@ impl Endpoint {
 
 /// What a 503 of ours asks for: seconds that a dialer waits before it tries again.
 pub(crate) const RETRY_SOON: &str = "Retry-After: 5\r\n";
+
+/// What tools that look for SIP servers call themselves, where they do not care to hide it: parts of a User-Agent, in
+/// lower case.
+const SCANNERS: &[&str] = &[
+    "friendly-scanner",
+    "gulp",
+    "iwar",
+    "pplsip",
+    "sip-scan",
+    "sipcli",
+    "siparmyknife",
+    "siper",
+    "sipsak",
+    "sipvicious",
+    "sivus",
+    "smap",
+    "sundayddr",
+    "vaxsipuseragent",
+    "voiper",
+];
+
+fn is_scanner(message: &Message) -> bool {
+    message.first(Name::UserAgent).is_some_and(|field| {
+        let agent = String::from_utf8_lossy(message.value(field)).to_ascii_lowercase();
+        SCANNERS.iter().any(|scanner| agent.contains(scanner))
+    })
+}
 
 /// Values of the Reason fields as they stand.
 pub(crate) fn reason_fields(message: &Message) -> Vec<Box<str>> {

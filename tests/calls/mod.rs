@@ -19,6 +19,7 @@ mod limits;
 mod loops;
 mod no_answer;
 mod out_of_dialog;
+mod overload;
 mod restart;
 mod routing;
 mod rules;
