@@ -48,7 +48,7 @@ impl Load {
             (180, b'1') => self.on_ringing(number, bytes),
             (200, b'1') => self.on_answer(now, number, bytes, at),
             (200, b'2') => self.on_ended(now, number, bytes),
-            _ => self.on_other(now, number, status, bytes),
+            _ => self.on_other(now, number, status, cseq, bytes),
         }
     }
 
@@ -174,15 +174,33 @@ impl Load {
 
     /// A response that the server did not write, or the device altered. The tag does not tell: a device's own response to
     /// a BYE bears it too.
-    fn on_other(&mut self, now: Instant, number: u32, status: u16, bytes: &[u8]) {
+    fn on_other(&mut self, now: Instant, number: u32, status: u16, cseq: u8, bytes: &[u8]) {
         if memchr::memmem::find(bytes, SERVER_LINE.as_bytes()).is_some() {
             self.tally.fault(Fault::Status, bytes);
+        }
+        if status >= 300 && cseq == b'1' {
+            self.acknowledge(number, bytes);
         }
         if status >= 200 {
             self.end(now, number, End::Refused);
         } else {
             self.on_trying(number);
         }
+    }
+
+    /// The ACK of a failure: RFC 3261 §17.1.1.3.
+    fn acknowledge(&mut self, number: u32, failure: &[u8]) {
+        let invite = &mut self.messages.invite;
+        let start = invite.start.of(number).strip_prefix(b"INVITE").unwrap_or_default();
+        let line = |name: &[u8]| {
+            failure.split_inclusive(|byte| *byte == b'\n').find(|line| line.starts_with(name)).unwrap_or_default()
+        };
+        let (from, to, call_id) = (line(b"From:"), line(b"To:"), line(b"Call-ID:"));
+        let (via, branch) = (invite.via.of(number), invite.branch.of(number));
+        let head: [&[u8]; 6] = [b"ACK", start, b"\r\n", via, b";rport;", branch];
+        let tail: [&[u8]; 5] = [b"\r\n", from, to, call_id, b"CSeq: 1 ACK\r\nContent-Length: 0\r\n\r\n"];
+        let parts = head.into_iter().chain(tail).collect::<Vec<_>>();
+        self.dialer.outbox(0).push(&parts);
     }
 
     fn note(&mut self, fault: Option<Fault>, bytes: &[u8]) {
