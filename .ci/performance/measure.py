@@ -71,6 +71,20 @@ def maximum(bench, name, seconds, begin=None):
     return {"rate": found["rate"], "cpu_us": found["cpu_us"], "is_generators": is_generators(tries), "tries": tries}
 
 
+def overload(bench, name, seconds, times):
+    """What comes of calls when so many times more of them are offered than the device keeps up with."""
+    sustained = maximum(bench, name, 2)
+    with bench.start(name) as device:
+        warm_up(device)
+        calm = at_rate(device, max(1, sustained["rate"] // 4), 2)
+        offered = sustained["rate"] * times
+        report = at_rate(device, offered, seconds, drain=10)
+        # Whatever refused calls left behind is over.
+        time.sleep(1)
+        after = at_rate(device, max(1, sustained["rate"] // 4), 2)
+    return {"sustained": sustained["rate"], "offered": offered, "calm": calm, "overloaded": report, "after": after}
+
+
 def one_try(bench, name, rate, seconds):
     with bench.start(name) as device:
         warm_up(device)

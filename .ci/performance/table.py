@@ -47,7 +47,7 @@ def table(head, rows):
 
 def show(result):
     parts = []
-    for name, part in [("runs", costs), ("maximum", maxima), ("memory", memories), ("peak", peaks), ("workers", workers), ("growth", growths), ("instructions", instructions)]:
+    for name, part in [("runs", costs), ("maximum", maxima), ("memory", memories), ("peak", peaks), ("workers", workers), ("growth", growths), ("overload", overloads), ("instructions", instructions)]:
         if result.get(name):
             parts.append(part(result))
     return "\n\n".join(parts)
@@ -159,6 +159,21 @@ def peaks(result):
             f"{1 - stays / peak:.0%}",
         ])
     head = ["memory after a peak", "calls at once", "bytes (PSS) without", "with all of them", "when the last ends", "that stay", "given back"]
+    return table(head, rows)
+
+
+def overloads(result):
+    rows = []
+    for found in result["overload"]:
+        for when in ("calm", "overloaded", "after"):
+            of = found[when]
+            lost = of["timed_out"] + of["unfinished"]
+            delay = of["invite_delay"]
+            rows.append([
+                TITLES[found["device"]], when, f"{of['rate']}", f"{of['started']:,}", f"{of['completed']:,}",
+                f"{of['refused']:,}", lost, f"{delay['p50']:.0f}", f"{delay['p99']:.0f}", f"{delay['max']:.0f}",
+            ])
+    head = ["overload", "", "calls/s offered", "calls", "completed", "refused (503)", "lost", "INVITE p50 µs", "p99", "max"]
     return table(head, rows)
 
 

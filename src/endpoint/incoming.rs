@@ -196,14 +196,14 @@ impl Endpoint {
         let invite = self.server_txs.by_key(self.keys.server(message, true));
         let is_its_own = |tx: &Handle| self.server_txs.get(*tx).is_some_and(|server| server.side == side);
         let invite = invite.filter(is_its_own);
-        let reasons = reason_fields(message);
-        let tx = self.add_server(key, flow, side, message, server::User::Local);
         let found = invite
             .and_then(|invite| self.server_txs.get(invite).map(|server| (invite, server.user, server.is_final())));
         let Some((invite, user, is_final)) = found else {
             self.stats.on_rejected(Refused::UnmatchedCancel.label());
-            return self.reply_to(tx, message, Reply { code: 481, ..Reply::default() });
+            return self.reply_without_state(flow, message, Reply { code: 481, ..Reply::default() });
         };
+        let reasons = reason_fields(message);
+        let tx = self.add_server(key, flow, side, message, server::User::Local);
         self.reply_to(tx, message, Reply { code: 200, ..Reply::default() });
         if is_final {
             return;

@@ -157,3 +157,18 @@ fn headers_that_are_captured_ride_along() {
     world.advance(secs(1));
     world.settle();
 }
+
+#[test]
+fn only_so_many_calls_are_told_apart_by_less_than_their_call_ids() {
+    let mut world = World::new(policy());
+    for number in 0..100 {
+        let mut uac = Uac::new(DIALER, "one-call-id");
+        uac.uri = format!("sip:+1555{number:04}@10.0.0.1:5060");
+        uac.branch = format!("z9hG4bK-alike-{number}");
+        let invite = uac.invite().put(&format!("Via: SIP/2.0/UDP {DIALER};branch=z9hG4bK-alike-{number}"));
+        world.send(DIALER, invite);
+    }
+    let refused = world.kinds(DIALER).iter().filter(|kind| *kind == "482").count();
+    assert_eq!((refused, world.endpoint.active_calls()), (36 - 1, 65));
+    world.settle();
+}

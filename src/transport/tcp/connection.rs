@@ -20,6 +20,8 @@ const READ_SIZE: usize = 16 * 1024;
 const MOST_READ: usize = 64 * 1024;
 /// Messages that one system call writes.
 const MOST_SLICES: usize = 64;
+/// Behind so much that waits to be written, keep-alives are not answered: their answers are small, but each has its place.
+pub const MOST_BEFORE_PONG: usize = 256;
 /// The answer to a keep-alive (RFC 5626 §3.5.1).
 const PONG: &[u8] = b"\r\n";
 
@@ -239,6 +241,8 @@ impl Connection {
                     *messages += 1;
                     take(self.flow, bytes);
                 }
+                // Who does not read what is sent does not wait for this either.
+                Frame::Ping if self.queue.len() >= MOST_BEFORE_PONG => {}
                 Frame::Ping => self.push(Waiting { bytes: Bytes::from_static(PONG), failed: None }),
             }
         }

@@ -332,3 +332,27 @@ fn a_stranger_that_has_spoken_is_cut_off_like_one_that_has_not() {
     bench.until(|bench| bench.taken.messages.len() == 1);
     assert!(!is_there_after(&mut bench, NOW + MESSAGE_TIMEOUT));
 }
+
+#[test]
+fn pings_that_nobody_reads_the_answers_of_fill_nothing_up() {
+    let mut bench = Bench::new(8);
+    let mut peer = bench.peer();
+    peer.set_nonblocking(true).unwrap();
+    // Far more answers than the sockets between hold.
+    let pings = b"\r\n\r\n".repeat(64 * 1024);
+    let mut sent = 0;
+    while sent < 16 * 1024 * 1024 {
+        assert_eq!(bench.connections.figures().open, 1, "after {sent} bytes");
+        // What was written may end within a ping.
+        sent += peer.write(&pings[sent % 4..]).unwrap_or(0);
+        bench.turn(NOW);
+        let mut events = Events::with_capacity(8);
+        bench.poll.poll(&mut events, Some(Duration::ZERO)).unwrap();
+        for event in &events {
+            if let Source::Connection(key) = Source::of(event.token()) {
+                bench.connections.note(key, event);
+            }
+        }
+    }
+    assert!(bench.connections.unsent <= 2 * connection::MOST_BEFORE_PONG, "{}", bench.connections.unsent);
+}
