@@ -9,6 +9,7 @@ use sipstamp::event::EventKind;
 use sipstamp::flow::{Flow, Transport};
 use sipstamp::journal;
 use sipstamp::journal::frame::Batch;
+use sipstamp::policy::Policy;
 use sipstamp::sip::{Limits, Message};
 use sipstamp::time::{Mono, Now, Wall};
 
@@ -81,8 +82,13 @@ pub struct Journal {
 impl Exchange {
     /// With a journal, everything that the shell does for it but for the write itself.
     pub fn new(has_journal: bool) -> Exchange {
+        Exchange::under(policy::policy(), has_journal)
+    }
+
+    /// The same under another policy.
+    pub fn under(policy: Policy, has_journal: bool) -> Exchange {
         let now = Now { mono: Mono(1_000_000_000), wall: Wall(1_795_428_000_000_000) };
-        let mut endpoint = Endpoint::new(now, Seed { key: [7; 16] }, Arc::new(policy::policy()));
+        let mut endpoint = Endpoint::new(now, Seed { key: [7; 16] }, Arc::new(policy));
         if has_journal {
             endpoint.keep_records();
         }
@@ -145,6 +151,16 @@ impl Exchange {
         assert!(bye.starts_with("BYE "), "{bye}");
         let [ended] = self.deliver(probe, Kind::ByeAnswer, SERVER, peers::plain(&bye, "200 OK"));
         assert!(peers::value(&ended, "Call-Outcome").starts_with("Normal;cause="), "{ended}");
+        assert_eq!(self.events, u64::from(self.calls), "the call was told");
+    }
+
+    /// A call that a limit refuses.
+    pub fn refused(&mut self, probe: &mut impl Probe) {
+        let caller = self.caller();
+        let [refused] = self.deliver(probe, Kind::Invite, DIALER, caller.invite());
+        assert!(refused.starts_with("SIP/2.0 503 "), "{refused}");
+        let [] =
+            self.deliver(probe, Kind::Ack, DIALER, caller.in_dialog("ACK", 1, &refused).replace("-ACK", "-INVITE"));
         assert_eq!(self.events, u64::from(self.calls), "the call was told");
     }
 

@@ -2,12 +2,13 @@
 //!
 //! Every piece of work is done inside a marker, a function that is never inlined; what the peers around the core cost
 //! lies outside of them. Run by hand it only shows that the calls go through. `JOURNAL=1` has what they leave in a journal
-//! put together too, `RESTORE=1` times how calls are restored.
+//! put together too, `RESTORE=1` times how calls are restored, `REFUSED=1` how calls are refused.
 
 mod exchange;
 mod markers;
 mod peers;
 mod policy;
+mod refuse;
 mod restore;
 
 use exchange::Exchange;
@@ -22,6 +23,9 @@ const CALLS: u32 = 500;
 fn main() {
     if std::env::var_os("RESTORE").is_some() {
         return restore::measure_all();
+    }
+    if std::env::var_os("REFUSED").is_some() {
+        return refuse::measure();
     }
     let calls = std::env::var("CALLS").map_or(CALLS, |calls| calls.parse().expect("CALLS is a number"));
     let mut exchange = Exchange::new(std::env::var_os("JOURNAL").is_some());
