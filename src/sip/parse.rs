@@ -7,6 +7,7 @@ use bytes::{Buf, Bytes};
 
 use super::index::{Fields, Firsts};
 use super::lex::{has_only_quoted_nuls, is_lws, is_token, line_end, low_byte, number, skip, skip_lws, trim};
+use super::list::Elements;
 use super::reject::{Fault, reject};
 use super::start::start_line;
 use super::{CSeq, Essentials, Field, Limits, Message, Method, Name, Rejected, Start, value, via};
@@ -131,9 +132,10 @@ fn read(raw: &[u8], limits: &Limits, message_end: &mut usize) -> Result<Message,
     if raw.len() > limits.message_bytes {
         return Err(Fault::too_large("message too long"));
     }
-    let (start, uri_parts, mut at) = start_line(raw)?;
+    let (start, uri_parts, mut at) = start_line(raw, limits)?;
     let mut fields = Fields::new();
     let mut firsts = Firsts::new();
+    let mut last_via = 0;
     loop {
         let field = match plain_field(raw, at) {
             Some(field) => field,
@@ -145,13 +147,22 @@ fn read(raw: &[u8], limits: &Limits, message_end: &mut usize) -> Result<Message,
         if fields.len() == limits.fields {
             return Err(Fault::too_large("too many header fields"));
         }
+        if (field.end - field.start) as usize > limits.field_bytes {
+            return Err(Fault::too_large("header field too long"));
+        }
         if !firsts.note(field.name, fields.len()) {
             may_be_repeated(field.name)?;
+            if field.name == Name::Via {
+                last_via = fields.len();
+            }
         }
         at = field.end as usize;
         fields.push(field);
     }
     let body = at + 2;
+    if has_more_vias(limits.vias, raw, &fields, firsts.of(Name::Via, &fields).unwrap_or(0), last_via) {
+        return Err(Fault::too_large("too many Vias"));
+    }
     let essentials = essentials(raw, &start, &fields, &firsts)?;
     let length = firsts.of(Name::ContentLength, &fields).and_then(|at| fields.get(at));
     *message_end = match length {
@@ -159,6 +170,15 @@ fn read(raw: &[u8], limits: &Limits, message_end: &mut usize) -> Result<Message,
         None => raw.len(),
     };
     Ok(Message { raw: Bytes::new(), start, fields, firsts, body, uri_parts, essentials })
+}
+
+/// Whether there are more Via values than so many, given the first and the last of their fields.
+fn has_more_vias(most: usize, raw: &[u8], fields: &[Field], first: usize, last: usize) -> bool {
+    /// `S/2/U h,`: nearly all messages are told by their size to have few.
+    const SHORTEST: usize = 8;
+    let bounds = fields.get(first).zip(fields.get(last.max(first)));
+    let size = bounds.map_or(0, |(first, last)| (last.end - first.start) as usize);
+    size / SHORTEST > most && Elements::from_field(raw, fields, Name::Via, first).nth(most).is_some()
 }
 
 /// Whether there may be a second field of this name.
@@ -265,7 +285,7 @@ mod tests {
     use super::*;
     use crate::sip::RejectReason;
 
-    const LIMITS: Limits = Limits { message_bytes: 65_535, fields: 64 };
+    const LIMITS: Limits = Limits::standard(65_535);
 
     fn parsed(text: &[u8]) -> Message {
         Message::parse(Bytes::copy_from_slice(text), &LIMITS).unwrap_or_else(|rejected| panic!("{}", rejected.detail))

@@ -116,7 +116,7 @@ impl World {
 
     pub fn send_on(&mut self, flow: Flow, text: impl ToString) {
         let raw = Bytes::from(text.to_string());
-        let input = match Message::parse(raw, &Limits { message_bytes: 65_535, fields: 256 }) {
+        let input = match Message::parse(raw, &Limits::standard(65_535)) {
             Ok(message) => Input::Message { flow, message },
             Err(rejected) => Input::Broken { flow, rejected },
         };
@@ -413,7 +413,7 @@ impl World {
     fn on_transmit(&mut self, transmit: Transmit) {
         let text = String::from_utf8(transmit.bytes.to_vec()).unwrap();
         // Whatever leaves must be readable.
-        let parsed = Message::parse(transmit.bytes, &Limits { message_bytes: usize::MAX, fields: 256 });
+        let parsed = Message::parse(transmit.bytes, &Limits::NONE);
         assert!(parsed.is_ok(), "cannot be read: {text}");
         let msg = Msg::new(text);
         if let (Side::Dialer, Some((outcome, Some(cause), uid))) = (transmit.side, msg.stamp()) {

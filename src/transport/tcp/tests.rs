@@ -44,7 +44,7 @@ impl Bench {
         socket.set_nonblocking(true).unwrap();
         let bound = socket.local_addr().unwrap();
         let listener = Listener { transport: Transport::Tcp, bound, address: bound };
-        let limits = Limits { message_bytes: 65_535, fields: 64 };
+        let limits = Limits::standard(65_535);
         let registry = poll.registry().try_clone().unwrap();
         let connections = Connections::new(limits, Seats::new(most), vec![listener], Names::new(0, 1), registry);
         let acceptor = Acceptor::new(socket, listener, 0, poll.registry()).unwrap();
