@@ -80,8 +80,11 @@ fn check_uri(uri: &[u8]) -> Result<Option<UriParts>, Fault> {
     if !scheme.eq_ignore_ascii_case(b"sip") && !scheme.eq_ignore_ascii_case(b"sips") {
         return Ok(None);
     }
-    // Header fields in it are wrong (RFC 3261 §19.1.1), but an element may ignore them (RFC 4475 §3.1.2.11).
     let uri = Uri::parse(uri).ok_or(Fault::malformed("Request-URI has no readable host"))?;
+    // They must not be forwarded (RFC 3261 §19.1.1, RFC 4475 §3.1.2.11), and nothing is cut out of what a peer sends.
+    if uri.has_headers() {
+        return Err(Fault::malformed("Request-URI has header fields"));
+    }
     Ok(Some(uri.parts()))
 }
 
@@ -142,7 +145,9 @@ mod tests {
         ] {
             assert_eq!(with(line), RejectReason::Malformed, "{line}");
         }
-        for uri in ["<sip:a@b>", "a@b", "sip:", "sip:2001:db8::10", "sip:a\u{1}@b"] {
+        for uri in
+            ["sip:a@b?Route=%3Csip:c%3E", "sip:b;lr?", "<sip:a@b>", "a@b", "sip:", "sip:2001:db8::10", "sip:a\u{1}@b"]
+        {
             assert_eq!(with(&format!("OPTIONS {uri} SIP/2.0")), RejectReason::Malformed, "{uri}");
         }
         for line in
