@@ -172,7 +172,7 @@ fn param_at(text: &[u8], semicolon: usize) -> Option<Param> {
     Some(Param { whole: semicolon..end, name, value, next: at })
 }
 
-fn quotes_close(text: &[u8], mut at: usize) -> Option<()> {
+pub(super) fn quotes_close(text: &[u8], mut at: usize) -> Option<()> {
     while let Some(quote) = memchr(b'"', text.get(at..)?) {
         at = quoted_end(text, at + quote)?;
     }

@@ -7,7 +7,7 @@ use memchr::memchr;
 use super::lex::{is_lws, is_token, plain_end, port, skip, skip_lws};
 use super::list::Elements;
 use super::parse::value_range;
-use super::value::{Param, params};
+use super::value::{Param, params, quotes_close};
 use super::{Element, Field, Name};
 
 /// A Via element (RFC 3261 §20.42); ranges into the message.
@@ -109,6 +109,7 @@ pub(super) fn parse(message: &[u8], element: Element) -> Option<(Via, bool)> {
     if at < text.len() && text.get(at) != Some(&b';') {
         return None;
     }
+    quotes_close(text, at)?;
     let mut via =
         Via { element, transport, host, port: sent_by_port, branch: None, received: None, rport: None, maddr: None };
     let mut well_formed = true;
@@ -228,9 +229,14 @@ mod tests {
         {
             assert_eq!(via(text), None, "{text}");
         }
-        for text in
-            ["SIP/2.0/UDP h x", "SIP/2.0/UDP h:", "SIP/2.0/UDP [::1", "SIP/2.0/UDP 2001:db8::1", "SIP/2.0/UDP ;x"]
-        {
+        for text in [
+            "SIP/2.0/UDP h;x=\"a;branch=1",
+            "SIP/2.0/UDP h x",
+            "SIP/2.0/UDP h:",
+            "SIP/2.0/UDP [::1",
+            "SIP/2.0/UDP 2001:db8::1",
+            "SIP/2.0/UDP ;x",
+        ] {
             assert_eq!(via(text), None, "{text}");
         }
     }
