@@ -2,6 +2,7 @@
 
 mod corpus;
 mod oracle;
+mod readers;
 
 use std::net::SocketAddr;
 
@@ -13,6 +14,8 @@ use sipstamp::sip::{Frame, Framer, Limits, Message};
 
 pub use corpus::Corpus;
 pub use oracle::{Parts, intact_response, response_with_our_via};
+
+pub use readers::disagreement;
 
 use oracle::intact;
 
