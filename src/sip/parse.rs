@@ -10,6 +10,7 @@ use super::lex::{has_only_quoted_nuls, is_lws, is_token, line_end, low_byte, num
 use super::list::Elements;
 use super::reject::{Fault, reject};
 use super::start::start_line;
+use super::value::BadTag;
 use super::{CSeq, Essentials, Field, Limits, Message, Method, Name, Rejected, Start, value, via};
 
 /// One more than the largest number of a CSeq (RFC 3261 §8.1.1.5).
@@ -198,9 +199,10 @@ fn essentials(raw: &[u8], start: &Start, fields: &[Field], firsts: &Firsts) -> R
     let first = |name, missing| firsts.of(name, fields).ok_or(Fault::missing(missing));
     let field = |name, missing| first(name, missing).map(|at| fields.get(at));
     let top = first(Name::Via, "no Via")?;
-    let (via, true) = via::topmost(raw, fields, top).ok_or(Fault::bad_header("the topmost Via cannot be read"))? else {
-        return Err(Fault::bad_header("the topmost Via has an empty parameter"));
-    };
+    let (via, flaw) = via::topmost(raw, fields, top).ok_or(Fault::bad_header("the topmost Via cannot be read"))?;
+    if let Some(flaw) = flaw {
+        return Err(Fault::bad_header(flaw));
+    }
     let from = field(Name::From, "no From")?;
     let to = field(Name::To, "no To")?;
     let call_id = field(Name::CallId, "no Call-ID")?.map(value_range).unwrap_or_default();
@@ -217,22 +219,27 @@ fn essentials(raw: &[u8], start: &Start, fields: &[Field], firsts: &Firsts) -> R
         Start::Request { method, .. } => *method,
         Start::Response { .. } => Method::from_bytes(method_bytes),
     };
-    let tag_of = |field: Option<&Field>| field.and_then(|field| tag(raw, field));
+    let tag_of = |field: Option<&Field>, open, repeated| {
+        field.map_or(Err(BadTag::Open), |field| tag(raw, field)).map_err(|bad| match bad {
+            BadTag::Open => Fault::bad_header(open),
+            BadTag::Repeated => Fault::bad_header(repeated),
+        })
+    };
     Ok(Essentials {
         via,
         call_id,
-        from_tag: tag_of(from).ok_or(Fault::bad_header("From: quotes or brackets do not close"))?,
-        to_tag: tag_of(to).ok_or(Fault::bad_header("To: quotes or brackets do not close"))?,
+        from_tag: tag_of(from, "From: quotes or brackets do not close", "From: tag is repeated")?,
+        to_tag: tag_of(to, "To: quotes or brackets do not close", "To: tag is repeated")?,
         cseq: CSeq { number, method },
         cseq_method,
     })
 }
 
-/// The tag of a From or To field; the outer `None` where the value cannot be read.
-pub(super) fn tag(raw: &[u8], field: &Field) -> Option<Option<Range<usize>>> {
+/// The tag of a From or To field.
+pub(super) fn tag(raw: &[u8], field: &Field) -> Result<Option<Range<usize>>, BadTag> {
     let value = value_range(field);
-    let tag = value::tag(raw.get(value.clone())?)?;
-    Some(tag.map(|tag| value.start + tag.start..value.start + tag.end))
+    let tag = value::tag(raw.get(value.clone()).unwrap_or_default())?;
+    Ok(tag.map(|tag| value.start + tag.start..value.start + tag.end))
 }
 
 pub(super) const fn value_range(field: &Field) -> Range<usize> {

@@ -116,7 +116,7 @@ fn answerable(raw: Bytes) -> Option<Answerable> {
     let top = Elements::new(&raw, &lines, Name::Via).next()?;
     let via = Via::parse_at(&raw, top)?;
     let to = lines.iter().find(|field| field.name == Name::To);
-    let has_to_tag = to.is_none_or(|to| !matches!(tag(&raw, to), Some(None)));
+    let has_to_tag = to.is_none_or(|to| tag(&raw, to) != Ok(None));
     let lines = lines.iter().map(|field| field.start as usize..field.end as usize).collect();
     Some(Answerable { via, raw, lines, has_to_tag })
 }

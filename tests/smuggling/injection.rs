@@ -172,7 +172,7 @@ fn a_disposition_stays_in_its_parameter() {
     let mut world = World::new(Policy { dispositions: vec![disposition], ..policy() });
     let (uac, uas) = world.ringing();
     let failure = world.fail(&uac, &uas, uas.reply(486));
-    check(&[failure.clone()]);
+    check(std::slice::from_ref(&failure));
     let quoted = "\"NAEvil: 1\\\"\\\\;x=\"";
     assert!(failure.one("Call-Outcome").ends_with(&format!(";disposition={quoted};next={quoted}")));
 }
@@ -195,7 +195,7 @@ fn names_tags_and_phrases_are_copied_as_they_came() {
         world.send(DIALER, invite);
         world.take_sent(PBX_A, "INVITE").msg.text().to_owned()
     });
-    check(&[invite.clone()]);
+    check(std::slice::from_ref(&invite));
     // The answer is written by hand: the test's own reader knows no folds.
     let parts = Parts::of(invite.text().as_bytes());
     let answer = Parts {
