@@ -8,4 +8,5 @@ mod sets;
 #[expect(dead_code, unused_imports, reason = "shared with other tests, which use the rest")]
 mod support;
 #[cfg(test)]
+#[expect(dead_code, unused_imports, reason = "shared with other tests, which use the rest")]
 mod wire;

@@ -2,6 +2,7 @@
 
 mod corpus;
 mod oracle;
+mod own;
 mod readers;
 
 use std::net::SocketAddr;
@@ -14,6 +15,7 @@ use sipstamp::sip::{Frame, Framer, Limits, Message};
 
 pub use corpus::Corpus;
 pub use oracle::{Parts, intact_response, response_with_our_via};
+pub use own::torture;
 
 pub use readers::disagreement;
 
@@ -129,9 +131,12 @@ pub fn routed(bytes: &[u8]) -> Vec<u8> {
     [&bytes[..at], OUR_ROUTE.as_bytes(), &bytes[at..]].concat()
 }
 
-/// Whether whatever was forwarded is what came.
+/// Whether whatever was forwarded is what came, and reads the same for everybody.
 pub fn unharmed(fate: &Fate) -> Result<(), String> {
-    fate.forwarded.iter().try_for_each(|(came, sent)| intact(came, sent, DIALER.parse().unwrap()))
+    fate.forwarded.iter().try_for_each(|(came, sent)| {
+        intact(came, sent, DIALER.parse().unwrap())?;
+        disagreement(&sent.raw).map_or(Ok(()), Err)
+    })
 }
 
 /// The core goes on: a call is set up and ends.

@@ -53,7 +53,7 @@ impl Parts {
 
     /// Places of the fields with this full or compact name.
     pub fn places(&self, full: &str, compact: &str) -> Vec<usize> {
-        let is = |field: &&Vec<u8>| [full, compact].contains(&&*name(field));
+        let is = |field: &&Vec<u8>| !name(field).is_empty() && [full, compact].contains(&&*name(field));
         self.fields.iter().enumerate().filter(|(_, field)| is(field)).map(|(at, _)| at).collect()
     }
 
@@ -229,5 +229,5 @@ fn text(bytes: &[u8]) -> String {
 }
 
 pub fn find(bytes: &[u8], what: &[u8]) -> Option<usize> {
-    bytes.windows(what.len()).position(|window| window == what)
+    memchr::memmem::find(bytes, what)
 }
