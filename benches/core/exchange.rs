@@ -21,7 +21,7 @@ const GAP: Duration = Duration::from_micros(1_500);
 /// The same where many calls are opened before any rings for too long.
 const SHORT_GAP: Duration = Duration::from_micros(10);
 /// Those of the shell.
-const LIMITS: Limits = Limits { message_bytes: 65_535, fields: 512 };
+const LIMITS: Limits = Limits::standard(65_535);
 
 /// A message of a call, as it comes in.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

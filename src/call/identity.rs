@@ -233,7 +233,7 @@ pub(crate) fn contact(message: &Message) -> Option<&[u8]> {
     message.first(Name::Contact)?;
     let element = message.elements(Name::Contact).next()?;
     let uri = route::address(message.raw().get(element.range)?);
-    (uri != b"*").then_some(uri)
+    (!uri.is_empty()).then_some(uri)
 }
 
 /// The Record-Route values of a message as [`Routes`] has them.

@@ -1,6 +1,7 @@
 //! Answers that nobody waits for any more: a 2xx after our own final response, or after another
 //! server's 2xx, is acknowledged and ended here (RFC 3261 §13.2.2.4, RFC 5407 §3).
 
+use super::contact;
 use crate::arena::Handle;
 use crate::endpoint::{Endpoint, Transmit};
 use crate::flow::{Hop, Side};
@@ -50,8 +51,7 @@ impl Endpoint {
             Routes::put(&mut routes, value);
         }
         let routes = Routes(&routes);
-        let target = answer.elements(Name::Contact).next().map(|element| route::address(answer.bytes(element.range)));
-        let target = target.unwrap_or(invite.uri());
+        let target = contact(answer).unwrap_or(invite.uri());
         let hop = self.hop_of_party(routes.first(), target, hop);
         let (Some(from), Some(to)) = (invite.first(Name::From), answer.first(Name::To)) else { return false };
         let number = invite.cseq().number;

@@ -4,8 +4,7 @@ use super::{Call, Phase};
 use crate::arena::Handle;
 use crate::endpoint::Endpoint;
 use crate::flow::Direction;
-use crate::proxy::route;
-use crate::sip::{Message, Method, Name};
+use crate::sip::{Message, Method, Name, NameAddr};
 use crate::stats::DropResult;
 use crate::transaction::client::Note;
 
@@ -44,12 +43,17 @@ impl Endpoint {
         }
         let Some(pattern) = &notice.target_pattern else { return };
         let target = match message.method() {
-            Method::Refer => message.first(Name::ReferTo).map(|field| route::address(message.value(field))),
+            Method::Refer => message.first(Name::ReferTo).map(|field| uri(message.value(field))),
             Method::Invite => Some(message.uri()),
             _ => None,
         };
         note.is_voicemail_drop = target.is_some_and(|target| pattern.is_match(&String::from_utf8_lossy(target)));
     }
+}
+
+/// The URI in a Refer-To, whatever it is.
+fn uri(value: &[u8]) -> &[u8] {
+    NameAddr::parse(value).map_or(value, |parsed| parsed.uri)
 }
 
 fn judge(call: &Call) -> DropResult {

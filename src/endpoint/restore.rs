@@ -373,7 +373,6 @@ fn is_over(end: Option<Wall>, now: Now) -> bool {
 
 /// The Call-ID of the first of some messages that can be read.
 fn call_id_of<'a>(texts: impl IntoIterator<Item = &'a [u8]>) -> Option<Box<[u8]>> {
-    let limits = Limits { message_bytes: usize::MAX, fields: usize::MAX };
-    let read = |text: &[u8]| Message::parse(bytes::Bytes::copy_from_slice(text), &limits).ok();
+    let read = |text: &[u8]| Message::parse(bytes::Bytes::copy_from_slice(text), &Limits::NONE).ok();
     texts.into_iter().filter(|text| !text.is_empty()).find_map(read).map(|message| message.call_id().into())
 }

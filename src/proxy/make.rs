@@ -33,6 +33,7 @@ pub const fn phrase(code: u16) -> &'static str {
         403 => "Forbidden",
         404 => "Not Found",
         408 => "Request Timeout",
+        414 => "Request-URI Too Long",
         416 => "Unsupported URI Scheme",
         420 => "Bad Extension",
         480 => "Temporarily Unavailable",
@@ -131,6 +132,7 @@ pub struct Party<'a> {
 pub fn in_dialog(method: Method, party: Party<'_>, via: (&[u8], Branch), extra: &str, out: &mut BytesMut) -> Bytes {
     // A first route without `lr` is a strict router (§12.2.1.1): it takes the Request-URI's place.
     let strict = party.routes.first().filter(|first| !route::is_loose(first)).map(route::address);
+    let strict = strict.filter(|uri| !uri.is_empty());
     out.put_slice(method.label().as_bytes());
     out.put_u8(b' ');
     out.put_slice(strict.unwrap_or(party.target));

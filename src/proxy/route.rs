@@ -6,7 +6,7 @@ use smallvec::SmallVec;
 
 use crate::flow::{Side, Transport};
 use crate::policy::Policy;
-use crate::sip::{Message, Name, NameAddr, Uri, host_ip};
+use crate::sip::{Message, Name, NameAddr, Uri, host_ip, scheme};
 use crate::text::Put;
 
 /// The port of a SIP URI that names none (RFC 3261 §19.1.2).
@@ -81,9 +81,22 @@ pub fn beyond_us<'a>(mut values: Values<'a>, upstream: &[&[u8]], is_ours: impl F
     values
 }
 
-/// The URI inside a Route, Record-Route or Contact value.
+/// The URI inside a Route, Record-Route or Contact value as a request line can have it: without header fields
+/// (RFC 3261 §19.1.1). Empty where there is none, as with white space or a fold in it, which would part the line.
 pub fn address(value: &[u8]) -> &[u8] {
-    NameAddr::parse(value).map_or(value, |parsed| parsed.uri)
+    let uri = NameAddr::parse(value).map_or(value, |parsed| parsed.uri);
+    if uri.iter().any(|byte| *byte <= b' ' || matches!(byte, b'<' | b'>' | b'"' | 0x7f)) {
+        return &[];
+    }
+    match (Uri::parse(uri), scheme(uri)) {
+        (Some(parsed), _) => uri.get(..parsed.params.end).unwrap_or_default(),
+        (None, Some(scheme)) if !is_sip(scheme) => uri,
+        (None, _) => &[],
+    }
+}
+
+fn is_sip(scheme: &[u8]) -> bool {
+    scheme.eq_ignore_ascii_case(b"sip") || scheme.eq_ignore_ascii_case(b"sips")
 }
 
 /// Whether a route is a loose router's.
@@ -176,4 +189,36 @@ pub fn put_sent_by(out: &mut impl Put, policy: &Policy, side: Side, local: Socke
 
 fn is_advertised(host: &[u8], policy: &Policy) -> bool {
     policy.advertise.iter().flatten().any(|advertised| advertised.as_bytes().eq_ignore_ascii_case(host))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_address_is_what_a_request_line_can_have() {
+        for (value, uri) in [
+            ("<sip:a@b;lr>;x=1", "sip:a@b;lr"),
+            ("\"A, B\" < sip:a@b > ;x", "sip:a@b"),
+            ("sip:a@b;x=1", "sip:a@b"),
+            ("<sip:a?b@c?Subject=x>", "sip:a?b@c"),
+            ("<tel:+15550100>", "tel:+15550100"),
+            ("<sips:[2001:db8::1]:5061>", "sips:[2001:db8::1]:5061"),
+        ] {
+            assert_eq!(address(value.as_bytes()), uri.as_bytes(), "{value}");
+        }
+        for value in [
+            "*",
+            "",
+            "bob",
+            "<sip:>",
+            "<sip:a@b;x=\r\n y>",
+            "<sip:a @b>",
+            "<sip:a@b;x=\u{7f}>",
+            "<tel:+1 2>",
+            "<sip:a@b",
+        ] {
+            assert_eq!(address(value.as_bytes()), b"", "{value}");
+        }
+    }
 }

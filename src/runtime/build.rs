@@ -36,9 +36,6 @@ use crate::transport::{
     Acceptor, Bound, Connections, Inherited, LocalAddresses, Names, SeatLimits, Seats, UdpPorts, UdpSockets,
 };
 
-/// Header fields of one message.
-const MOST_FIELDS: usize = 512;
-
 /// What it takes.
 pub(super) struct Parts {
     pub(super) settings: Settings,
@@ -202,7 +199,7 @@ pub(super) fn build(parts: Parts, asks: mpsc::Receiver<Ask>, stopped: oneshot::R
 
 /// What a message may have, by configuration and by ourselves.
 pub(super) fn sip_limits(settings: &Settings) -> Limits {
-    Limits { message_bytes: settings.sockets.message_bytes, fields: MOST_FIELDS }
+    Limits::standard(settings.sockets.message_bytes)
 }
 
 /// How many connections there may be.

@@ -161,7 +161,7 @@ mod tests {
             "OPTIONS sip:a@b SIP/2.0\r\n{lines}Via: SIP/2.0/UDP last;branch=z9hG4bK9\r\nFrom: <sip:f@b>;tag=1\r\nTo: <sip:t@b>\r\n\
              Call-ID: c\r\nCSeq: 1 OPTIONS\r\n\r\nbody"
         );
-        Message::parse(text.into(), &Limits { message_bytes: 65_535, fields: 64 }).unwrap()
+        Message::parse(text.into(), &Limits::standard(65_535)).unwrap()
     }
 
     /// The header lines in front of the mandatory ones after the edits.
@@ -258,7 +258,7 @@ mod tests {
                 "SIP/2.0 {line}\r\nVia: SIP/2.0/UDP h\r\nFrom: <sip:f@b>\r\nTo: <sip:t@b>\r\nCall-ID: c\r\n\
                  CSeq: 1 INVITE\r\n\r\n"
             );
-            let message = Message::parse(text.into(), &Limits { message_bytes: 1_000, fields: 64 }).unwrap();
+            let message = Message::parse(text.into(), &Limits::standard(1_000)).unwrap();
             let mut edits = Edits::default();
             edits.replace_phrase(&message, "NumberBusy");
             let edited = edits.apply(&message, &mut BytesMut::new());

@@ -40,6 +40,8 @@ pub struct Framer {
     searched: usize,
     /// Where the line begins that is being searched.
     line: usize,
+    /// Where the header field begins that this line belongs to; 0 in the start line.
+    field: usize,
     /// Where the Content-Length field begins.
     length_field: Option<usize>,
     /// Length of the message whose head has been read.
@@ -49,13 +51,13 @@ pub struct Framer {
 impl FrameError {
     /// The same as a message that was not taken, with what it needs to be answered.
     pub fn into_rejected(self) -> Rejected {
-        reject(self.head, Fault { reason: self.reason, detail: self.detail })
+        reject(self.head, Fault::new(self.reason, self.detail))
     }
 }
 
 impl Framer {
     pub fn new(limits: Limits) -> Framer {
-        Framer { buffer: BytesMut::new(), limits, searched: 0, line: 0, length_field: None, whole: None }
+        Framer { buffer: BytesMut::new(), limits, searched: 0, line: 0, field: 0, length_field: None, whole: None }
     }
 
     /// The next frame, or `None` until more bytes are there.
@@ -81,7 +83,7 @@ impl Framer {
         self.read_head().map_err(|fault| self.error(fault))?;
         match self.whole {
             Some(whole) if whole <= self.buffer.len() => {
-                (self.searched, self.line, self.length_field, self.whole) = (0, 0, None, None);
+                (self.searched, self.line, self.field, self.length_field, self.whole) = (0, 0, 0, None, None);
                 Ok(Some(Frame::Message(self.buffer.split_to(whole).freeze())))
             }
             _ => Ok(None),
@@ -99,6 +101,7 @@ impl Framer {
         let end = self.buffer.len().min(self.limits.message_bytes);
         while let Some(hit) = memchr(b'\n', self.buffer.get(self.searched..end).unwrap_or_default()) {
             let lf = self.searched + hit;
+            self.check_field(lf + 1)?;
             if lf.checked_sub(1).and_then(|cr| self.buffer.get(cr)) != Some(&b'\r') {
                 return Err(Fault::malformed("LF without CR in the head"));
             }
@@ -112,7 +115,20 @@ impl Framer {
             self.line = lf + 1;
         }
         self.searched = end;
+        self.check_field(end)?;
         if end == self.limits.message_bytes { Err(Fault::too_large("message too long")) } else { Ok(()) }
+    }
+
+    /// Refuses a header field that is too long before all of it has come, this line being there up to `end`.
+    fn check_field(&mut self, end: usize) -> Result<(), Fault> {
+        let is_continued = matches!(self.buffer.get(self.line), None | Some(b' ' | b'\t'));
+        if !is_continued {
+            self.field = self.line;
+        }
+        match self.field > 0 && end.saturating_sub(self.field) > self.limits.field_bytes {
+            true => Err(Fault::too_large("header field too long")),
+            false => Ok(()),
+        }
     }
 
     /// Notes where Content-Length is; the start line is not looked at, nor the rest of a folded field.
@@ -151,7 +167,7 @@ mod tests {
         To: <sip:t@b>\r\nCall-ID: c\r\nCSeq: 1 OPTIONS\r\n";
 
     fn framer(bytes: &[u8]) -> Framer {
-        let mut framer = Framer::new(Limits { message_bytes: 1_000, fields: 64 });
+        let mut framer = Framer::new(Limits { field_bytes: 800, ..Limits::standard(1_000) });
         framer.buffer.extend_from_slice(bytes);
         framer
     }
@@ -240,6 +256,19 @@ mod tests {
         let body = 1_000 - OPTIONS.len() - 23;
         let largest = format!("{OPTIONS}Content-Length: {body}\r\n\r\n{}", "x".repeat(body));
         assert_eq!(frames(largest.as_bytes()), [Ok(Frame::Message(largest.clone().into()))]);
+    }
+
+    #[test]
+    fn a_header_field_that_is_too_long_is_refused_before_it_has_come() {
+        let folded = format!("X: 1{}", "\r\n 2".repeat(200));
+        for (field, head) in [(format!("X: {}", "x".repeat(798)), 0), (folded, 796)] {
+            let (reason, detail, end) = fault(format!("{OPTIONS}{}", &field[..801]).as_bytes());
+            assert_eq!((reason, detail), (RejectReason::TooLarge, "header field too long"));
+            assert!((end - OPTIONS.len()).abs_diff(head) < 8);
+            assert_eq!(frames(format!("{OPTIONS}{}", &field[..800]).as_bytes()), []);
+        }
+        let start = OPTIONS.replace("sip:a@b", &format!("sip:{}@b", "a".repeat(810)));
+        assert_eq!(frames(&start.as_bytes()[..900]), []);
     }
 
     #[test]

@@ -6,16 +6,7 @@ use bytes::Bytes;
 
 use super::list::Elements;
 use super::uri::UriParts;
-use super::{Element, HeaderName, Method, Name, Rejected, Uri, Via, parse};
-
-/// What is too large to be read.
-#[derive(Clone, Copy, Debug)]
-pub struct Limits {
-    /// Whole message, in bytes.
-    pub message_bytes: usize,
-    /// Header fields in a head.
-    pub fields: usize,
-}
+use super::{Element, HeaderName, Limits, Method, Name, Rejected, Uri, Via, parse};
 
 /// The start line.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -122,7 +122,7 @@ mod tests {
             "OPTIONS sip:a@b SIP/2.0\r\nVia: SIP/2.0/UDP h\r\nFrom: <sip:f@b>\r\nTo: <sip:t@b>\r\nCall-ID: c\r\n\
              CSeq: 1 OPTIONS\r\n{lines}\r\n"
         );
-        let message = Message::parse(text.into(), &Limits { message_bytes: 1_000, fields: 64 }).unwrap();
+        let message = Message::parse(text.into(), &Limits::standard(1_000)).unwrap();
         let elements: Vec<_> = message.elements(Name::Route).collect();
         let text = |element: &Element| String::from_utf8_lossy(message.bytes(element.range.clone())).into_owned();
         let expected = ["<sip:a,b;x>;y=\"c,\\\",d\"", "<sip:c>", "\"e,f\" <sip:d>", "<sip:open, <sip:e"];

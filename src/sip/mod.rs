@@ -8,6 +8,7 @@ mod edit;
 mod frame;
 mod index;
 mod lex;
+mod limits;
 mod list;
 mod name;
 mod parse;
@@ -19,8 +20,9 @@ mod via;
 
 pub use edit::Edits;
 pub use frame::{Frame, FrameError, Framer};
-pub use index::{CSeq, Essentials, Field, Limits, Message, Start};
+pub use index::{CSeq, Essentials, Field, Message, Start};
 pub use lex::number;
+pub use limits::Limits;
 pub use list::Element;
 pub use name::{HeaderName, Method, Name};
 pub use reject::{Answerable, RejectReason, Rejected};

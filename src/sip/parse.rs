@@ -7,8 +7,10 @@ use bytes::{Buf, Bytes};
 
 use super::index::{Fields, Firsts};
 use super::lex::{has_only_quoted_nuls, is_lws, is_token, line_end, low_byte, number, skip, skip_lws, trim};
+use super::list::Elements;
 use super::reject::{Fault, reject};
 use super::start::start_line;
+use super::value::BadTag;
 use super::{CSeq, Essentials, Field, Limits, Message, Method, Name, Rejected, Start, value, via};
 
 /// One more than the largest number of a CSeq (RFC 3261 §8.1.1.5).
@@ -131,9 +133,10 @@ fn read(raw: &[u8], limits: &Limits, message_end: &mut usize) -> Result<Message,
     if raw.len() > limits.message_bytes {
         return Err(Fault::too_large("message too long"));
     }
-    let (start, uri_parts, mut at) = start_line(raw)?;
+    let (start, uri_parts, mut at) = start_line(raw, limits)?;
     let mut fields = Fields::new();
     let mut firsts = Firsts::new();
+    let mut last_via = 0;
     loop {
         let field = match plain_field(raw, at) {
             Some(field) => field,
@@ -145,13 +148,22 @@ fn read(raw: &[u8], limits: &Limits, message_end: &mut usize) -> Result<Message,
         if fields.len() == limits.fields {
             return Err(Fault::too_large("too many header fields"));
         }
+        if (field.end - field.start) as usize > limits.field_bytes {
+            return Err(Fault::too_large("header field too long"));
+        }
         if !firsts.note(field.name, fields.len()) {
             may_be_repeated(field.name)?;
+            if field.name == Name::Via {
+                last_via = fields.len();
+            }
         }
         at = field.end as usize;
         fields.push(field);
     }
     let body = at + 2;
+    if has_more_vias(limits.vias, raw, &fields, firsts.of(Name::Via, &fields).unwrap_or(0), last_via) {
+        return Err(Fault::too_large("too many Vias"));
+    }
     let essentials = essentials(raw, &start, &fields, &firsts)?;
     let length = firsts.of(Name::ContentLength, &fields).and_then(|at| fields.get(at));
     *message_end = match length {
@@ -159,6 +171,15 @@ fn read(raw: &[u8], limits: &Limits, message_end: &mut usize) -> Result<Message,
         None => raw.len(),
     };
     Ok(Message { raw: Bytes::new(), start, fields, firsts, body, uri_parts, essentials })
+}
+
+/// Whether there are more Via values than so many, given the first and the last of their fields.
+fn has_more_vias(most: usize, raw: &[u8], fields: &[Field], first: usize, last: usize) -> bool {
+    /// `S/2/U h,`: nearly all messages are told by their size to have few.
+    const SHORTEST: usize = 8;
+    let bounds = fields.get(first).zip(fields.get(last.max(first)));
+    let size = bounds.map_or(0, |(first, last)| (last.end - first.start) as usize);
+    size / SHORTEST > most && Elements::from_field(raw, fields, Name::Via, first).nth(most).is_some()
 }
 
 /// Whether there may be a second field of this name.
@@ -178,9 +199,10 @@ fn essentials(raw: &[u8], start: &Start, fields: &[Field], firsts: &Firsts) -> R
     let first = |name, missing| firsts.of(name, fields).ok_or(Fault::missing(missing));
     let field = |name, missing| first(name, missing).map(|at| fields.get(at));
     let top = first(Name::Via, "no Via")?;
-    let (via, true) = via::topmost(raw, fields, top).ok_or(Fault::bad_header("the topmost Via cannot be read"))? else {
-        return Err(Fault::bad_header("the topmost Via has an empty parameter"));
-    };
+    let (via, flaw) = via::topmost(raw, fields, top).ok_or(Fault::bad_header("the topmost Via cannot be read"))?;
+    if let Some(flaw) = flaw {
+        return Err(Fault::bad_header(flaw));
+    }
     let from = field(Name::From, "no From")?;
     let to = field(Name::To, "no To")?;
     let call_id = field(Name::CallId, "no Call-ID")?.map(value_range).unwrap_or_default();
@@ -197,22 +219,27 @@ fn essentials(raw: &[u8], start: &Start, fields: &[Field], firsts: &Firsts) -> R
         Start::Request { method, .. } => *method,
         Start::Response { .. } => Method::from_bytes(method_bytes),
     };
-    let tag_of = |field: Option<&Field>| field.and_then(|field| tag(raw, field));
+    let tag_of = |field: Option<&Field>, open, repeated| {
+        field.map_or(Err(BadTag::Open), |field| tag(raw, field)).map_err(|bad| match bad {
+            BadTag::Open => Fault::bad_header(open),
+            BadTag::Repeated => Fault::bad_header(repeated),
+        })
+    };
     Ok(Essentials {
         via,
         call_id,
-        from_tag: tag_of(from).ok_or(Fault::bad_header("From: quotes or brackets do not close"))?,
-        to_tag: tag_of(to).ok_or(Fault::bad_header("To: quotes or brackets do not close"))?,
+        from_tag: tag_of(from, "From: quotes or brackets do not close", "From: tag is repeated")?,
+        to_tag: tag_of(to, "To: quotes or brackets do not close", "To: tag is repeated")?,
         cseq: CSeq { number, method },
         cseq_method,
     })
 }
 
-/// The tag of a From or To field; the outer `None` where the value cannot be read.
-pub(super) fn tag(raw: &[u8], field: &Field) -> Option<Option<Range<usize>>> {
+/// The tag of a From or To field.
+pub(super) fn tag(raw: &[u8], field: &Field) -> Result<Option<Range<usize>>, BadTag> {
     let value = value_range(field);
-    let tag = value::tag(raw.get(value.clone())?)?;
-    Some(tag.map(|tag| value.start + tag.start..value.start + tag.end))
+    let tag = value::tag(raw.get(value.clone()).unwrap_or_default())?;
+    Ok(tag.map(|tag| value.start + tag.start..value.start + tag.end))
 }
 
 pub(super) const fn value_range(field: &Field) -> Range<usize> {
@@ -265,7 +292,7 @@ mod tests {
     use super::*;
     use crate::sip::RejectReason;
 
-    const LIMITS: Limits = Limits { message_bytes: 65_535, fields: 64 };
+    const LIMITS: Limits = Limits::standard(65_535);
 
     fn parsed(text: &[u8]) -> Message {
         Message::parse(Bytes::copy_from_slice(text), &LIMITS).unwrap_or_else(|rejected| panic!("{}", rejected.detail))

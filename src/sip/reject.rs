@@ -28,7 +28,7 @@ pub struct Rejected {
     pub reason: RejectReason,
     /// What was wrong, in a few words, for the log.
     pub detail: &'static str,
-    /// The code that a request of this kind gets: 400, 505 or 513.
+    /// The code that a request of this kind gets: 400, 414, 505 or 513.
     pub code: u16,
     /// Raw header fields (whole lines) from which a response can be made: Via (all), From, To,
     /// Call-ID, CSeq, in the order of the message. `None` where none can or may be made: a response, an ACK,
@@ -52,44 +52,60 @@ pub struct Answerable {
 pub(super) struct Fault {
     pub reason: RejectReason,
     pub detail: &'static str,
+    pub code: u16,
+}
+
+impl RejectReason {
+    /// The code that a request gets which was not taken for this reason; 414 is for one detail alone.
+    const fn code(self) -> u16 {
+        match self {
+            RejectReason::Version => 505,
+            RejectReason::TooLarge => 513,
+            RejectReason::Malformed
+            | RejectReason::MissingHeader
+            | RejectReason::BadHeader
+            | RejectReason::BadLength => 400,
+        }
+    }
 }
 
 impl Fault {
+    pub(super) const fn new(reason: RejectReason, detail: &'static str) -> Fault {
+        Fault { reason, detail, code: reason.code() }
+    }
+
     pub(super) const fn malformed(detail: &'static str) -> Fault {
-        Fault { reason: RejectReason::Malformed, detail }
+        Fault::new(RejectReason::Malformed, detail)
     }
 
     pub(super) const fn missing(detail: &'static str) -> Fault {
-        Fault { reason: RejectReason::MissingHeader, detail }
+        Fault::new(RejectReason::MissingHeader, detail)
     }
 
     pub(super) const fn bad_header(detail: &'static str) -> Fault {
-        Fault { reason: RejectReason::BadHeader, detail }
+        Fault::new(RejectReason::BadHeader, detail)
     }
 
     pub(super) const fn bad_length(detail: &'static str) -> Fault {
-        Fault { reason: RejectReason::BadLength, detail }
+        Fault::new(RejectReason::BadLength, detail)
     }
 
     pub(super) const fn version() -> Fault {
-        Fault { reason: RejectReason::Version, detail: "another version than SIP/2.0" }
+        Fault::new(RejectReason::Version, "another version than SIP/2.0")
     }
 
     pub(super) const fn too_large(detail: &'static str) -> Fault {
-        Fault { reason: RejectReason::TooLarge, detail }
+        Fault::new(RejectReason::TooLarge, detail)
+    }
+
+    pub(super) const fn uri_too_long() -> Fault {
+        Fault { code: 414, ..Fault::too_large("Request-URI too long") }
     }
 }
 
 /// Says no to a message; its head is read once more, leniently, for what an answer needs.
 pub(super) fn reject(raw: Bytes, fault: Fault) -> Rejected {
-    let code = match fault.reason {
-        RejectReason::Version => 505,
-        RejectReason::TooLarge => 513,
-        RejectReason::Malformed | RejectReason::MissingHeader | RejectReason::BadHeader | RejectReason::BadLength => {
-            400
-        }
-    };
-    Rejected { reason: fault.reason, detail: fault.detail, code, answerable: answerable(raw) }
+    Rejected { reason: fault.reason, detail: fault.detail, code: fault.code, answerable: answerable(raw) }
 }
 
 fn answerable(raw: Bytes) -> Option<Answerable> {
@@ -100,7 +116,7 @@ fn answerable(raw: Bytes) -> Option<Answerable> {
     let top = Elements::new(&raw, &lines, Name::Via).next()?;
     let via = Via::parse_at(&raw, top)?;
     let to = lines.iter().find(|field| field.name == Name::To);
-    let has_to_tag = to.is_none_or(|to| !matches!(tag(&raw, to), Some(None)));
+    let has_to_tag = to.is_none_or(|to| tag(&raw, to) != Ok(None));
     let lines = lines.iter().map(|field| field.start as usize..field.end as usize).collect();
     Some(Answerable { via, raw, lines, has_to_tag })
 }
@@ -128,7 +144,7 @@ mod tests {
     use super::*;
     use crate::sip::{Limits, Message};
 
-    const LIMITS: Limits = Limits { message_bytes: 2_000, fields: 8 };
+    const LIMITS: Limits = Limits { fields: 8, ..Limits::standard(2_000) };
 
     fn rejected(text: &str) -> Rejected {
         *Message::parse(text.to_owned().into(), &LIMITS).unwrap_err()
@@ -207,7 +223,7 @@ mod tests {
             assert_eq!((rejected(text).reason, rejected(text).code), (RejectReason::TooLarge, 513));
             assert_eq!(answer(text).as_deref(), Some("Via: SIP/2.0/UDP h\r\n"));
         }
-        let limits = Limits { message_bytes: 100_000, ..LIMITS };
+        let limits = Limits { message_bytes: 100_000, field_bytes: usize::MAX, ..LIMITS };
         assert_eq!(Message::parse(name.into(), &limits).unwrap_err().reason, RejectReason::TooLarge);
     }
 }

@@ -3,10 +3,10 @@
 use super::lex::{is_token, line_end, number, skip};
 use super::reject::Fault;
 use super::uri::UriParts;
-use super::{Method, Start, Uri, scheme};
+use super::{Limits, Method, Start, Uri, scheme};
 
 /// Reads the start line, the parts of a SIP URI in it, and where the line behind it begins.
-pub(super) fn start_line(raw: &[u8]) -> Result<(Start, Option<UriParts>, usize), Fault> {
+pub(super) fn start_line(raw: &[u8], limits: &Limits) -> Result<(Start, Option<UriParts>, usize), Fault> {
     let mut nul = false;
     let end = match line_end(raw, 0, &mut nul) {
         Err(bad) => return Err(Fault::malformed(bad.detail())),
@@ -22,7 +22,7 @@ pub(super) fn start_line(raw: &[u8]) -> Result<(Start, Option<UriParts>, usize),
     } else if is_sip(line) {
         (status_line(line)?, None)
     } else {
-        request_line(line)?
+        request_line(line, limits)?
     };
     Ok((start, uri, end + 2))
 }
@@ -36,7 +36,7 @@ pub(super) fn request_method(raw: &[u8]) -> Option<&[u8]> {
     outline.then_some(method)
 }
 
-fn request_line(line: &[u8]) -> Result<(Start, Option<UriParts>), Fault> {
+fn request_line(line: &[u8], limits: &Limits) -> Result<(Start, Option<UriParts>), Fault> {
     const MALFORMED: Fault = Fault::malformed("request line is not: method, space, URI, space, version");
     let method_text = 0..skip(line, 0, is_token);
     let uri_start = method_text.end + 1;
@@ -48,6 +48,9 @@ fn request_line(line: &[u8]) -> Result<(Start, Option<UriParts>), Fault> {
     let version = line.get(uri_end + 1..).filter(|_| line.get(uri_end) == Some(&b' ')).ok_or(MALFORMED)?;
     check_version(version).ok_or(MALFORMED)??;
     let uri = line.get(uri_start..uri_end).unwrap_or_default();
+    if uri.len() > limits.uri_bytes {
+        return Err(Fault::uri_too_long());
+    }
     let parts = check_uri(uri)?;
     let method = Method::from_bytes(line.get(method_text.clone()).unwrap_or_default());
     Ok((Start::Request { method, method_text, uri: uri_start..uri_end }, parts))
@@ -77,8 +80,11 @@ fn check_uri(uri: &[u8]) -> Result<Option<UriParts>, Fault> {
     if !scheme.eq_ignore_ascii_case(b"sip") && !scheme.eq_ignore_ascii_case(b"sips") {
         return Ok(None);
     }
-    // Header fields in it are wrong (RFC 3261 §19.1.1), but an element may ignore them (RFC 4475 §3.1.2.11).
     let uri = Uri::parse(uri).ok_or(Fault::malformed("Request-URI has no readable host"))?;
+    // They must not be forwarded (RFC 3261 §19.1.1, RFC 4475 §3.1.2.11), and nothing is cut out of what a peer sends.
+    if uri.has_headers() {
+        return Err(Fault::malformed("Request-URI has header fields"));
+    }
     Ok(Some(uri.parts()))
 }
 
@@ -115,7 +121,7 @@ mod tests {
         Call-ID: c\r\nCSeq: 1 OPTIONS\r\n";
 
     fn parse(line: &str) -> Result<Message, RejectReason> {
-        let limits = Limits { message_bytes: 65_535, fields: 64 };
+        let limits = Limits::standard(65_535);
         Message::parse(format!("{line}\r\n{FIELDS}\r\n").into(), &limits).map_err(|rejected| rejected.reason)
     }
 
@@ -139,7 +145,9 @@ mod tests {
         ] {
             assert_eq!(with(line), RejectReason::Malformed, "{line}");
         }
-        for uri in ["<sip:a@b>", "a@b", "sip:", "sip:2001:db8::10", "sip:a\u{1}@b"] {
+        for uri in
+            ["sip:a@b?Route=%3Csip:c%3E", "sip:b;lr?", "<sip:a@b>", "a@b", "sip:", "sip:2001:db8::10", "sip:a\u{1}@b"]
+        {
             assert_eq!(with(&format!("OPTIONS {uri} SIP/2.0")), RejectReason::Malformed, "{uri}");
         }
         for line in

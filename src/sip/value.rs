@@ -103,15 +103,28 @@ pub(super) fn name_addr(text: &[u8]) -> Option<(Range<usize>, Range<usize>)> {
     }
 }
 
-/// The tag of a From or To value; the outer `None` where the value cannot be read. An empty tag is none.
-pub(super) fn tag(text: &[u8]) -> Option<Option<Range<usize>>> {
+/// Why the tag of a From or To value cannot be told.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum BadTag {
+    /// Quotes or brackets do not close.
+    Open,
+    /// One reader might take the first, another one the last.
+    Repeated,
+}
+
+/// The tag of a From or To value. An empty tag is none.
+pub(super) fn tag(text: &[u8]) -> Result<Option<Range<usize>>, BadTag> {
     if let Some(plain) = plain_tag(text) {
-        return Some(plain);
+        return Ok(plain);
     }
-    let (_, params_at) = name_addr(text)?;
-    let found = params(text, params_at.start)
-        .find(|param| text.get(param.name.clone()).is_some_and(|name| name.eq_ignore_ascii_case(b"tag")));
-    Some(found.and_then(|param| param.value).filter(|value| !value.is_empty()))
+    let (_, params_at) = name_addr(text).ok_or(BadTag::Open)?;
+    let is_tag = |param: &Param| text.get(param.name.clone()).is_some_and(|name| name.eq_ignore_ascii_case(b"tag"));
+    let mut tags = params(text, params_at.start).filter(is_tag);
+    let first = tags.next();
+    match tags.next() {
+        Some(_) => Err(BadTag::Repeated),
+        None => Ok(first.and_then(|param| param.value).filter(|value| !value.is_empty())),
+    }
 }
 
 /// The same for the form that nearly all have: `<uri>` or `"name" <uri>` without escapes, then nothing or a tag alone.
@@ -172,7 +185,7 @@ fn param_at(text: &[u8], semicolon: usize) -> Option<Param> {
     Some(Param { whole: semicolon..end, name, value, next: at })
 }
 
-fn quotes_close(text: &[u8], mut at: usize) -> Option<()> {
+pub(super) fn quotes_close(text: &[u8], mut at: usize) -> Option<()> {
     while let Some(quote) = memchr(b'"', text.get(at..)?) {
         at = quoted_end(text, at + quote)?;
     }
@@ -270,9 +283,18 @@ mod tests {
 
     #[test]
     fn an_empty_tag_is_none() {
-        assert_eq!(tag(b"<sip:a@b>;tag="), Some(None));
-        assert_eq!(tag(b"<sip:a@b>;tag;x"), Some(None));
-        assert_eq!(tag(b"<sip:a@b>;tag=12"), Some(Some(14..16)));
+        assert_eq!(tag(b"<sip:a@b>;tag="), Ok(None));
+        assert_eq!(tag(b"<sip:a@b>;tag;x"), Ok(None));
+        assert_eq!(tag(b"<sip:a@b>;tag=12"), Ok(Some(14..16)));
+    }
+
+    #[test]
+    fn a_tag_is_there_once() {
+        for value in ["<sip:a@b>;tag=1;tag=2", "<sip:a@b>;tag;x;TAG=1", "sip:a@b;tag=1; tag =1"] {
+            assert_eq!(tag(value.as_bytes()), Err(BadTag::Repeated), "{value}");
+        }
+        assert_eq!(tag(b"\";tag=1\" <sip:a@b;tag=2>;tag=3;x=tag"), Ok(Some(29..30)));
+        assert_eq!(tag(b"<sip:a@b;tag=2"), Err(BadTag::Open));
     }
 
     #[test]

@@ -7,7 +7,7 @@ use memchr::memchr;
 use super::lex::{is_lws, is_token, plain_end, port, skip, skip_lws};
 use super::list::Elements;
 use super::parse::value_range;
-use super::value::{Param, params};
+use super::value::{Param, params, quotes_close};
 use super::{Element, Field, Name};
 
 /// A Via element (RFC 3261 §20.42); ranges into the message.
@@ -37,11 +37,14 @@ impl Via {
     }
 }
 
-/// The topmost Via and whether all its parameters are well-formed, given the first Via field.
-pub(super) fn topmost(message: &[u8], fields: &[Field], field: usize) -> Option<(Via, bool)> {
+/// What is wrong with the parameters of a Via, if anything is.
+type Flaw = Option<&'static str>;
+
+/// The topmost Via and what is wrong with its parameters, given the first Via field.
+pub(super) fn topmost(message: &[u8], fields: &[Field], field: usize) -> Option<(Via, Flaw)> {
     let value = fields.get(field).map(value_range)?;
     if let Some(via) = plain(message, field, value) {
-        return Some((via, true));
+        return Some((via, None));
     }
     parse(message, Elements::new(message, fields, Name::Via).next()?)
 }
@@ -68,6 +71,7 @@ fn plain(message: &[u8], field: usize, value: Range<usize>) -> Option<Via> {
     let element = Element { field, range: value, alone: true, first: true };
     let mut via =
         Via { element, transport, host, port: sent_by_port, branch: None, received: None, rport: None, maddr: None };
+    let mut has_branch = false;
     while at < text.len() {
         if text.get(at) != Some(&b';') {
             return None;
@@ -81,14 +85,17 @@ fn plain(message: &[u8], field: usize, value: Range<usize>) -> Option<Via> {
             }
             _ => (None, name_end),
         };
-        via.take(text, Param { whole: at..end, name, value, next: end });
+        if via.take(text, Param { whole: at..end, name, value, next: end }) && std::mem::replace(&mut has_branch, true)
+        {
+            return None;
+        }
         at = end;
     }
     Some(via)
 }
 
-/// As [`Via::parse_at`]; also whether all parameters are well-formed.
-pub(super) fn parse(message: &[u8], element: Element) -> Option<(Via, bool)> {
+/// As [`Via::parse_at`]; also what is wrong with the parameters.
+pub(super) fn parse(message: &[u8], element: Element) -> Option<(Via, Flaw)> {
     let text = message.get(..element.range.end)?;
     let (_, at) = word(text, element.range.start)?;
     let (_, at) = word(text, slash(text, at)?)?;
@@ -109,22 +116,31 @@ pub(super) fn parse(message: &[u8], element: Element) -> Option<(Via, bool)> {
     if at < text.len() && text.get(at) != Some(&b';') {
         return None;
     }
+    quotes_close(text, at)?;
     let mut via =
         Via { element, transport, host, port: sent_by_port, branch: None, received: None, rport: None, maddr: None };
-    let mut well_formed = true;
+    let mut flaw = None;
+    let mut branches = 0;
     for param in params(text, at) {
-        well_formed &= !param.name.is_empty();
-        via.take(text, param);
+        if param.name.is_empty() {
+            flaw = Some("the topmost Via has an empty parameter");
+        }
+        branches += usize::from(via.take(text, param));
     }
-    Some((via, well_formed))
+    if branches > 1 {
+        flaw = Some("the topmost Via has two branches");
+    }
+    Some((via, flaw))
 }
 
 impl Via {
-    fn take(&mut self, text: &[u8], param: Param) {
+    /// Notes a parameter; whether it is a branch.
+    fn take(&mut self, text: &[u8], param: Param) -> bool {
         let name = text.get(param.name).unwrap_or_default();
         let value = param.value.filter(|value| !value.is_empty());
         if name.eq_ignore_ascii_case(b"branch") {
             self.branch = self.branch.take().or(value);
+            return true;
         } else if name.eq_ignore_ascii_case(b"rport") {
             self.rport = self.rport.take().or(Some((param.whole, value.is_some())));
         } else if name.eq_ignore_ascii_case(b"received") {
@@ -132,6 +148,7 @@ impl Via {
         } else if name.eq_ignore_ascii_case(b"maddr") {
             self.maddr = self.maddr.take().or(value);
         }
+        false
     }
 }
 
@@ -177,7 +194,7 @@ mod tests {
             };
             if let Some(via) = plain(text.as_bytes(), 0, 0..text.len()) {
                 let element = Elements::new(text.as_bytes(), &[field], Name::Via).next().unwrap();
-                proptest::prop_assert_eq!(parse(text.as_bytes(), element), Some((via, true)));
+                proptest::prop_assert_eq!(parse(text.as_bytes(), element), Some((via, None)));
             }
         }
     }
@@ -192,6 +209,20 @@ mod tests {
         assert_eq!(&text[via.maddr.unwrap()], "224.2.0.1");
         assert_eq!(&text[via.branch.unwrap()], "z9hG4bK=x");
         assert_eq!((via.received, via.rport), (None, None));
+    }
+
+    #[test]
+    fn a_second_branch_is_a_flaw() {
+        let flaw = |text: &str| {
+            let element = Element { field: 0, range: 0..text.len(), alone: true, first: true };
+            parse(text.as_bytes(), element).unwrap().1
+        };
+        assert_eq!(flaw("SIP/2.0/UDP h;branch=1;x=branch;branchy=2"), None);
+        for text in
+            ["SIP/2.0/UDP h;branch=1;Branch=1", "SIP/2.0/UDP h;branch;branch=1", "SIP/2.0/UDP h;branch=;x;branch="]
+        {
+            assert_eq!(flaw(text), Some("the topmost Via has two branches"), "{text}");
+        }
     }
 
     #[test]
@@ -228,9 +259,14 @@ mod tests {
         {
             assert_eq!(via(text), None, "{text}");
         }
-        for text in
-            ["SIP/2.0/UDP h x", "SIP/2.0/UDP h:", "SIP/2.0/UDP [::1", "SIP/2.0/UDP 2001:db8::1", "SIP/2.0/UDP ;x"]
-        {
+        for text in [
+            "SIP/2.0/UDP h;x=\"a;branch=1",
+            "SIP/2.0/UDP h x",
+            "SIP/2.0/UDP h:",
+            "SIP/2.0/UDP [::1",
+            "SIP/2.0/UDP 2001:db8::1",
+            "SIP/2.0/UDP ;x",
+        ] {
             assert_eq!(via(text), None, "{text}");
         }
     }

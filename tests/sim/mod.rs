@@ -364,7 +364,7 @@ impl Sim {
         self.show(&from.to_string(), SIDECAR, &text);
         let local = SIDECAR.parse().unwrap();
         let flow = Flow { transport: Transport::Udp, local, remote: from, connection: None, opened_for: None };
-        let limits = Limits { message_bytes: 65_535, fields: 256 };
+        let limits = Limits::standard(65_535);
         let message = Message::parse(Bytes::from(text), &limits).unwrap();
         self.input(Input::Message { flow, message });
     }

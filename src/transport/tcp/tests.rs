@@ -46,7 +46,7 @@ impl Bench {
         socket.set_nonblocking(true).unwrap();
         let bound = socket.local_addr().unwrap();
         let listener = Listener { transport: Transport::Tcp, bound, address: bound };
-        let limits = Limits { message_bytes: 65_535, fields: 64 };
+        let limits = Limits::standard(65_535);
         let registry = poll.registry().try_clone().unwrap();
         let seats = Seats::new(SeatLimits { all: most, of_one: 0 });
         let connections = Connections::new(limits, seats, vec![listener], Names::new(0, 1), registry);

@@ -1,0 +1,3 @@
+mod framing;
+mod injection;
+mod rows;
