@@ -35,6 +35,7 @@ pub const SAMPLED: &[(&str, Unit, &str)] = &[
     ("sipstamp_sip_retransmissions_total", Unit::Count, "SIP messages seen or sent again, by side and kind."),
     ("sipstamp_sip_rejected_total", Unit::Count, "SIP messages that became no call, by reason."),
     ("sipstamp_tcp_connections", Unit::Count, "Open TCP connections."),
+    ("sipstamp_admin_refused_total", Unit::Count, "Requests and connections that the admin API refused, by reason."),
     (
         "sipstamp_transport_dropped_total",
         Unit::Count,
