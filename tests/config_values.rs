@@ -360,6 +360,8 @@ fn labels_can_be_labels() {
     }
     assert_mistake("[capture]\nlabels = { →'a-b' = 'X-A' }", "no label name");
     assert_mistake("[capture]\nlabels = { →1a = 'X-A' }", "no label name");
+    assert_mistake("[capture]\nlabels = { a = →'proxy-Authorization' }", "holds credentials");
+    assert_mistake("[capture]\ncorrelation = →'Authorization'", "holds credentials");
     assert_mistake("[capture]\nlabels = { a = 'X→ A' }", "`capture.labels.a` is no header name");
     assert_mistake("[capture]\nmetric_values = { →a = ['x'] }", "`a`, which is no label");
     assert_mistake("[capture]\nlabels = { a = 'X-A' }\nmetric_values = { a = ['x', →'other'] }", "not listed");
@@ -588,4 +590,27 @@ fn a_reload_cannot_change_what_is_bound() {
     assert_eq!(changed("[events.nats]\nservers = ['nats://n']"), ["events.nats needs a restart"]);
     let capture = ["capture.labels needs a restart", "capture.metric_values needs a restart"];
     assert_eq!(changed("[capture]\nlabels = { a = 'X-A' }\nmetric_values = { a = ['b'] }"), capture);
+}
+
+#[test]
+fn a_mistake_is_shown_without_the_secrets_around_it() {
+    for text in [
+        "[events.nats]\nservers = ['nats://me:S3CR3T@h:4222']",
+        "[events.nats]\nservers = 'nats://me:S3CR3T@h:4222'",
+        "[events.nats]\nservers = ['nats://h']\npassword = 'S3CR3T'",
+        "[admin]\ntoken = \"S3CR3T\"",
+        "[admin]\ntoken = S3CR3T",
+        "[admin]\ntoken = \"S3CR3T\nlisten = ''",
+        "[[events.webhooks]]\nname = 'a'\nurl = 'http://crm.example/hooks/S3CR3T'\nsecret_file = '/nowhere'",
+        "[[events.webhooks]]\nname = 'a'\nurl = 'https://me:S3CR3T@crm.example/'\nsecret_file = '/nowhere'",
+        "[[events.webhooks]]\nname = 'a'\nurl = '${SECRET_URL}'\nsecret_file = '/nowhere'",
+        "[events.nats]\nservers = ['${SECRET_URL}']",
+        "[events.nats]\nservers = '${SECRET_URL}'",
+        "[[telephony.servers]]\nuri = 'sip:me:S3CR3T@h'",
+    ] {
+        let env = |name: &str| (name == "SECRET_URL").then(|| "nats://me:S3CR3T@h/S3CR3T".to_owned());
+        let mistakes = parse(&site(text), "f.toml", &Overrides::default(), &env).unwrap_err();
+        let shown = format!("{mistakes} {}", mistakes.styled());
+        assert!(!shown.contains("S3CR3T"), "{shown}");
+    }
 }

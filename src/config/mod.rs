@@ -6,6 +6,7 @@
 
 mod address;
 mod check;
+mod conceal;
 mod environment;
 mod key;
 mod nearest;
