@@ -36,7 +36,10 @@ pub struct Numbers<'a> {
 
 #[derive(Debug)]
 struct Own {
-    canonical: String,
+    /// Without its plus.
+    bare: String,
+    /// The digits by which it is found in texts: the most in a row, since a user may be a prefix and a number.
+    digits: Range<usize>,
     shown: String,
 }
 
@@ -64,6 +67,8 @@ struct Part {
     at: Range<usize>,
     /// Which of the call's own it is.
     own: Option<usize>,
+    /// All digits of that one.
+    is_whole: bool,
 }
 
 impl<'a> Numbers<'a> {
@@ -77,8 +82,13 @@ impl<'a> Numbers<'a> {
         let mut own = SmallVec::<[Own; 3]>::new();
         // With a plus first: it stands for the same number without.
         for form in forms.iter().filter(|form| form.starts_with('+')).chain(&forms) {
-            if own.iter().all(|other| other.digits() != form.trim_start_matches('+')) {
-                own.push(Own { shown: mask.masked(form).into_owned(), canonical: form.clone() });
+            let bare = form.trim_start_matches('+');
+            if own.iter().all(|other| other.bare != bare) {
+                own.push(Own {
+                    bare: bare.to_owned(),
+                    digits: longest_run(bare),
+                    shown: mask.masked(form).into_owned(),
+                });
             }
         }
         Some(Numbers { mask, own })
@@ -88,8 +98,7 @@ impl<'a> Numbers<'a> {
     pub fn user(&self, user: &[u8]) -> String {
         let user = String::from_utf8_lossy(user);
         let form = canonical(&user);
-        let digits = form.trim_start_matches('+');
-        let own = self.own.iter().find(|own| own.digits() == digits && own.is_number());
+        let own = self.own.iter().find(|own| own.bare == form.trim_start_matches('+'));
         match (own, self.mask) {
             (Some(own), MaskNumbers::Hash(_)) => own.shown.clone(),
             _ => self.mask.masked(&form).into_owned(),
@@ -131,7 +140,7 @@ impl<'a> Numbers<'a> {
     fn own_in(&self, text: &str, digits: &[Digit]) -> Vec<Part> {
         let mut parts = Vec::new();
         for (index, own) in self.own.iter().enumerate().filter(|(_, own)| own.is_number()) {
-            let number = own.digits().as_bytes();
+            let number = own.digits();
             let number = number.get(number.len().saturating_sub(MOST_DIGITS)..).unwrap_or_default();
             for last in 0..digits.len() {
                 let Some(before) = digits.get(..=last) else { continue };
@@ -147,7 +156,8 @@ impl<'a> Numbers<'a> {
                     continue;
                 }
                 if let (Some(first), Some(last)) = (digits.get(last + 1 - count), digits.get(last)) {
-                    parts.push(Part { at: behind_plus(text, first.at.start)..last.at.end, own: Some(index) });
+                    let at = behind_plus(text, first.at.start)..last.at.end;
+                    parts.push(Part { at, own: Some(index), is_whole: count == number.len() });
                 }
             }
         }
@@ -156,13 +166,27 @@ impl<'a> Numbers<'a> {
 }
 
 impl Own {
-    fn digits(&self) -> &str {
-        self.canonical.trim_start_matches('+')
+    fn digits(&self) -> &[u8] {
+        self.bare.as_bytes().get(self.digits.clone()).unwrap_or_default()
     }
 
     fn is_number(&self) -> bool {
-        self.digits().len() >= LEAST_DIGITS && self.digits().bytes().all(|byte| byte.is_ascii_digit())
+        self.digits.len() >= LEAST_DIGITS
     }
+}
+
+fn longest_run(text: &str) -> Range<usize> {
+    let runs = text.as_bytes().chunk_by(|one, next| one.is_ascii_digit() == next.is_ascii_digit());
+    let mut longest = 0..0;
+    let mut start = 0;
+    for run in runs {
+        let end = start + run.len();
+        if run.first().is_some_and(u8::is_ascii_digit) && run.len() > longest.len() {
+            longest = start..end;
+        }
+        start = end;
+    }
+    longest
 }
 
 /// All digits of a text, escaped ones too.
@@ -187,25 +211,35 @@ fn digits(text: &[u8]) -> Vec<Digit> {
     found
 }
 
-/// Users of `sip:`, `sips:` and `tel:` URIs, with what else stands before the host.
+/// Users of `sip:`, `sips:` and `tel:` URIs, with what else stands before the host. Of URIs with nothing between them the first
+/// takes the others with it.
 fn users(text: &str) -> Vec<Part> {
+    let is_end = |c: char| c.is_whitespace() || matches!(c, '<' | '>' | '"');
     let mut parts = Vec::new();
-    for (colon, _) in text.match_indices(':') {
-        let before = text.get(..colon).unwrap_or_default();
-        let scheme = before.rsplit(|c: char| !c.is_ascii_alphanumeric()).next().unwrap_or_default();
-        let rest = text.get(colon + 1..).unwrap_or_default();
-        let ends = |c: char| c.is_whitespace() || matches!(c, '<' | '>' | '"');
-        let uri = rest.split(ends).next().unwrap_or_default();
-        let user = if scheme.eq_ignore_ascii_case("tel") {
-            uri.split([';', ',', '?']).next()
-        } else if scheme.eq_ignore_ascii_case("sip") || scheme.eq_ignore_ascii_case("sips") {
-            uri.rsplit_once('@').map(|(user, _)| user)
-        } else {
-            None
-        };
-        if let Some(user) = user.filter(|user| !user.is_empty()) {
-            parts.push(Part { at: colon + 1..colon + 1 + user.len(), own: None });
+    let mut start = 0;
+    for piece in text.split_inclusive(is_end) {
+        let word = piece.trim_end_matches(is_end);
+        let host = word.rfind('@');
+        let mut end = 0;
+        for (colon, _) in word.match_indices(':') {
+            let (scheme, rest) = word.split_at(colon);
+            let scheme = scheme.rsplit(|c: char| !c.is_ascii_alphanumeric()).next().unwrap_or_default();
+            let user = colon + 1;
+            let user_end = if user < end {
+                None
+            } else if scheme.eq_ignore_ascii_case("tel") {
+                Some(rest.find([';', ',', '?']).map_or(word.len(), |length| colon + length))
+            } else if scheme.eq_ignore_ascii_case("sip") || scheme.eq_ignore_ascii_case("sips") {
+                host
+            } else {
+                None
+            };
+            if let Some(user_end) = user_end.filter(|user_end| *user_end > user) {
+                parts.push(Part { at: start + user..start + user_end, own: None, is_whole: false });
+                end = user_end;
+            }
         }
+        start += piece.len();
     }
     parts
 }
@@ -217,7 +251,7 @@ fn runs(text: &str, digits: &[Digit], kind: Kind) -> Vec<Part> {
         if let [first, .., last] = run {
             let start = behind_plus(text, first.at.start);
             if run.len() >= LEAST_DIGITS && start < first.at.start || is_number(run.len()) {
-                parts.push(Part { at: start..last.at.end, own: None });
+                parts.push(Part { at: start..last.at.end, own: None, is_whole: false });
             }
         }
     };
@@ -246,7 +280,9 @@ fn merged(mut parts: Vec<Part>) -> Vec<Part> {
         match merged.last_mut() {
             Some(last) if part.at.start < last.at.end => {
                 last.at.end = last.at.end.max(part.at.end);
-                last.own = last.own.or(part.own);
+                if part.own.is_some() && (last.own.is_none() || part.is_whole && !last.is_whole) {
+                    (last.own, last.is_whole) = (part.own, part.is_whole);
+                }
             }
             _ => merged.push(part),
         }
@@ -319,13 +355,27 @@ mod tests {
         assert_eq!(numbers.hide(b"%2B15550100", Kind::Id), hash);
         assert_eq!(numbers.hide(b"lead 1 555 0100!", Kind::Id), format!("lead {hash}!"));
         assert_eq!(numbers.hide(b"<sip:15550100@h>", Kind::Value), format!("<sip:{hash}@h>"));
+        let users = [Some(b"*6715550100".as_slice()), Some(b"15550100"), None];
+        let numbers = Numbers::of(&mask, users).unwrap();
+        assert_eq!(numbers.hide(b"15550100", Kind::Id), numbers.user(b"15550100"), "the one that it is");
+    }
+
+    #[test]
+    fn a_user_that_is_a_prefix_and_a_number_hides_the_number() {
+        for user in ["*6715550100", "9915550100", "trunk-2-15550100", "15550100#", "+15550100*7"] {
+            let numbers = Numbers::of(&MaskNumbers::Partial, [Some(user.as_bytes()), None, None]).unwrap();
+            let hidden = numbers.hide(b"lead-15550100", Kind::Id);
+            assert!(hidden.starts_with("lead-*") && !hidden.contains("5550"), "{user}: {hidden}");
+        }
     }
 
     #[test]
     fn no_text_upsets_it_and_nothing_of_a_number_stays() {
         let own = "15550100".repeat(200);
         let numbers = Numbers::of(&MaskNumbers::Partial, [Some(own.as_bytes()), None, None]).unwrap();
-        for text in [&own, "%", "%1", "+", "é1+é", "1%2B", "::sip:@", "tel:", "5\u{202e}5550100"] {
+        let (schemes, separators) = ("sip:".repeat(20_000), "1-".repeat(20_000));
+        for text in [&own, &schemes, &separators, "%", "%1", "+", "é1+é", "1%2B", "::sip:@", "tel:", "5\u{202e}5550100"]
+        {
             for kind in [Kind::Id, Kind::Value, Kind::Prose] {
                 assert!(!numbers.hide(text.as_bytes(), kind).contains("5550100"), "{text}");
             }
