@@ -16,7 +16,7 @@
 //! With `[events.nats]` the three routes of one call ask other sidecars for what this one does not know.
 //!
 //! A listener for metrics has the first three alone, without a token. Nothing is changed by a GET or HEAD. Limits are in
-//! [`listener`], who is let in is in [`guard`].
+//! `listener`, who is let in is in `guard`.
 //! Errors are problem details (RFC 9457).
 
 mod ask;

@@ -1,4 +1,4 @@
-//! Logs to standard error. What a peer has written can neither begin a line nor steer a terminal: see [`lines`].
+//! Logs to standard error. What a peer has written can neither begin a line nor steer a terminal: see `lines`.
 
 mod lines;
 
