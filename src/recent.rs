@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio::sync::broadcast;
 
-use crate::event::{CallData, CallState, CallView, EventKind, data_of};
+use crate::event::{CallData, CallState, CallView, EventKind, Names, data_of};
 use crate::flow::Direction;
 
 /// How many ended calls are kept, unless a test wants fewer.
@@ -29,6 +29,8 @@ pub struct Told {
     pub kind: EventKind,
     /// The CloudEvent in its JSON form, one line without the line feed.
     pub line: Arc<[u8]>,
+    /// Where the line has them masked.
+    pub names: Option<Arc<Names>>,
 }
 
 impl Told {
@@ -37,6 +39,9 @@ impl Told {
         data_of(&self.line).ok()
     }
 }
+
+/// A call that has ended, and its names where they are masked in it.
+type Ended = (CallData, Option<Arc<Names>>);
 
 #[derive(Debug)]
 struct State {
@@ -84,9 +89,12 @@ impl Recent {
     /// The newest ended call with this call_uid, else with this Call-ID or correlation.
     pub fn find(&self, id: &str) -> Option<CallView> {
         let calls = self.newest_first();
-        let newest = |is_meant: &dyn Fn(&CallData) -> bool| calls.iter().find(|data| is_meant(data)).cloned().map(view);
-        newest(&|data| data.call_uid == id)
-            .or_else(|| newest(&|data| data.call_id == id || data.correlation.as_deref() == Some(id)))
+        let is_named = |(data, names): &&Ended| {
+            let is_shown = data.call_id == id || data.correlation.as_deref() == Some(id);
+            is_shown || names.as_ref().is_some_and(|names| names.have(id))
+        };
+        let found = calls.iter().find(|(data, _)| data.call_uid == id).or_else(|| calls.iter().find(is_named));
+        found.map(|(data, _)| view(data.clone()))
     }
 
     /// The calls that ended last, newest first.
@@ -97,19 +105,20 @@ impl Recent {
 
     /// Ended calls in the order of their call_uid, from behind `after` on.
     pub fn page(&self, direction: Option<Direction>, after: Option<&str>, limit: usize) -> Vec<CallView> {
-        let mut calls = self.newest_first();
-        calls.retain(|data| {
+        let is_wanted = |data: &CallData| {
             direction.is_none_or(|wanted| data.direction == wanted)
                 && after.is_none_or(|after| data.call_uid.as_str() > after)
-        });
+        };
+        let mut calls: Vec<CallData> =
+            self.newest_first().into_iter().map(|(data, _)| data).filter(is_wanted).collect();
         calls.sort_by(|one, other| one.call_uid.cmp(&other.call_uid));
         calls.into_iter().take(limit).map(view).collect()
     }
 
     /// Every ended call, read off its line: who asks pays for it, not who pushes.
-    fn newest_first(&self) -> Vec<CallData> {
+    fn newest_first(&self) -> Vec<Ended> {
         let ended: Vec<Told> = self.state().ended.iter().rev().cloned().collect();
-        ended.iter().filter_map(Told::data).collect()
+        ended.into_iter().filter_map(|told| Some((told.data()?, told.names))).collect()
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -188,7 +197,8 @@ pub(crate) mod tests {
 
     /// Tells `recent` that a call has ended.
     pub(crate) fn push_ended(recent: &Recent, data: CallData) {
-        recent.push(Told { kind: EventKind::Ended, line: line(EventKind::Ended, &data).into_bytes().into() });
+        let line = line(EventKind::Ended, &data).into_bytes().into();
+        recent.push(Told { kind: EventKind::Ended, line, names: None });
     }
 
     fn uids(calls: &[CallView]) -> Vec<&str> {
@@ -220,6 +230,24 @@ pub(crate) mod tests {
     }
 
     #[test]
+    fn a_call_is_found_by_names_that_it_does_not_show() {
+        let recent = Recent::new(10);
+        let told = |uid, names| Told {
+            kind: EventKind::Ended,
+            line: line(EventKind::Ended, &call_data(uid, "******00")).into_bytes().into(),
+            names,
+        };
+        let names = Names { call_id: "15550100".into(), correlation: Some("lead 15550100".into()) };
+        recent.push(told("A", Some(Arc::new(names))));
+        recent.push(told("B", None));
+        let found = |id: &str| recent.find(id).map(|call| call.data.call_uid);
+        assert_eq!(found("15550100").as_deref(), Some("A"));
+        assert_eq!(found("lead 15550100").as_deref(), Some("A"));
+        assert_eq!(found("******00").as_deref(), Some("B"));
+        assert_eq!(found("15550101"), None);
+    }
+
+    #[test]
     fn a_page_goes_by_uid_from_behind_the_cursor() {
         let recent = Recent::new(10);
         for uid in ["C", "A", "D", "B"] {
@@ -236,7 +264,7 @@ pub(crate) mod tests {
     fn only_ended_calls_are_kept_but_all_events_are_fed() {
         let recent = Recent::new(10);
         let mut feed = recent.subscribe();
-        recent.push(Told { kind: EventKind::Ringing, line: b"line".as_slice().into() });
+        recent.push(Told { kind: EventKind::Ringing, line: b"line".as_slice().into(), names: None });
         assert_eq!(&*feed.try_recv().unwrap().line, b"line");
         assert!(recent.newest(10).is_empty());
     }

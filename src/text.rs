@@ -1,5 +1,6 @@
 //! Small pieces of text without the formatting machinery: what is written into every message.
 
+use std::borrow::Cow;
 use std::net::{IpAddr, SocketAddr};
 
 use smallvec::SmallVec;
@@ -76,6 +77,23 @@ pub trait Put {
         self.put(b":");
         self.put_number(address.port().into());
     }
+}
+
+/// Whether a character can do nothing to who reads it: no control, no change of direction, nothing that hides in another.
+pub fn is_printable(c: char) -> bool {
+    matches!(c, '"' | '\'' | '\\') || c.escape_debug().len() == 1
+}
+
+/// A text that a peer wrote, for people: what is not printable is escaped as in Rust.
+pub fn printable(text: &str) -> Cow<'_, str> {
+    if text.chars().all(is_printable) {
+        return text.into();
+    }
+    let mut shown = String::with_capacity(text.len() + 8);
+    for c in text.chars() {
+        if is_printable(c) { shown.push(c) } else { shown.extend(c.escape_debug()) }
+    }
+    shown.into()
 }
 
 /// The two digits of each byte.

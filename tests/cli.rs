@@ -158,3 +158,18 @@ fn schemas_are_json() {
     let required = event["required"].as_array().unwrap();
     assert!(["id", "source", "type", "time", "subject", "data"].iter().all(|key| required.contains(&(*key).into())));
 }
+
+#[test]
+fn a_password_on_the_command_line_or_in_a_file_is_not_repeated() {
+    for url in ["nats://me:S3CR3T@127.0.0.1:1", "tls://me:S3CR3T@127.0.0.1:1", "nats://me:S3CR3T@:x", "S3CR3T@h:1:1"] {
+        let refused = sipstamp(&["tail", "--nats", url]).failure();
+        assert!(!stderr(&refused).contains("S3CR3T"), "{}", stderr(&refused));
+    }
+    let path =
+        file("secrets", &format!("{SITE}[admin]\ntoken = 'S3CR3T'\n[events.nats]\nservers = ['nats://a:S3CR3T@h']\n"));
+    for arguments in [["check", "--config", &path], ["run", "--config", &path]] {
+        let refused = sipstamp(&arguments).code(64);
+        assert!(stderr(&refused).contains("2 mistakes"), "{}", stderr(&refused));
+        assert!(!stderr(&refused).contains("S3CR3T"), "{}", stderr(&refused));
+    }
+}

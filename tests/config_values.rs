@@ -3,11 +3,12 @@
 #![cfg(test)]
 
 use std::fs;
+use std::os::unix::fs::PermissionsExt;
 use std::time::Duration;
 
 use sipstamp::config::{ListenKey, Mistakes, Overrides, Settings, parse, restart_needed};
 use sipstamp::flow::{Direction, Transport};
-use sipstamp::mask::MaskNumbers;
+use sipstamp::mask::{MaskKey, MaskNumbers};
 use sipstamp::outcome::{EndCause, Outcome};
 use sipstamp::policy::Strangers;
 
@@ -81,6 +82,7 @@ fn webhooks_are_checked() {
     let secret = |name: &str, text: &str| {
         let path = format!("{}/config-values-{name}.key", env!("CARGO_TARGET_TMPDIR"));
         fs::write(&path, text).unwrap();
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o600)).unwrap();
         path
     };
     let key = secret("sound", "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw\n");
@@ -358,6 +360,8 @@ fn labels_can_be_labels() {
     }
     assert_mistake("[capture]\nlabels = { →'a-b' = 'X-A' }", "no label name");
     assert_mistake("[capture]\nlabels = { →1a = 'X-A' }", "no label name");
+    assert_mistake("[capture]\nlabels = { a = →'proxy-Authorization' }", "holds credentials");
+    assert_mistake("[capture]\ncorrelation = →'Authorization'", "holds credentials");
     assert_mistake("[capture]\nlabels = { a = 'X→ A' }", "`capture.labels.a` is no header name");
     assert_mistake("[capture]\nmetric_values = { →a = ['x'] }", "`a`, which is no label");
     assert_mistake("[capture]\nlabels = { a = 'X-A' }\nmetric_values = { a = ['x', →'other'] }", "not listed");
@@ -431,17 +435,23 @@ fn dispositions_are_checked() {
 #[test]
 fn files_are_opened_and_secrets_read() {
     let directory = env!("CARGO_TARGET_TMPDIR");
-    let [key, token, empty, spaced] =
-        ["values.key", "values.token", "values.empty", "values.spaced"].map(|name| format!("{directory}/{name}"));
-    fs::write(&key, "  Jefe\n").unwrap();
-    fs::write(&token, "s3cret\n").unwrap();
+    let [key, token, empty, spaced, short] =
+        ["key", "token", "empty", "spaced", "short"].map(|name| format!("{directory}/values.{name}"));
+    fs::write(&key, "  sixteen bytes it is\n").unwrap();
+    fs::write(&token, "s3cret-s3cret-s3cret\n").unwrap();
     fs::write(&empty, " \n").unwrap();
     fs::write(&spaced, "two words\n").unwrap();
+    fs::write(&short, "fifteen-letters\n").unwrap();
     assert_mistake("[events]\nfile = →'/nonexistent/events.jsonl'", "`events.file` cannot be opened");
     assert_mistake(&format!("[events]\nfile = →'{directory}'"), "`events.file` cannot be opened");
     assert_mistake("[events]\nmask_numbers = →'hash'", "needs `mask_key_file`");
     assert_mistake("[events]\nmask_numbers = 'hash'\nmask_key_file = →'/nonexistent'", "cannot be read");
     assert_mistake(&format!("[events]\nmask_numbers = 'hash'\nmask_key_file = →'{empty}'"), "is empty");
+    assert_mistake(
+        &format!("[events]\nmask_numbers = 'hash'\nmask_key_file = →'{short}'"),
+        "less than 16 bytes: such a key can be guessed",
+    );
+    assert_mistake(&format!("[admin]\ntoken_file = →'{short}'"), "less than 16 characters: it can be guessed");
     assert_mistake("[events]\nmemory_limit = →'64MB'", "`MB` is no unit");
     assert_mistake("[events]\nmemory_limit = →'1KiB'", "between 64KiB and 64GiB");
     assert_mistake("[events]\nsource = →'a b'", "without spaces");
@@ -461,10 +471,18 @@ fn files_are_opened_and_secrets_read() {
         "[events]\nfile = '{directory}/values.jsonl'\nmask_numbers = 'hash'\nmask_key_file = '{key}'\n\
          memory_limit = '1GiB'\n[admin]\nlisten = '0.0.0.0:9060'\ntoken_file = '{token}'\n[security]\nstrangers = '403'"
     )));
-    assert!(matches!(&settings.template.mask, MaskNumbers::Hash(key) if **key == *b"Jefe"));
-    assert_eq!(settings.admin.unwrap().token.as_deref(), Some("s3cret"));
+    assert_eq!(settings.template.mask, MaskNumbers::Hash(MaskKey::new(b"sixteen bytes it is".as_slice())));
+    let shown = format!("{settings:?}");
+    assert!(!shown.contains("s3cret") && !shown.contains("sixteen"), "{shown}");
+    assert_eq!(settings.admin.unwrap().token.as_deref(), Some("s3cret-s3cret-s3cret"));
     assert_eq!((settings.events.memory_limit, settings.template.strangers), (1 << 30, Strangers::Forbid));
     assert!(settings.template.source.starts_with("sipstamp/"));
+    let secret = |mode| {
+        fs::set_permissions(&token, fs::Permissions::from_mode(mode)).unwrap();
+        site(&format!("[admin]\ntoken_file = '{token}'"))
+    };
+    assert_warning(&secret(0o644), "everybody on this machine may read");
+    assert_eq!(load(&secret(0o640)).warnings, [""; 0]);
     let defaults = load(&site(""));
     assert_eq!(defaults.admin.unwrap().listen.to_string(), "127.0.0.1:9060");
     assert!(load(&site("[admin]\nlisten = ''")).admin.is_none());
@@ -572,4 +590,27 @@ fn a_reload_cannot_change_what_is_bound() {
     assert_eq!(changed("[events.nats]\nservers = ['nats://n']"), ["events.nats needs a restart"]);
     let capture = ["capture.labels needs a restart", "capture.metric_values needs a restart"];
     assert_eq!(changed("[capture]\nlabels = { a = 'X-A' }\nmetric_values = { a = ['b'] }"), capture);
+}
+
+#[test]
+fn a_mistake_is_shown_without_the_secrets_around_it() {
+    for text in [
+        "[events.nats]\nservers = ['nats://me:S3CR3T@h:4222']",
+        "[events.nats]\nservers = 'nats://me:S3CR3T@h:4222'",
+        "[events.nats]\nservers = ['nats://h']\npassword = 'S3CR3T'",
+        "[admin]\ntoken = \"S3CR3T\"",
+        "[admin]\ntoken = S3CR3T",
+        "[admin]\ntoken = \"S3CR3T\nlisten = ''",
+        "[[events.webhooks]]\nname = 'a'\nurl = 'http://crm.example/hooks/S3CR3T'\nsecret_file = '/nowhere'",
+        "[[events.webhooks]]\nname = 'a'\nurl = 'https://me:S3CR3T@crm.example/'\nsecret_file = '/nowhere'",
+        "[[events.webhooks]]\nname = 'a'\nurl = '${SECRET_URL}'\nsecret_file = '/nowhere'",
+        "[events.nats]\nservers = ['${SECRET_URL}']",
+        "[events.nats]\nservers = '${SECRET_URL}'",
+        "[[telephony.servers]]\nuri = 'sip:me:S3CR3T@h'",
+    ] {
+        let env = |name: &str| (name == "SECRET_URL").then(|| "nats://me:S3CR3T@h/S3CR3T".to_owned());
+        let mistakes = parse(&site(text), "f.toml", &Overrides::default(), &env).unwrap_err();
+        let shown = format!("{mistakes} {}", mistakes.styled());
+        assert!(!shown.contains("S3CR3T"), "{shown}");
+    }
 }

@@ -14,7 +14,7 @@ const CORE: &[&str] = &[
     "event",
     "flow.rs",
     "kept.rs",
-    "mask.rs",
+    "mask",
     "outcome",
     "overload.rs",
     "path.rs",

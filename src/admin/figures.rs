@@ -16,6 +16,7 @@ pub async fn figures(app: &App) -> Result<Figures, Problem> {
     let mut figures = ask(&app.context.control, Ask::Figures).await?;
     let more = (app.context.figures)();
     figures.samples.extend(more.samples);
+    figures.samples.extend(app.refusals.samples());
     figures.histograms.extend(more.histograms);
     Ok(figures)
 }

@@ -1,35 +1,59 @@
 //! Who is let in: the bearer token (RFC 6750), and what a browser could be tricked into.
 //!
 //! On loopback the Host header must name this machine, or a web page could reach the API through a
-//! name that it has rebound to 127.0.0.1. Without a token a command must not come from another origin.
+//! name that it has rebound to 127.0.0.1. Beyond it no page has the token, and metrics alone have nothing that a page could do;
+//! without a header that allows it none reads them either. Without a token a command must not come from another origin,
+//! nor be what a form can send.
+//!
+//! A body is read before the request is answered, and thrown away: no route wants one.
 
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
+use axum::body::Body;
 use axum::extract::{Request, State};
-use axum::http::header::{AUTHORIZATION, CONTENT_LENGTH, HOST, HeaderName, ORIGIN};
+use axum::http::header::{
+    AUTHORIZATION, CACHE_CONTROL, CONTENT_LENGTH, CONTENT_SECURITY_POLICY, CONTENT_TYPE, HOST, HeaderName, HeaderValue,
+    ORIGIN, X_CONTENT_TYPE_OPTIONS,
+};
 use axum::http::uri::Authority;
 use axum::http::{HeaderMap, StatusCode};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
+use http_body_util::{BodyExt, LengthLimitError, Limited};
 use subtle::ConstantTimeEq;
 
 use super::Problem;
+use super::refusals::{Refusals, Refused};
+use super::seats::Seat;
 
 /// Longest request body in bytes. No route reads one.
-const BODY_LIMIT: u64 = 16 * 1024;
+const BODY_LIMIT: usize = 16 * 1024;
+
+/// What browsers send from a form without asking the server first.
+const OF_FORMS: [&str; 3] = ["application/x-www-form-urlencoded", "multipart/form-data", "text/plain"];
+/// By which browsers say where a request comes from.
+const SEC_FETCH_SITE: HeaderName = HeaderName::from_static("sec-fetch-site");
+/// For every answer: nothing in it is to be run, framed, guessed at or kept.
+const HARDENING: [(HeaderName, &str); 4] = [
+    (X_CONTENT_TYPE_OPTIONS, "nosniff"),
+    (CONTENT_SECURITY_POLICY, "default-src 'none'; frame-ancestors 'none'"),
+    (CACHE_CONTROL, "no-store"),
+    (HeaderName::from_static("cross-origin-resource-policy"), "same-origin"),
+];
 
 /// The door of one listener.
 #[derive(Clone)]
 pub struct Guard {
     on_loopback: bool,
     token: Option<Arc<str>>,
+    refusals: Arc<Refusals>,
 }
 
 impl Guard {
     /// `listen` is the bound address.
-    pub fn new(listen: SocketAddr, token: Option<String>) -> Guard {
-        Guard { on_loopback: is_loopback(listen.ip()), token: token.map(Arc::from) }
+    pub fn new(listen: SocketAddr, token: Option<String>, refusals: Arc<Refusals>) -> Guard {
+        Guard { on_loopback: is_loopback(listen.ip()), token: token.map(Arc::from), refusals }
     }
 
     fn admit(&self, request: &Request) -> Result<(), Problem> {
@@ -38,18 +62,20 @@ impl Guard {
         if self.on_loopback && !names_this_machine(headers) {
             return forbidden("the Host header must be localhost, 127.0.0.1 or [::1]");
         }
-        if self.token.is_none() && !request.method().is_safe() && is_cross_origin(headers) {
-            return forbidden("commands from a page of another origin are refused");
+        if self.token.is_none() && !request.method().is_safe() {
+            if is_cross_origin(headers) {
+                return forbidden("commands from a page of another origin are refused");
+            }
+            if is_of_form(headers) {
+                return forbidden("commands as a form sends them are refused: leave the Content-Type out");
+            }
         }
         let is_probe = matches!(request.uri().path(), "/livez" | "/readyz");
         if !is_probe && !self.knows(headers) {
             return Err(Problem::new(StatusCode::UNAUTHORIZED, "send the admin token: Authorization: Bearer TOKEN"));
         }
         if field(headers, &CONTENT_LENGTH).and_then(|length| length.parse().ok()) > Some(BODY_LIMIT) {
-            return Err(Problem::new(
-                StatusCode::PAYLOAD_TOO_LARGE,
-                format!("a body may have {BODY_LIMIT} bytes at most"),
-            ));
+            return Err(too_large());
         }
         Ok(())
     }
@@ -65,9 +91,58 @@ impl Guard {
 
 /// The middleware in front of every route, unknown ones too.
 pub async fn admit(State(guard): State<Guard>, request: Request, next: Next) -> Response {
-    match guard.admit(&request) {
-        Ok(()) => next.run(request).await,
-        Err(problem) => problem.into_response(),
+    let seat = request.extensions().get::<Seat>().cloned();
+    let (admitted, request) = match guard.admit(&request) {
+        Ok(()) => without_body(request).await,
+        Err(problem) => (Err(problem), request),
+    };
+    let mut response = match admitted {
+        Ok(()) => {
+            // Who trickles its body is not busy.
+            let busy = seat.map(|seat| seat.begin());
+            let response = next.run(request).await;
+            // Until the last byte of the answer.
+            let hold = move |error| {
+                let _ = &busy;
+                error
+            };
+            response.map(|body| Body::new(body.map_err(hold)))
+        }
+        Err(problem) => {
+            if let (Some(seat), Some(why)) = (seat, refused(problem.status())) {
+                guard.refusals.note(seat.source(), why);
+            }
+            problem.into_response()
+        }
+    };
+    for (name, value) in HARDENING {
+        response.headers_mut().entry(name).or_insert(HeaderValue::from_static(value));
+    }
+    response
+}
+
+/// The request after its body, which may not be too long whether it says how long it is or not.
+async fn without_body(request: Request) -> (Result<(), Problem>, Request) {
+    let (head, body) = request.into_parts();
+    let body = Limited::new(body, BODY_LIMIT).collect().await;
+    let read = match body {
+        Ok(_) => Ok(()),
+        Err(error) if error.is::<LengthLimitError>() => Err(too_large()),
+        Err(_) => Err(Problem::bad_request("the body does not come to its end")),
+    };
+    (read, Request::from_parts(head, Body::empty()))
+}
+
+fn too_large() -> Problem {
+    Problem::new(StatusCode::PAYLOAD_TOO_LARGE, format!("a body may have {BODY_LIMIT} bytes at most"))
+}
+
+fn refused(status: StatusCode) -> Option<Refused> {
+    match status {
+        StatusCode::UNAUTHORIZED => Some(Refused::Unauthorized),
+        StatusCode::FORBIDDEN => Some(Refused::Forbidden),
+        StatusCode::PAYLOAD_TOO_LARGE => Some(Refused::TooLarge),
+        _ => None,
     }
 }
 
@@ -81,9 +156,19 @@ fn names_this_machine(headers: &HeaderMap) -> bool {
 }
 
 fn is_cross_origin(headers: &HeaderMap) -> bool {
+    // `none`: the user's own doing.
+    if headers.get(SEC_FETCH_SITE).is_some_and(|site| site != "same-origin" && site != "none") {
+        return true;
+    }
     let Some(origin) = headers.get(ORIGIN) else { return false };
     let authority = origin.to_str().ok().and_then(|origin| origin.split_once("://")).map(|(_, authority)| authority);
     authority.is_none() || authority != field(headers, &HOST)
+}
+
+fn is_of_form(headers: &HeaderMap) -> bool {
+    let kind = headers.get(CONTENT_TYPE).map(|kind| kind.to_str().unwrap_or_default());
+    let kind = kind.map(|kind| kind.split(';').next().unwrap_or_default().trim());
+    kind.is_some_and(|kind| OF_FORMS.iter().any(|form| form.eq_ignore_ascii_case(kind)))
 }
 
 fn field<'a>(headers: &'a HeaderMap, name: &HeaderName) -> Option<&'a str> {
@@ -96,13 +181,12 @@ fn is_loopback(address: IpAddr) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use axum::body::Body;
     use axum::http::Method;
 
     use super::*;
 
     fn guard(listen: &str, token: Option<&str>) -> Guard {
-        Guard::new(listen.parse().unwrap(), token.map(String::from))
+        Guard::new(listen.parse().unwrap(), token.map(String::from), Arc::default())
     }
 
     fn verdict(guard: &Guard, method: Method, path: &str, headers: &[(HeaderName, &str)]) -> StatusCode {
@@ -142,6 +226,23 @@ mod tests {
         assert_eq!(with(Method::POST, "null"), StatusCode::FORBIDDEN);
         assert_eq!(with(Method::POST, "http://localhost:9060"), StatusCode::OK);
         assert_eq!(with(Method::GET, "http://evil.example"), StatusCode::OK);
+        let with = |name, value| verdict(&guard, Method::POST, "/v1/drain", &[(HOST, "localhost:9060"), (name, value)]);
+        for (site, status) in [("cross-site", 403), ("same-site", 403), ("same-origin", 200), ("none", 200)] {
+            assert_eq!(with(SEC_FETCH_SITE, site).as_u16(), status, "{site}");
+        }
+    }
+
+    #[test]
+    fn a_command_is_nothing_that_a_form_can_send() {
+        let with = |guard: &Guard, headers: &[(HeaderName, &str)]| verdict(guard, Method::POST, "/v1/drain", headers);
+        let open = guard("127.0.0.1:9060", None);
+        for kind in ["text/plain", "Text/Plain; charset=utf-8", "multipart/form-data; boundary=x", OF_FORMS[0]] {
+            assert_eq!(with(&open, &[(CONTENT_TYPE, kind)]), StatusCode::FORBIDDEN, "{kind}");
+        }
+        assert_eq!(with(&open, &[(CONTENT_TYPE, "application/json")]), StatusCode::OK);
+        let closed = guard("127.0.0.1:9060", Some("secret"));
+        let token = (AUTHORIZATION, "Bearer secret");
+        assert_eq!(with(&closed, &[(CONTENT_TYPE, "text/plain"), token]), StatusCode::OK);
     }
 
     #[test]

@@ -1,23 +1,42 @@
-//! A listener that lets only so many in, and connections that don't stay for nothing.
+//! Connections of one listener: so many, each for so long, with heads of so many bytes. One that comes too late or asks for
+//! too much is closed; the others do not notice.
 
 use std::io;
-use std::net::SocketAddr;
-use std::pin::Pin;
+use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
-use axum::serve::Listener;
+use axum::Router;
+use axum::http::Request;
+use hyper::body::Incoming;
+use hyper::server::conn::http1;
+use hyper::service::{Service, service_fn};
+use hyper_util::rt::{TokioIo, TokioTimer};
+use hyper_util::service::TowerToHyperService;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::sync::watch;
+use tokio::task::JoinSet;
 use tokio::time::{Instant, Sleep, sleep};
+
+use super::refusals::{Refusals, Refused};
+use super::seats::{Seat, Seats};
+
+/// Bytes of a request's head.
+const HEAD: usize = 16 * 1024;
+/// Fields in it.
+const FIELDS: usize = 64;
+/// After a failure to accept: descriptors have run out, and are not back at once.
+const PAUSE: Duration = Duration::from_secs(1);
 
 /// What a listener grants its connections.
 #[derive(Clone, Copy, Debug)]
 pub struct Limits {
-    /// Connections at the same time; others wait in the listen queue.
+    /// Connections at the same time. One more takes the place of one that asks for nothing, or is closed.
     pub connections: usize,
+    /// The same for one source address.
+    pub connections_of_source: usize,
     /// Longest time from a request's first byte, or from the connection's start, to the answer's first.
     pub request: Duration,
     /// Longest time after the last byte written in which neither a request comes nor more can be written.
@@ -25,37 +44,113 @@ pub struct Limits {
 }
 
 impl Default for Limits {
-    /// A request outlasts the longest question to the workers; idle outlasts a scrape interval of one minute.
+    /// A request outlasts the longest question to the workers; idle outlasts a scrape interval of one minute. One source has
+    /// room for all event feeds and more.
     fn default() -> Limits {
-        Limits { connections: 64, request: Duration::from_secs(15), idle: Duration::from_secs(75) }
+        Limits {
+            connections: 128,
+            connections_of_source: 64,
+            request: Duration::from_secs(15),
+            idle: Duration::from_secs(75),
+        }
     }
 }
 
-/// A TCP listener with [`Limits`].
-pub struct Limited {
-    listener: TcpListener,
-    limits: Limits,
-    seats: Arc<Semaphore>,
-}
-
 /// A connection that ends by itself when its time is over.
-pub struct Connection {
+struct Connection {
     stream: TcpStream,
     limits: Limits,
     deadline: Pin<Box<Sleep>>,
     /// Whether the last thing that happened was a write.
     is_answered: bool,
-    _seat: Option<OwnedSemaphorePermit>,
+    seat: Seat,
+    refusals: Arc<Refusals>,
 }
 
-impl Limited {
-    /// Takes a listener that is bound; call it inside a runtime.
-    pub fn new(listener: TcpListener, limits: Limits) -> Limited {
-        Limited { listener, limits, seats: Arc::new(Semaphore::new(limits.connections)) }
+/// Serves what comes until it is told to stop, then finishes the answers under way.
+///
+/// # Errors
+/// The system does not take the listener; call it inside a runtime.
+pub async fn serve(
+    listener: std::net::TcpListener,
+    limits: Limits,
+    routes: Router,
+    refusals: Arc<Refusals>,
+    stopped: watch::Receiver<bool>,
+) -> io::Result<()> {
+    listener.set_nonblocking(true)?;
+    let listener = TcpListener::from_std(listener)?;
+    let seats = Seats::new(limits.connections, limits.connections_of_source);
+    let mut connections = JoinSet::new();
+    loop {
+        let (stream, peer) = tokio::select! {
+            () = told_to_stop(stopped.clone()) => break,
+            Some(_) = connections.join_next() => continue,
+            accepted = listener.accept() => match accepted {
+                Ok(accepted) => accepted,
+                Err(error) => {
+                    tracing::debug!(%error, "a connection to the admin API is not accepted");
+                    sleep(PAUSE).await;
+                    continue;
+                }
+            },
+        };
+        let source = peer.ip().to_canonical();
+        let seat = seats.take(source);
+        if seat.as_ref().is_none_or(|(_, made_room)| *made_room) {
+            refusals.note(source, Refused::Connections);
+        }
+        if let Some((seat, _)) = seat {
+            let connection = Connection::new(stream, limits, seat, refusals.clone());
+            connections.spawn(connection.serve(routes.clone(), stopped.clone()));
+        }
     }
+    drop(listener);
+    while connections.join_next().await.is_some() {}
+    Ok(())
+}
+
+/// Returns when the process wants to end.
+pub async fn told_to_stop(mut stopped: watch::Receiver<bool>) {
+    // An error says that the handle was dropped: that is a stop too.
+    let _ = stopped.wait_for(|stopped| *stopped).await;
 }
 
 impl Connection {
+    fn new(stream: TcpStream, limits: Limits, seat: Seat, refusals: Arc<Refusals>) -> Connection {
+        let deadline = Box::pin(sleep(limits.request));
+        Connection { stream, limits, deadline, is_answered: false, seat, refusals }
+    }
+
+    async fn serve(self, routes: Router, stopped: watch::Receiver<bool>) {
+        let (seat, refusals) = (self.seat.clone(), self.refusals.clone());
+        let routes = TowerToHyperService::new(routes);
+        let service = service_fn(|mut request: Request<Incoming>| {
+            request.extensions_mut().insert(seat.clone());
+            routes.call(request)
+        });
+        let mut http = http1::Builder::new();
+        // The deadline of the connection is stricter than the one for heads.
+        http.timer(TokioTimer::new()).max_buf_size(HEAD).max_headers(FIELDS);
+        let mut serving = pin!(http.serve_connection(TokioIo::new(self), service));
+        let mut is_stopping = false;
+        loop {
+            tokio::select! {
+                ended = serving.as_mut() => {
+                    if ended.is_err_and(|error| error.is_parse_too_large()) {
+                        refusals.note(seat.source(), Refused::TooLarge);
+                    }
+                    return;
+                }
+                () = seat.told_to_leave() => return,
+                () = told_to_stop(stopped.clone()), if !is_stopping => {
+                    is_stopping = true;
+                    serving.as_mut().graceful_shutdown();
+                }
+            }
+        }
+    }
+
     fn poll_deadline(&mut self, cx: &mut Context<'_>) -> Poll<io::Error> {
         ready!(self.deadline.as_mut().poll(cx));
         Poll::Ready(io::ErrorKind::TimedOut.into())
@@ -66,27 +161,13 @@ impl Connection {
     }
 }
 
-impl Listener for Limited {
-    type Io = Connection;
-    type Addr = SocketAddr;
-
-    async fn accept(&mut self) -> (Connection, SocketAddr) {
-        // The semaphore is never closed: there always is a seat.
-        let seat = self.seats.clone().acquire_owned().await.ok();
-        let (stream, peer) = Listener::accept(&mut self.listener).await;
-        let deadline = Box::pin(sleep(self.limits.request));
-        (Connection { stream, limits: self.limits, deadline, is_answered: false, _seat: seat }, peer)
-    }
-
-    fn local_addr(&self) -> io::Result<SocketAddr> {
-        self.listener.local_addr()
-    }
-}
-
 impl AsyncRead for Connection {
     fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         // First, so that bytes that trickle in buy no time.
         if let Poll::Ready(error) = self.poll_deadline(cx) {
+            if !self.is_answered {
+                self.refusals.note(self.seat.source(), Refused::Timeout);
+            }
             return Poll::Ready(Err(error));
         }
         let result = ready!(Pin::new(&mut self.stream).poll_read(cx, buffer));
@@ -122,33 +203,44 @@ impl AsyncWrite for Connection {
 
 #[cfg(test)]
 mod tests {
+    use std::convert::Infallible;
     use std::io::{Read as _, Write as _};
-    use std::net::TcpStream as Client;
+    use std::net::{SocketAddr, TcpStream as Client};
 
-    use axum::Router;
+    use axum::body::Body;
     use axum::routing::get;
+    use futures_util::StreamExt as _;
+    use futures_util::stream::{iter, pending};
     use tokio::runtime::Builder;
-    use tokio::sync::oneshot;
 
     use super::*;
+    use crate::admin::guard::{self, Guard};
 
     const REQUEST: &[u8] = b"GET /livez HTTP/1.1\r\nHost: localhost\r\n\r\n";
     const LONG: Duration = Duration::from_secs(3_600);
 
+    fn limits(request: Duration, idle: Duration) -> Limits {
+        Limits { connections: 8, connections_of_source: 8, request, idle }
+    }
+
     /// A server with these limits; it ends when the sender is dropped.
-    fn server(limits: Limits) -> (oneshot::Sender<()>, SocketAddr) {
+    fn server(limits: Limits) -> (watch::Sender<bool>, SocketAddr) {
         let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
-        listener.set_nonblocking(true).unwrap();
         let address = listener.local_addr().unwrap();
-        let routes =
-            Router::new().route("/livez", get(|| async { "alive" })).route("/never", get(std::future::pending::<()>));
-        let (end, ended) = oneshot::channel();
+        let refusals = Arc::<Refusals>::default();
+        let guard = Guard::new(address, None, refusals.clone());
+        let routes = Router::new()
+            .route("/livez", get(|| async { "alive" }))
+            .route("/never", get(std::future::pending::<()>))
+            .route(
+                "/stream",
+                get(|| async { Body::from_stream(iter([Ok::<_, Infallible>("begun")]).chain(pending())) }),
+            )
+            .layer(axum::middleware::from_fn_with_state(guard, guard::admit));
+        let (end, ended) = watch::channel(false);
         std::thread::spawn(move || {
-            Builder::new_current_thread().enable_all().build().unwrap().block_on(async {
-                let listener = Limited::new(TcpListener::from_std(listener).unwrap(), limits);
-                tokio::spawn(axum::serve(listener, routes).into_future());
-                let _: Result<(), _> = ended.await;
-            });
+            let runtime = Builder::new_current_thread().enable_all().build().unwrap();
+            runtime.block_on(serve(listener, limits, routes, refusals, ended)).unwrap();
         });
         (end, address)
     }
@@ -169,7 +261,7 @@ mod tests {
 
     #[test]
     fn a_request_that_does_not_come_to_its_end_is_not_waited_for() {
-        let (_end, address) = server(Limits { connections: 8, request: Duration::from_millis(50), idle: LONG });
+        let (_end, address) = server(limits(Duration::from_millis(50), LONG));
         assert_eq!(rest(connect(address)), "");
         let mut trickle = connect(address);
         trickle.write_all(b"GET /livez HTTP/1.1\r\nHost: local").unwrap();
@@ -187,7 +279,7 @@ mod tests {
 
     #[test]
     fn a_connection_that_stays_idle_is_closed_after_its_answer() {
-        let (_end, address) = server(Limits { connections: 8, request: LONG, idle: Duration::from_millis(50) });
+        let (_end, address) = server(limits(LONG, Duration::from_millis(50)));
         let mut client = connect(address);
         client.write_all(REQUEST).unwrap();
         let answer = rest(client);
@@ -196,7 +288,7 @@ mod tests {
 
     #[test]
     fn each_request_has_its_own_time() {
-        let (_end, address) = server(Limits { connections: 8, request: Duration::from_millis(50), idle: LONG });
+        let (_end, address) = server(limits(Duration::from_millis(50), LONG));
         let mut client = connect(address);
         client.write_all(REQUEST).unwrap();
         let mut first = [0; 12];
@@ -206,19 +298,58 @@ mod tests {
     }
 
     #[test]
-    fn beyond_the_limit_a_connection_waits_for_another_to_close() {
-        let (_end, address) = server(Limits { connections: 1, request: LONG, idle: LONG });
-        let mut first = connect(address);
-        first.write_all(REQUEST).unwrap();
-        let mut byte = [0];
-        first.read_exact(&mut byte).unwrap();
-        let mut second = connect(address);
-        second.write_all(REQUEST).unwrap();
-        second.set_read_timeout(Some(Duration::from_millis(50))).unwrap();
-        assert!(second.read_exact(&mut byte).is_err(), "the only seat is taken");
-        drop(first);
-        second.set_read_timeout(Some(Duration::from_secs(10))).unwrap();
-        second.read_exact(&mut byte).unwrap();
-        assert_eq!(&byte, b"H");
+    fn connections_that_wait_keep_nobody_out() {
+        let (_end, address) = server(limits(LONG, LONG));
+        let mut crowd: Vec<_> = (0..200).map(|_| connect(address)).collect();
+        for client in &mut crowd {
+            // Those that had to go do not hear it.
+            let _ = client.write_all(b"GET /livez HTTP/1.1\r\nHost: local");
+        }
+        let mut client = connect(address);
+        client.write_all(REQUEST).unwrap();
+        let mut first = [0; 12];
+        client.read_exact(&mut first).unwrap();
+        assert_eq!(&first, b"HTTP/1.1 200");
+        assert_eq!(rest(crowd.remove(0)), "");
+    }
+
+    #[test]
+    fn where_all_are_busy_nobody_is_let_in() {
+        let (_end, address) = server(Limits { connections: 1, ..limits(LONG, LONG) });
+        let mut busy = connect(address);
+        busy.write_all(b"GET /stream HTTP/1.1\r\nHost: localhost\r\n\r\n").unwrap();
+        let mut answer = Vec::new();
+        while !answer.ends_with(b"begun\r\n") {
+            let mut byte = [0];
+            busy.read_exact(&mut byte).unwrap();
+            answer.push(byte[0]);
+        }
+        let mut other = connect(address);
+        let _ = other.write_all(REQUEST);
+        assert_eq!(rest(other), "");
+        busy.set_read_timeout(Some(Duration::from_millis(1))).unwrap();
+        assert_eq!(busy.read(&mut [0]).unwrap_err().kind(), io::ErrorKind::WouldBlock, "the stream goes on");
+    }
+
+    #[test]
+    fn heads_and_bodies_have_a_longest_length() {
+        let (_end, address) = server(limits(LONG, LONG));
+        let answer = |request: String| {
+            let mut client = connect(address);
+            let _ = client.write_all(request.as_bytes());
+            rest(client).lines().next().unwrap_or_default().to_owned()
+        };
+        let with =
+            |head: &str| answer(format!("GET /livez HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n{head}\r\n"));
+        assert_eq!(with(""), "HTTP/1.1 200 OK");
+        assert_eq!(with(&format!("X: {}\r\n", "a".repeat(12 * 1024))), "HTTP/1.1 200 OK");
+        let too_long = "HTTP/1.1 431 Request Header Fields Too Large";
+        assert_eq!(with(&format!("X: {}\r\n", "a".repeat(20 * 1024))), too_long);
+        assert_eq!(with(&"X: a\r\n".repeat(100)), too_long);
+        let chunk = |length: usize| format!("{length:x}\r\n{}\r\n", "a".repeat(length));
+        let chunks =
+            |count: usize| with(&format!("Transfer-Encoding: chunked\r\n\r\n{}0\r\n", chunk(1_024).repeat(count)));
+        assert_eq!(chunks(16), "HTTP/1.1 200 OK");
+        assert_eq!(chunks(17), "HTTP/1.1 413 Payload Too Large");
     }
 }

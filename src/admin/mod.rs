@@ -15,7 +15,8 @@
 //!
 //! With `[events.nats]` the three routes of one call ask other sidecars for what this one does not know.
 //!
-//! A listener for metrics has the first three alone, without a token. Nothing is changed by a GET.
+//! A listener for metrics has the first three alone, without a token. Nothing is changed by a GET or HEAD. Limits are in
+//! `listener`, who is let in is in `guard`.
 //! Errors are problem details (RFC 9457).
 
 mod ask;
@@ -32,6 +33,8 @@ mod problem;
 mod process;
 mod query;
 mod readiness;
+mod refusals;
+mod seats;
 mod server;
 mod status;
 #[cfg(test)]
@@ -43,7 +46,7 @@ use std::time::Instant;
 
 use axum::Router;
 use axum::extract::FromRef;
-use axum::http::{Method, StatusCode, Uri};
+use axum::http::StatusCode;
 use axum::middleware::from_fn_with_state;
 use axum::routing::{get, post};
 use tokio::sync::{Mutex, Semaphore};
@@ -53,6 +56,7 @@ use self::guard::Guard;
 use self::metrics::Exposition;
 pub use self::problem::Problem;
 pub use self::readiness::Readiness;
+use self::refusals::Refusals;
 pub use self::server::{AdminHandle, serve};
 use crate::control::{Control, Figures};
 use crate::nats::Nats;
@@ -107,13 +111,22 @@ struct App {
     /// A seat per event feed.
     feeds: Arc<Semaphore>,
     fleet: Option<Fleet>,
+    refusals: Arc<Refusals>,
 }
 
 impl App {
     fn new(context: Context, addresses: Addresses) -> App {
         let feeds = Arc::new(Semaphore::new(feed::FEEDS));
         let fleet = Fleet::new(context.nats.clone());
-        App { context, addresses, begun: Instant::now(), scrape: Arc::default(), feeds, fleet }
+        App {
+            context,
+            addresses,
+            begun: Instant::now(),
+            scrape: Arc::default(),
+            feeds,
+            fleet,
+            refusals: Arc::default(),
+        }
     }
 
     /// The routes of the admin listener.
@@ -166,13 +179,12 @@ fn probes() -> Router<App> {
         .route("/metrics", get(figures::scrape))
 }
 
-async fn unknown_path(uri: Uri) -> Problem {
-    Problem::not_found(format!("there is nothing at {}", uri.path()))
+async fn unknown_path() -> Problem {
+    Problem::not_found("there is nothing at this path")
 }
 
-async fn wrong_method(method: Method, uri: Uri) -> Problem {
-    let detail = format!("{} can't be asked with {method}: see Allow", uri.path());
-    Problem::new(StatusCode::METHOD_NOT_ALLOWED, detail)
+async fn wrong_method() -> Problem {
+    Problem::new(StatusCode::METHOD_NOT_ALLOWED, "this path can't be asked with this method: see Allow")
 }
 
 impl FromRef<App> for Readiness {

@@ -1,4 +1,4 @@
-//! What a request asks for: the query of a list, the id in a path.
+//! What a request asks for: the query of a list, the id in a path. No answer repeats a value, which may be a number.
 
 use axum::extract::{FromRequestParts, Path, Query};
 use axum::http::request::Parts;
@@ -53,7 +53,7 @@ impl CallsQuery {
     }
 
     fn set(&mut self, name: &str, value: &str) -> Result<(), Problem> {
-        let not_one_of = |labels| Problem::bad_request(format!("{name}={value:?} is not one of {labels}"));
+        let not_one_of = |labels| Problem::bad_request(format!("{name} is not one of {labels}"));
         match name {
             "state" => {
                 let state = CallState::from_label(value).ok_or_else(|| not_one_of(list(CallState::ALL)))?;
@@ -66,7 +66,7 @@ impl CallsQuery {
             "limit" => {
                 let limit = value.parse().ok().filter(|limit| (1..=MAX_LIMIT).contains(limit));
                 self.limit = limit.ok_or_else(|| {
-                    Problem::bad_request(format!("limit={value:?} is not a whole number from 1 to {MAX_LIMIT}"))
+                    Problem::bad_request(format!("limit is not a whole number from 1 to {MAX_LIMIT}"))
                 })?;
             }
             _ if value.is_empty() => {

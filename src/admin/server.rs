@@ -12,7 +12,7 @@ use tokio::task::JoinSet;
 use tokio::time::timeout;
 
 use super::guard::Guard;
-use super::listener::{Limited, Limits};
+use super::listener::{self, Limits, told_to_stop};
 use super::{Addresses, Admin, App, Context, Sockets};
 
 /// Longest wait for answers under way when the thread is told to stop.
@@ -84,6 +84,7 @@ impl Server {
         let Server { sockets, admin, app } = self;
         let runtime = Builder::new_current_thread().enable_all().max_blocking_threads(BLOCKING_THREADS).build()?;
         let context = app.context.clone();
+        let refusals = app.refusals.clone();
         if let Some(fleet) = app.fleet.clone() {
             // It ends with the runtime.
             runtime.spawn(fleet.serve(app.clone()));
@@ -92,20 +93,17 @@ impl Server {
         if let Some(listener) = sockets.admin {
             let address = listener.local_addr()?;
             tracing::info!(%address, "the admin API listens");
-            services.push((listener, app.clone().admin(Guard::new(address, admin.token))));
+            services.push((listener, app.clone().admin(Guard::new(address, admin.token, refusals.clone()))));
         }
         if let Some(listener) = sockets.metrics {
             let address = listener.local_addr()?;
             tracing::info!(%address, "metrics are served");
-            services.push((listener, app.metrics(Guard::new(address, None))));
+            services.push((listener, app.metrics(Guard::new(address, None, refusals.clone()))));
         }
         let mut serving = JoinSet::new();
         for (listener, routes) in services {
-            listener.set_nonblocking(true)?;
-            let _inside = runtime.enter();
-            let listener = Limited::new(tokio::net::TcpListener::from_std(listener)?, Limits::default());
-            let service = axum::serve(listener, routes).with_graceful_shutdown(told_to_stop(stopped.clone()));
-            serving.spawn(service.into_future());
+            let serve = listener::serve(listener, Limits::default(), routes, refusals.clone(), stopped.clone());
+            serving.spawn_on(serve, runtime.handle());
         }
         Ok(Running { runtime, serving, context })
     }
@@ -121,9 +119,4 @@ impl Running {
             let _ = timeout(FAREWELL, serving.join_all()).await;
         });
     }
-}
-
-async fn told_to_stop(mut stopped: watch::Receiver<bool>) {
-    // An error says that the handle was dropped: that is a stop too.
-    let _ = stopped.wait_for(|stopped| *stopped).await;
 }

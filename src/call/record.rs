@@ -143,7 +143,8 @@ fn write(kind: EventKind, time: Wall, record: &Record<'_>, line: &mut Vec<u8>, t
         answer_delay_ms: delays.answer_ms,
         talk_ms: delays.talk_ms,
     };
-    Event { kind, line: told.copy(line), summary }
+    let names = record.ended.and_then(|_| record.hidden_names());
+    Event { kind, line: told.copy(line), summary, names }
 }
 
 impl FinalResponse {

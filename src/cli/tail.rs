@@ -15,6 +15,7 @@ use crate::demo::{Table, is_colour_wanted};
 use crate::event::data_of;
 use crate::nats::stream::jetstream;
 use crate::nats::{Login, Servers};
+use crate::text::printable;
 
 /// Longest wait for the server's answers before the first row.
 const PATIENCE: Duration = Duration::from_secs(5);
@@ -48,7 +49,7 @@ pub fn run(tail: &Tail) -> ExitCode {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     match runtime.and_then(|runtime| runtime.block_on(follow(url, tail))) {
         Err(error) if error.kind() != io::ErrorKind::BrokenPipe => {
-            complain(&format!("error: {error}"));
+            complain(&format!("error: {}", printable(&error.to_string())));
             ExitCode::FAILURE
         }
         _ => ExitCode::SUCCESS,
@@ -77,7 +78,9 @@ async fn follow(url: &str, tail: &Tail) -> io::Result<()> {
         let begun = rows.next;
         match rows.read(&stream).await? {
             Ended::NotBegun(error) if !rows.is_begun => return Err(unusable(&error)),
-            Ended::NotBegun(error) | Ended::Lost(error) if !is_told => complain(&format!("{error}; it is tried again")),
+            Ended::NotBegun(error) | Ended::Lost(error) if !is_told => {
+                complain(&format!("{}; it is tried again", printable(&error)))
+            }
             Ended::NotBegun(_) | Ended::Lost(_) => {}
         }
         is_told = rows.next == begun;

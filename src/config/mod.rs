@@ -6,6 +6,7 @@
 
 mod address;
 mod check;
+mod conceal;
 mod environment;
 mod key;
 mod nearest;
@@ -27,6 +28,7 @@ use toml::Spanned;
 
 pub use address::network;
 pub use check::Overrides;
+pub(crate) use conceal::concealed;
 pub use environment::Environment;
 pub use report::{Mistakes, Report};
 pub use restart::restart_needed;

@@ -7,6 +7,8 @@ use std::ops::Range;
 
 use annotate_snippets::{AnnotationKind, Group, Level, Origin, Renderer, Snippet};
 
+use super::conceal::concealed;
+
 /// Bytes of the file; `None` for what stands in no file.
 pub type At = Option<Range<usize>>;
 
@@ -15,6 +17,8 @@ pub type At = Option<Range<usize>>;
 pub struct Report {
     name: String,
     text: String,
+    /// The text as it may be shown, each byte in its place.
+    shown: String,
     findings: Vec<Finding>,
 }
 
@@ -64,7 +68,7 @@ impl Mistakes {
 impl Report {
     /// An empty one about `text`, which the user knows as `name`.
     pub fn new(name: &str, text: &str) -> Report {
-        Report { name: name.to_owned(), text: text.to_owned(), findings: Vec::new() }
+        Report { name: name.to_owned(), text: text.to_owned(), shown: concealed(text), findings: Vec::new() }
     }
 
     /// Adds what makes the configuration unusable.
@@ -97,6 +101,11 @@ impl Report {
             Some(start) if !given.text.is_empty() => Some(start + part.start..start + part.end),
             _ => Some(at),
         }
+    }
+
+    /// A part of the text, as it may be shown.
+    pub fn shown(&self, part: Range<usize>) -> Option<&str> {
+        self.shown.get(part)
     }
 
     /// Every finding in the order of the file, then how many mistakes there are.
@@ -152,7 +161,7 @@ impl Report {
                     .iter()
                     .map(|(at, label)| AnnotationKind::Context.span(self.visible(at.clone())).label(label.as_str()));
                 title.element(
-                    Snippet::source(self.text.as_str())
+                    Snippet::source(self.shown.as_str())
                         .path(self.name.as_str())
                         .annotation(primary)
                         .annotations(context),

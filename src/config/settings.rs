@@ -1,6 +1,7 @@
 //! The configuration as it is used: checked, with every name resolved, every secret read.
 
 use std::collections::HashMap;
+use std::fmt;
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -50,7 +51,7 @@ pub enum ListenKey {
 }
 
 /// The admin API.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct Admin {
     pub listen: SocketAddr,
     /// The bearer token, where one is needed.
@@ -155,5 +156,12 @@ impl Settings {
     /// Whether an address is this machine's alone.
     pub fn is_loopback(address: IpAddr) -> bool {
         address.to_canonical().is_loopback()
+    }
+}
+
+impl fmt::Debug for Admin {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let token = self.token.as_ref().map(|_| "…");
+        f.debug_struct("Admin").field("listen", &self.listen).field("token", &token).finish()
     }
 }

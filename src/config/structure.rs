@@ -6,6 +6,7 @@ use std::ops::Range;
 use serde_json::Value;
 use toml::de::{DeInteger, DeTable, DeValue};
 
+use super::conceal::concealed;
 use super::nearest::nearest;
 use super::report::{At, Finding, Report};
 use super::tree::{Node, Pruned, join, retain_elements, retain_entries};
@@ -154,7 +155,7 @@ impl Fit<'_> {
         let help = match (found, wanted.as_slice()) {
             (DeValue::Table(_), ["an array"]) if is_list_of_tables => Some(format!("write `[[{path}]]`")),
             (DeValue::Array(_), ["a table"]) => Some(format!("write `[{path}]`")),
-            (DeValue::String(text), ["an array"]) => Some(format!("write `[\"{}\"]`", text.escape_debug())),
+            (DeValue::String(text), ["an array"]) => Some(format!("write `[\"{}\"]`", concealed(text).escape_debug())),
             (DeValue::String(text), ["an integer"]) if text.parse::<u64>().is_ok() => {
                 Some(format!("write `{text}` without quotes"))
             }

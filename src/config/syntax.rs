@@ -24,7 +24,7 @@ pub fn parse<'i>(text: &'i str, report: &mut Report, pruned: &mut Pruned) -> DeT
             .into_iter()
             .partition::<Vec<_>, _>(|(error, _)| error.start <= at.end && error.end >= at.start);
         errors = outside;
-        tell_about_value(text, node, &inside, report);
+        tell_about_value(node, &inside, report);
         // What is not closed may have taken the following tables with it.
         swallowed |= !inside.is_empty() && text.get(at).is_none_or(|value| value.contains('\n'));
         inside.is_empty()
@@ -47,7 +47,7 @@ pub fn parse<'i>(text: &'i str, report: &mut Report, pruned: &mut Pruned) -> DeT
 }
 
 /// One error in a value makes others; only the one that explains them is told.
-fn tell_about_value(text: &str, node: &Node<'_>, errors: &[(Range<usize>, Error)], report: &mut Report) {
+fn tell_about_value(node: &Node<'_>, errors: &[(Range<usize>, Error)], report: &mut Report) {
     let says = |what: &'static str| errors.iter().find(move |(_, error)| error.message().starts_with(what));
     let Some((at, error)) = says("invalid ").or(errors.first()) else { return };
     let is_array = matches!(node.get_ref(), DeValue::Array(_));
@@ -55,7 +55,8 @@ fn tell_about_value(text: &str, node: &Node<'_>, errors: &[(Range<usize>, Error)
         let start = node.span().start;
         report.mistake(Some(start..start + 1), "this array is not closed").help("close it with `]`");
     } else if error.message().starts_with("string values must be quoted") {
-        match text.get(at.clone()).map(str::trim) {
+        let value = report.shown(at.clone()).map(|value| value.trim().to_owned());
+        match value.as_deref() {
             Some("") | None => report.mistake(Some(at.clone()), "there is no value"),
             Some(value) => {
                 report.mistake(Some(at.clone()), "a string must be quoted").help(format!("write `\"{value}\"`"))

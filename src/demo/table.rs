@@ -4,6 +4,7 @@ use std::io::{self, IsTerminal, Write};
 
 use crate::event::CallData;
 use crate::outcome::Outcome;
+use crate::text::printable;
 
 /// Writes rows as calls end, and remembers what it wrote.
 pub struct Table<W> {
@@ -37,7 +38,7 @@ impl<W: Write> Table<W> {
         self.columns(
             [
                 ended_at.get(11..19).unwrap_or("-"),
-                call.to.as_deref().unwrap_or("-"),
+                &printable(call.to.as_deref().unwrap_or("-")),
                 outcome.label(),
                 &call.sip_code.map_or_else(|| "-".to_owned(), |code| code.to_string()),
                 call.end_cause.map_or("-", |cause| cause.label()),
@@ -141,6 +142,14 @@ mod tests {
             assert_eq!(end(head, name), end(answered, value), "{text}");
         }
         assert_eq!((head.len(), answered.len()), (unanswered.len(), unanswered.len()), "{text}");
+    }
+
+    #[test]
+    fn a_number_cannot_steer_the_terminal() {
+        let mut table = Table::new(Vec::new(), false);
+        table.row(&CallData { to: Some("1\x1b[2J\u{202e}2".into()), ..call_data("A", "a") }).unwrap();
+        let text = String::from_utf8(table.out).unwrap();
+        assert!(text.contains("1\\u{1b}[2J\\u{202e}2"), "{text:?}");
     }
 
     #[test]

@@ -3,10 +3,10 @@
 //! Written by hand: through serde's derived code a line cost 21,000 instructions, a quarter of what a whole call may.
 //! That it says what [`super::CallData`] says, every test of the core checks.
 
-use super::{CallState, EventKind, milliseconds};
+use super::{CallState, EventKind, Names, milliseconds};
 use crate::call::{Call, UidText};
 use crate::flow::{Direction, Transport};
-use crate::mask::MaskNumbers;
+use crate::mask::{Kind, MaskNumbers, Numbers};
 use crate::outcome::{CodeSource, Decision, EndCause, is_blocked, q850};
 use crate::text::Put;
 use crate::time::{Mono, Wall};
@@ -23,12 +23,16 @@ pub struct Record<'a> {
 }
 
 /// A JSON object that is being written. Keys are given with their quotes and colon, and the comma before them.
-struct Object<'a>(&'a mut Vec<u8>);
+struct Object<'a> {
+    out: &'a mut Vec<u8>,
+    /// To be masked; `None` where everything is shown.
+    numbers: Option<Numbers<'a>>,
+}
 
 impl Record<'_> {
     /// The event as a CloudEvent in its structured form.
     pub fn put_event(&self, kind: EventKind, time: Wall, out: &mut Vec<u8>) {
-        let mut event = Object(out);
+        let mut event = Object { out, numbers: self.numbers() };
         event.put(b"{\"specversion\":\"1.0\",\"id\":\"");
         event.put(self.uid.as_bytes());
         event.put(b"/");
@@ -41,40 +45,55 @@ impl Record<'_> {
         event.put(b",\"datacontenttype\":\"application/json\",\"dataschema\":\"urn:sipstamp:call.");
         event.put(kind.label().as_bytes());
         event.put(b":v1\",\"data\":");
-        self.put(event.0);
-        out.put(b"}");
+        self.put(&mut event);
+        event.put(b"}");
     }
 
     /// The call as an answer of the API, with where it stands.
     pub fn put_view(&self, state: CallState, out: &mut Vec<u8>) {
-        self.put(out);
-        out.pop();
-        let mut view = Object(out);
+        let mut view = Object { out, numbers: self.numbers() };
+        self.put(&mut view);
+        view.out.pop();
         view.label(b",\"state\":", Some(state.label()));
         view.put(b"}");
     }
 
+    /// The names by which people ask for the call, where the line does not show one of them as it is.
+    pub fn hidden_names(&self) -> Option<Box<Names>> {
+        let numbers = self.numbers()?;
+        let is_hidden = |name: &[u8]| numbers.hide(name, Kind::Id) != String::from_utf8_lossy(name);
+        let (call_id, correlation) = (self.call.identity.call_id(), self.call.identity.correlation());
+        (is_hidden(call_id) || correlation.is_some_and(is_hidden)).then(|| {
+            let own = |name: &[u8]| String::from_utf8_lossy(name).into_owned().into_boxed_str();
+            Box::new(Names { call_id: own(call_id), correlation: correlation.map(own) })
+        })
+    }
+
+    fn numbers(&self) -> Option<Numbers<'_>> {
+        let identity = &self.call.identity;
+        Numbers::of(self.mask, [identity.from_user(), identity.to_user(), identity.request_user()])
+    }
+
     /// The fields of [`super::CallData`], in the same order.
-    fn put(&self, out: &mut Vec<u8>) {
-        let mut data = Object(out);
+    fn put(&self, data: &mut Object<'_>) {
         data.label(b"{\"call_uid\":", Some(self.uid));
-        self.put_identity(&mut data);
-        self.put_end(&mut data);
-        self.put_parties(&mut data);
-        self.put_attempts(&mut data);
-        self.put_times(&mut data);
+        self.put_identity(data);
+        self.put_end(data);
+        self.put_parties(data);
+        self.put_attempts(data);
+        self.put_times(data);
         data.put(b"}");
     }
 
     fn put_identity(&self, data: &mut Object<'_>) {
         let identity = &self.call.identity;
-        data.text(b",\"call_id\":", Some(identity.call_id()));
+        data.foreign(b",\"call_id\":", Some(identity.call_id()), Kind::Id);
         match identity.parent() {
             Some(parent) => data.label(b",\"parent_call_uid\":", Some(&parent.text())),
             None => data.label(b",\"parent_call_uid\":", None),
         }
         data.label(b",\"direction\":", Some(Direction::label(self.call.direction)));
-        data.text(b",\"dialing_mode\":", identity.dialing_mode());
+        data.foreign(b",\"dialing_mode\":", identity.dialing_mode(), Kind::Value);
     }
 
     fn put_end(&self, data: &mut Object<'_>) {
@@ -94,13 +113,15 @@ impl Record<'_> {
         data.label(b",\"outcome\":", decision.map(|decision| decision.outcome.label()));
         data.number(b",\"sip_code\":", code.map(u64::from));
         data.label(b",\"code_source\":", source.map(CodeSource::label));
-        data.text(b",\"reason_phrase\":", phrase);
+        data.foreign(b",\"reason_phrase\":", phrase, Kind::Prose);
         data.label(b",\"end_cause\":", ended.map(|(cause, ..)| cause.label()));
         // Only 6xx are ever "blocked".
         data.flag(b",\"blocked\":", code.is_some_and(|code| code >= 600) && is_blocked());
         data.number(b",\"q850\":", q850(&call.reasons).map(u64::from));
         data.number(b",\"progress_q850\":", call.progress_q850.map(u64::from));
-        data.list(b",\"reason\":", call.reasons.iter(), |data, reason| data.string(reason.as_bytes()));
+        data.list(b",\"reason\":", call.reasons.iter(), |data, reason| {
+            data.foreign(b"", Some(reason.as_bytes()), Kind::Prose);
+        });
         data.text(b",\"rule\":", decision.and_then(|decision| decision.rule.as_deref()).map(str::as_bytes));
         data.text(
             b",\"disposition\":",
@@ -111,33 +132,22 @@ impl Record<'_> {
 
     fn put_parties(&self, data: &mut Object<'_>) {
         let identity = &self.call.identity;
-        self.put_number(data, b",\"from\":", identity.from_user());
-        self.put_number(data, b",\"to\":", identity.to_user());
-        self.put_number(data, b",\"request_user\":", identity.request_user());
-        data.text(b",\"from_tag\":", identity.from_tag());
-        data.text(b",\"to_tag\":", self.call.to_tag());
-        data.text(b",\"correlation\":", identity.correlation());
+        data.user(b",\"from\":", identity.from_user());
+        data.user(b",\"to\":", identity.to_user());
+        data.user(b",\"request_user\":", identity.request_user());
+        data.foreign(b",\"from_tag\":", identity.from_tag(), Kind::Id);
+        data.foreign(b",\"to_tag\":", self.call.to_tag(), Kind::Id);
+        data.foreign(b",\"correlation\":", identity.correlation(), Kind::Id);
         data.put(b",\"labels\":{");
         let mut comma: &[u8] = b"";
         for (at, value) in identity.labels() {
             let Some(label) = self.call.policy.capture.labels.get(at) else { continue };
             data.put(comma);
             data.string(label.label.as_bytes());
-            data.put(b":");
-            data.string(value);
+            data.foreign(b":", Some(value), Kind::Value);
             comma = b",";
         }
         data.put(b"}");
-    }
-
-    /// A phone number, masked as the operator wants it.
-    fn put_number(&self, data: &mut Object<'_>, key: &[u8], number: Option<&[u8]>) {
-        match (self.mask, number) {
-            (MaskNumbers::None, _) | (_, None) => data.text(key, number),
-            (mask, Some(number)) => {
-                data.text(key, Some(mask.masked(String::from_utf8_lossy(number)).as_bytes()));
-            }
-        }
     }
 
     fn put_attempts(&self, data: &mut Object<'_>) {
@@ -199,7 +209,29 @@ pub struct Delays {
 
 impl Object<'_> {
     fn put(&mut self, bytes: &[u8]) {
-        self.0.extend_from_slice(bytes);
+        self.out.extend_from_slice(bytes);
+    }
+
+    /// A user part, masked as the operator wants it.
+    fn user(&mut self, key: &[u8], user: Option<&[u8]>) {
+        match (&self.numbers, user) {
+            (Some(numbers), Some(user)) => {
+                let shown = numbers.user(user);
+                self.text(key, Some(shown.as_bytes()));
+            }
+            _ => self.text(key, user),
+        }
+    }
+
+    /// A text that a peer wrote and that may hold a number.
+    fn foreign(&mut self, key: &[u8], value: Option<&[u8]>, kind: Kind) {
+        match (&self.numbers, value) {
+            (Some(numbers), Some(value)) => {
+                let shown = numbers.hide(value, kind);
+                self.text(key, Some(shown.as_bytes()));
+            }
+            _ => self.text(key, value),
+        }
     }
 
     /// A value that needs no escapes: one of ours.
@@ -233,7 +265,7 @@ impl Object<'_> {
     fn number(&mut self, key: &[u8], value: Option<u64>) {
         self.put(key);
         match value {
-            Some(value) => self.0.put_number(value),
+            Some(value) => self.out.put_number(value),
             None => self.put(b"null"),
         }
     }
@@ -263,7 +295,7 @@ impl Object<'_> {
             self.put(b"\"");
         } else {
             // Writing to a vector does not fail.
-            let _ = serde_json::to_writer(&mut *self.0, &String::from_utf8_lossy(value));
+            let _ = serde_json::to_writer(&mut *self.out, &String::from_utf8_lossy(value));
         }
     }
 }

@@ -2,6 +2,8 @@
 
 mod line;
 
+use std::fmt;
+
 use bytes::Bytes;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -43,6 +45,15 @@ pub struct Event {
     /// CloudEvents 1.0 in structured JSON, one line without the line feed.
     pub line: Bytes,
     pub summary: Summary,
+    /// Of a call that has ended, where the line has them masked.
+    pub names: Option<Box<Names>>,
+}
+
+/// By what people ask for a call. Not to be shown.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Names {
+    pub call_id: Box<str>,
+    pub correlation: Option<Box<str>>,
 }
 
 /// Of an event, what is counted and logged.
@@ -80,6 +91,18 @@ pub fn data_of(line: &[u8]) -> serde_json::Result<CallData> {
         data: CallData,
     }
     serde_json::from_slice::<Line>(line).map(|line| line.data)
+}
+
+impl Names {
+    pub fn have(&self, name: &str) -> bool {
+        *self.call_id == *name || self.correlation.as_deref() == Some(name)
+    }
+}
+
+impl fmt::Debug for Names {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Names(…)")
+    }
 }
 
 impl EventKind {

@@ -284,7 +284,7 @@ impl Keeper {
         let name = Name { stream, number: seat.next_number };
         let is_retry = seat.retry.is_some();
         if is_retry {
-            std::fs::create_dir_all(&self.directory)?;
+            super::make_directory(&self.directory)?;
             super::restore_key(&self.directory, self.key)?;
         }
         // A number is used once, also where what it named could not be removed.

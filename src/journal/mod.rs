@@ -112,7 +112,7 @@ impl Journal {
             let path = path.to_owned();
             move |error| OpenError::Io { path, error }
         };
-        DirBuilder::new().recursive(true).mode(0o700).create(directory).map_err(io(directory))?;
+        make_directory(directory).map_err(io(directory))?;
         let path = directory.join(LOCK);
         let lock =
             OpenOptions::new().create(true).truncate(false).write(true).mode(0o600).open(&path).map_err(io(&path))?;
@@ -294,6 +294,11 @@ fn make_key(directory: &Path, path: &Path) -> io::Result<[u8; 16]> {
     let key = random_key()?;
     write_key(directory, path, key)?;
     Ok(key)
+}
+
+/// Makes a directory that is missing, for its user alone.
+fn make_directory(directory: &Path) -> io::Result<()> {
+    DirBuilder::new().recursive(true).mode(0o700).create(directory)
 }
 
 /// Writes the key again where its file is gone.

@@ -606,6 +606,8 @@ fn a_file_that_is_gone_is_noticed_without_further_traffic() {
     push(&mut writer, &Step::Call(1, b"one".to_vec()));
     writer.ends_all();
     assert_eq!(shared.broken().len(), 0);
+    let mode = std::os::unix::fs::PermissionsExt::mode(&std::fs::metadata(&place.0).unwrap().permissions());
+    assert_eq!(mode & 0o777, 0o700, "it is made again for its user alone");
     drop(writer);
     running.close();
     assert_eq!(place.open().1.calls.len(), 1);

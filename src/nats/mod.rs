@@ -18,6 +18,8 @@ use tokio::sync::watch;
 
 use subject::Template;
 
+use crate::config::concealed;
+
 /// `[events.nats]`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Nats {
@@ -31,7 +33,7 @@ pub struct Nats {
 }
 
 /// Where the servers are, and how to log in.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Default, PartialEq, Eq)]
 pub struct Servers {
     /// `nats://HOST:PORT`, or `tls://` where TLS is a must.
     pub urls: Vec<String>,
@@ -141,6 +143,18 @@ impl Teller {
     }
 }
 
+impl fmt::Debug for Servers {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        // What is given on a command line may have a login in it.
+        let urls = self.urls.iter().map(|url| concealed(url)).collect::<Vec<_>>();
+        f.debug_struct("Servers")
+            .field("urls", &urls)
+            .field("login", &self.login)
+            .field("ca_file", &self.ca_file)
+            .finish()
+    }
+}
+
 impl fmt::Debug for Login {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let hidden = |secret: &Option<String>| secret.as_ref().map(|_| "…");
@@ -161,7 +175,8 @@ mod tests {
     fn secrets_are_not_shown() {
         let secret = || Some("hunter2".to_owned());
         let login = Login { user: Some("sidecar".into()), password: secret(), token: secret(), credentials: secret() };
-        let shown = format!("{:?}", Servers { login, ..Servers::default() });
-        assert!(shown.contains("sidecar") && !shown.contains("hunter2"), "{shown}");
+        let urls = vec!["nats://me:hunter2@h:4222".to_owned()];
+        let shown = format!("{:?}", Servers { urls, login, ca_file: None });
+        assert!(shown.contains("h:4222") && shown.contains("sidecar") && !shown.contains("hunter2"), "{shown}");
     }
 }

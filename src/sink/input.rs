@@ -130,7 +130,7 @@ mod tests {
             answer_delay_ms: None,
             talk_ms: None,
         };
-        Event { kind: EventKind::Ended, line: bytes::Bytes::new(), summary }
+        Event { kind: EventKind::Ended, line: bytes::Bytes::new(), summary, names: None }
     }
 
     #[test]

@@ -246,7 +246,7 @@ fn dispatch(outlet: &Outlet, queues: &[Arc<Queue>], recent: &Recent, histograms:
             }
             // A copy: the line itself lies in memory that the worker wants back.
             let line: Arc<[u8]> = event.line.as_ref().into();
-            recent.push(Told { kind: event.kind, line: line.clone() });
+            recent.push(Told { kind: event.kind, line: line.clone(), names: event.names.map(Arc::from) });
             lines.push(Line::new(event.kind, line, at));
         }
         for queue in queues {

@@ -1,5 +1,7 @@
 //! Events arrive, once each, whatever is killed meanwhile.
 
+use std::os::unix::fs::PermissionsExt;
+
 use async_nats::jetstream::stream::DiscardPolicy;
 use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair};
 
@@ -136,6 +138,8 @@ fn a_login_is_used_and_its_secret_is_in_no_log() {
     let start = |password: &str| {
         let path = folder.join(password);
         std::fs::write(&path, format!("{password}\n")).unwrap();
+        // A warning would name the configuration, and that the password.
+        std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o600)).unwrap();
         let nats = format!("{}\nuser = 'sidecar'\npassword_file = '{}'", servers(&server), path.display());
         let sidecar = Sidecar::start(&folder, &format!("with-{password}"), &callee, "", &nats);
         sidecar.caller(password).make_calls(1, 1, 0);

@@ -5,11 +5,14 @@ use crate::config::key::Key;
 use crate::config::report::Given;
 use crate::config::written;
 use crate::policy::{Capture, CapturedLabel};
+use crate::sip::HeaderName;
 
 /// Label names that the product's own metrics or Prometheus have a use for.
 const RESERVED: &[&str] = &["outcome", "direction", "server", "le", "job", "instance"];
 /// The header that names a call in the dialer's own records, unless another one is configured.
 const CORRELATION: &str = "Correlation-ID";
+/// Headers that no event may tell.
+const SECRET: &[&str] = &["Authorization", "Proxy-Authorization"];
 /// What metrics call values that are not listed.
 const OTHER: &str = "other";
 /// Combinations of listed values; each is a time series per outcome and direction.
@@ -20,13 +23,13 @@ impl Checker<'_> {
         let correlation = match written.correlation.given("capture.correlation") {
             None => Some(CORRELATION.into()),
             Some(given) if given.text.is_empty() => None,
-            Some(given) => self.header(&given),
+            Some(given) => self.captured(&given),
         };
         let mut labels = Vec::new();
         for (label, header) in &written.labels.0 {
             let Some(name) = label.given("capture.labels") else { continue };
             let sound = self.label_name(&name);
-            let header = header.given(format!("capture.labels.{}", name.text)).and_then(|given| self.header(&given));
+            let header = header.given(format!("capture.labels.{}", name.text)).and_then(|given| self.captured(&given));
             if let (true, Some(header)) = (sound, header) {
                 labels.push(CapturedLabel { label: name.text.into(), header, values: Vec::new() });
             }
@@ -54,6 +57,16 @@ impl Checker<'_> {
             self.report.mistake(at, title).help(help);
         }
         Capture { correlation, labels }
+    }
+
+    /// A header that events may tell.
+    fn captured(&mut self, given: &Given<'_>) -> Option<HeaderName> {
+        let header = self.header(given)?;
+        if SECRET.iter().any(|secret| secret.eq_ignore_ascii_case(&header)) {
+            given.mistake(self.report, format!("is `{header}`, which holds credentials"));
+            return None;
+        }
+        Some(header)
     }
 
     fn label_name(&mut self, given: &Given<'_>) -> bool {

@@ -146,8 +146,8 @@ impl Checker<'_> {
     }
 
     fn certificates(&mut self, given: &Given<'_>) -> Option<PathBuf> {
-        let text = self.text(given)?;
-        if !text.contains("-----BEGIN CERTIFICATE-----") {
+        let contents = self.contents(given)?;
+        if !String::from_utf8_lossy(&contents).contains("-----BEGIN CERTIFICATE-----") {
             given.mistake(self.report, "names a file without a certificate in PEM");
             return None;
         }

@@ -3,6 +3,7 @@
 use std::fs::{self, OpenOptions};
 use std::net::{Ipv4Addr, SocketAddr};
 use std::ops::RangeInclusive;
+use std::os::unix::fs::PermissionsExt;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -18,7 +19,7 @@ use crate::config::settings::{Admin, Events, LogFormat, Logging, Settings};
 use crate::config::units;
 use crate::config::written;
 use crate::flow::Transport;
-use crate::mask::MaskNumbers;
+use crate::mask::{MaskKey, MaskNumbers};
 
 const ADMIN: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::LOCALHOST), 9060);
 const MEMORY_LIMIT: usize = 64 << 20;
@@ -26,6 +27,12 @@ const LEAST_MEMORY: u64 = 64 << 10;
 const MOST_MEMORY: u64 = 64 << 30;
 const SYNC: RangeInclusive<Duration> = Duration::from_millis(10)..=Duration::from_secs(3600);
 const DEFAULT_SYNC: Duration = Duration::from_secs(1);
+/// Bytes of `events.mask_key_file`, and characters of `admin.token_file`.
+const LEAST_MASK_KEY: usize = 16;
+const LEAST_TOKEN: usize = 16;
+const MAKE_KEY: &str = "a file with a random key: `head -c 32 /dev/urandom | base64 > mask.key`";
+/// The mode bits by which everybody may read a file.
+const READABLE_BY_ALL: u32 = 0o004;
 const LEVELS: &[&str] = &["off", "error", "warn", "info", "debug", "trace"];
 
 impl Checker<'_> {
@@ -165,12 +172,17 @@ impl Checker<'_> {
             if !self.pruned.touches("events.mask_key_file") {
                 self.report
                     .mistake(written.mask_numbers.at(), "`events.mask_numbers = \"hash\"` needs `mask_key_file`")
-                    .help("a file with a random key: `head -c 32 /dev/urandom | base64 > mask.key`");
+                    .help(MAKE_KEY);
             }
             return MaskNumbers::None;
         };
         match self.secret(&given) {
-            Some(key) => MaskNumbers::Hash(Arc::from(key.as_slice())),
+            Some(key) if key.len() >= LEAST_MASK_KEY => MaskNumbers::Hash(MaskKey::new(key)),
+            Some(_) => {
+                let what = format!("names a file with less than {LEAST_MASK_KEY} bytes: such a key can be guessed");
+                given.mistake(self.report, what).help(MAKE_KEY);
+                MaskNumbers::None
+            }
             None => MaskNumbers::None,
         }
     }
@@ -184,17 +196,31 @@ impl Checker<'_> {
                 "names a file whose token has spaces or characters that no HTTP header can carry",
             );
         }
+        if token.as_ref().is_some_and(|token| token.len() < LEAST_TOKEN) {
+            let what = format!("names a file whose token has less than {LEAST_TOKEN} characters: it can be guessed");
+            given.mistake(self.report, what).help("such as `head -c 32 /dev/urandom | base64 > admin.token`");
+        }
         token
     }
 
-    /// What a file holds, without white space around it.
+    /// What a file holds that nobody else should read, without white space around it.
     pub(super) fn secret(&mut self, given: &Given<'_>) -> Option<Vec<u8>> {
+        let secret = self.contents(given)?;
+        let mode = fs::metadata(given.text).map_or(0, |metadata| metadata.permissions().mode());
+        if mode & READABLE_BY_ALL != 0 {
+            given.warning(self.report, "names a file that everybody on this machine may read: `chmod o-r` it");
+        }
+        Some(secret)
+    }
+
+    /// What a file holds, without white space around it.
+    pub(super) fn contents(&mut self, given: &Given<'_>) -> Option<Vec<u8>> {
         match fs::read(given.text) {
-            Ok(secret) if secret.trim_ascii().is_empty() => {
+            Ok(contents) if contents.trim_ascii().is_empty() => {
                 given.mistake(self.report, "names a file that is empty");
                 None
             }
-            Ok(secret) => Some(secret.trim_ascii().to_vec()),
+            Ok(contents) => Some(contents.trim_ascii().to_vec()),
             Err(error) => {
                 given.mistake(self.report, "cannot be read").label(error.to_string());
                 None

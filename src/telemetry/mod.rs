@@ -1,4 +1,6 @@
-//! Logs to standard error.
+//! Logs to standard error. What a peer has written can neither begin a line nor steer a terminal: see `lines`.
+
+mod lines;
 
 use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::util::SubscriberInitExt;
@@ -17,9 +19,13 @@ pub fn init(logging: &Logging) -> LogLevel {
     let is_terminal = std::io::IsTerminal::is_terminal(&std::io::stderr());
     let begun = match logging.format {
         LogFormat::Text => {
-            registry.with(format::layer().with_ansi(is_terminal).with_writer(std::io::stderr)).try_init()
+            let text = format::layer().fmt_fields(lines::TextFields).with_ansi(is_terminal);
+            registry.with(text.with_writer(std::io::stderr)).try_init()
         }
-        LogFormat::Json => registry.with(format::layer().json().with_writer(std::io::stderr)).try_init(),
+        LogFormat::Json => {
+            let json = format::layer().json().with_writer(|| lines::JsonLines(std::io::stderr()));
+            registry.with(json).try_init()
+        }
     };
     if begun.is_err() {
         tracing::debug!("another subscriber is there");
