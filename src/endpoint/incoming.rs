@@ -186,8 +186,10 @@ impl Endpoint {
         let tag = self.keys.tag(self.keys.server(message, false));
         let made = make::Response { code, phrase, tag, extra };
         let bytes = make::response(message, flow.remote, made, self.out.piece());
-        let hop = super::wire::reply_hop(message, flow);
-        let side = self.side_of(flow).unwrap_or(Side::Dialer);
+        let side = self.side_of(flow);
+        // What a stranger's Via names may be somebody who has asked for nothing.
+        let hop = if side.is_some() { super::wire::reply_hop(message, flow) } else { flow.reply() };
+        let side = side.unwrap_or(Side::Dialer);
         self.transmit(Transmit { hop, bytes, side, owner: None, connect_timeout: None });
     }
 

@@ -76,6 +76,26 @@ fn a_stranger_gets_nothing_or_403_and_makes_no_call() {
 }
 
 #[test]
+fn what_a_stranger_gets_goes_where_its_message_came_from_whatever_its_via_names() {
+    let from = "192.0.2.66:5080";
+    for via in [
+        "192.0.2.66:5080;maddr=203.0.113.9",
+        "203.0.113.9:5060",
+        "203.0.113.9;rport",
+        "192.0.2.66:53",
+        "192.0.2.66:53;received=203.0.113.9;rport=53",
+    ] {
+        let mut policy = policy();
+        policy.strangers = Strangers::Forbid;
+        let mut world = World::new(policy);
+        let invite = Uac::new(from, "scan").invite();
+        world.send(from, invite.put(&format!("Via: SIP/2.0/UDP {via};branch=z9hG4bKscan")));
+        world.only(from, "403");
+        world.settle();
+    }
+}
+
+#[test]
 fn a_response_is_taken_from_any_address_of_the_side_that_was_asked() {
     let mut policy = policy();
     policy.servers[0].sources = vec![net("10.0.3.0/24")];
