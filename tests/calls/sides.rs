@@ -2,7 +2,7 @@
 
 use sipstamp::policy::Strangers;
 
-use crate::support::{DIALER, PBX_A, PBX_B, Uac, World, net, ok, policy, reply_to, server};
+use crate::support::{DIALER, PBX_A, PBX_B, Uac, World, ms, net, ok, policy, reply_to, server};
 
 #[test]
 fn the_longest_prefix_decides() {
@@ -109,6 +109,32 @@ fn a_response_is_taken_from_any_address_of_the_side_that_was_asked() {
         assert_eq!(world.kinds(DIALER), vec!["183"; usize::from(taken)], "{from}");
     }
     assert_eq!(world.sample("sipstamp_sip_rejected_total", &[("reason", "stranger")]), 2);
+    world.settle();
+}
+
+#[test]
+fn the_other_side_takes_no_place_in_the_transactions_of_the_caller() {
+    let mut world = World::new(policy());
+    let (uac, uas) = world.ringing();
+    // It knows the branch, which is in the Via below ours.
+    world.send(PBX_A, uac.cancel());
+    world.take(PBX_A, "481");
+    world.nothing_sent();
+    world.send(DIALER, uac.cancel());
+    world.cancelled(&uas);
+    world.ended_as("CallFailed", "caller_cancel");
+    world.settle();
+
+    let mut world = World::new(policy());
+    let (uac, uas) = world.called();
+    world.send(PBX_A, uas.reply(486));
+    world.take(PBX_A, "ACK");
+    let busy = world.take(DIALER, "486");
+    world.send(PBX_A, uac.ack_of(&busy));
+    world.advance(ms(600));
+    world.only(DIALER, "486");
+    world.send(DIALER, uac.ack_of(&busy));
+    world.ended_as("NumberBusy", "peer_final");
     world.settle();
 }
 
