@@ -4,7 +4,8 @@
 //! get shorter. It then refuses new calls (503 with Retry-After) until the wait is short again, and goes on
 //! with those that it has: local overload control as RFC 6357 §5 sorts it, with hysteresis, and with nothing to
 //! agree on with the peer. A burst, or a pause in which the process did not run, makes messages wait too, but
-//! is worked off; so neither is taken for overload.
+//! is worked off; so neither is taken for overload. Nor is it one that strangers send more than can be read: to refuse
+//! calls for that would do what they are after.
 //!
 //! Who offers much less than its equal share is refused nothing: one source that floods does not cost
 //! the others their calls.
@@ -18,6 +19,8 @@ use crate::time::Mono;
 const WINDOW: Duration = Duration::from_millis(20);
 /// Of that, how much the worker must have worked: else it was kept from running, and new calls are not the cause.
 const WORK: Duration = Duration::from_millis(10);
+/// Messages of strangers that weigh as much as one of somebody who is served: hardly any of them is looked at.
+const STRANGERS: u64 = 16;
 /// A measurement that comes later than this after the one before begins anew.
 const GAP: Duration = Duration::from_millis(100);
 /// New calls are taken again when the wait is this part of what it may be.
@@ -30,11 +33,15 @@ const INTERVAL: Duration = Duration::from_secs(1);
 const LIGHT: u64 = 4;
 
 /// How long what comes next has waited to be read.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Lag {
     pub delay: Duration,
     /// How long the worker has worked since it began, as the clock of its thread counts.
     pub worked: Duration,
+    /// Messages that it has handled since it began, but for those of strangers.
+    pub served: u64,
+    /// Messages of strangers that have come to it since it began, whether they were read or not.
+    pub strangers: u64,
 }
 
 /// Whether new calls are refused for overload.
@@ -61,7 +68,8 @@ impl Overload {
         } else {
             let (begin, first) = *self.since.get_or_insert((now, lag));
             if now.since(begin) >= WINDOW && lag.worked.saturating_sub(first.worked) >= WORK {
-                self.is_shedding |= lag.delay >= first.delay;
+                let is_growing = lag.delay >= first.delay;
+                self.is_shedding = (self.is_shedding || is_growing) && lag.is_by_those_served(first);
                 self.since = Some((now, lag));
             }
         }
@@ -74,6 +82,15 @@ impl Overload {
 
     pub(crate) fn is_shedding(&self) -> bool {
         self.is_shedding
+    }
+}
+
+impl Lag {
+    /// Whether most of the work since `first` was for those who are served.
+    fn is_by_those_served(self, first: Lag) -> bool {
+        let (served, strangers) =
+            (self.served.saturating_sub(first.served), self.strangers.saturating_sub(first.strangers));
+        strangers <= served.saturating_mul(STRANGERS)
     }
 }
 
@@ -186,7 +203,7 @@ mod tests {
     fn sheds(measurements: &[(u64, u64, u64)]) -> Vec<bool> {
         let mut overload = Overload::default();
         let observe = |(at, delay, worked): &(u64, u64, u64)| {
-            let lag = Lag { delay: ms(*delay), worked: ms(*worked) };
+            let lag = Lag { delay: ms(*delay), worked: ms(*worked), ..Lag::default() };
             overload.observe(Mono(1) + ms(*at), lag, LIMIT);
             overload.is_shedding()
         };
@@ -216,10 +233,36 @@ mod tests {
     }
 
     #[test]
+    fn a_wait_that_strangers_cause_is_none() {
+        let sheds = |strangers: u64| {
+            let mut overload = Overload::default();
+            let observe = |step: u64| {
+                let lag = Lag { delay: ms(30 + step), worked: ms(step), served: step, strangers: strangers * step };
+                overload.observe(Mono(1) + ms(step), lag, LIMIT);
+                overload.is_shedding()
+            };
+            (0..100).any(observe)
+        };
+        assert!(sheds(0) && sheds(STRANGERS) && !sheds(STRANGERS + 1));
+    }
+
+    #[test]
+    fn who_is_served_is_taken_on_again_when_strangers_are_what_makes_messages_wait() {
+        let mut overload = Overload::default();
+        let mut lag = Lag { delay: ms(30), ..Lag::default() };
+        for (step, strangers, is_shedding) in [(0, 0, false), (25, 0, true), (50, 0, true), (75, 999, false)] {
+            (lag.worked, lag.served, lag.strangers) = (ms(step), step, strangers);
+            overload.observe(Mono(1) + ms(step), lag, LIMIT);
+            assert_eq!(overload.is_shedding(), is_shedding, "{step}");
+        }
+    }
+
+    #[test]
     fn without_a_limit_nothing_is_overload() {
         let mut overload = Overload::default();
         for at in 0..10 {
-            overload.observe(Mono(1) + ms(at * 100), Lag { delay: ms(500 + at), worked: ms(at * 100) }, Duration::ZERO);
+            let lag = Lag { delay: ms(500 + at), worked: ms(at * 100), ..Lag::default() };
+            overload.observe(Mono(1) + ms(at * 100), lag, Duration::ZERO);
             assert!(!overload.is_shedding());
         }
     }

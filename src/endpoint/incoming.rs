@@ -35,7 +35,7 @@ impl Endpoint {
             return self.on_stranger(flow, message);
         };
         self.stats.on_request(method, side, Way::Received);
-        let key = self.keys.server(message, false);
+        let key = self.keys.server(message, side, false);
         let known = self.server_txs.by_key(key);
         match (method, known) {
             (Method::Ack, Some(tx)) if !self.on_ack_of(tx) => {}
@@ -183,19 +183,19 @@ impl Endpoint {
     /// Answers as RFC 3261 §8.2.7 has it: nothing is remembered.
     fn reply_without_state(&mut self, flow: &Flow, message: &Message, reply: Reply<'_>) {
         let Reply { code, phrase, extra } = reply;
-        let tag = self.keys.tag(self.keys.server(message, false));
+        let side = self.side_of(flow);
+        // What a stranger's Via names may be somebody who has asked for nothing.
+        let hop = if side.is_some() { super::wire::reply_hop(message, flow) } else { flow.reply() };
+        let side = side.unwrap_or(Side::Dialer);
+        let tag = self.keys.tag(self.keys.server(message, side, false));
         let made = make::Response { code, phrase, tag, extra };
         let bytes = make::response(message, flow.remote, made, self.out.piece());
-        let hop = super::wire::reply_hop(message, flow);
-        let side = self.side_of(flow).unwrap_or(Side::Dialer);
         self.transmit(Transmit { hop, bytes, side, owner: None, connect_timeout: None });
     }
 
     /// A CANCEL is answered here, whatever it meets (RFC 3261 §16.10). Only the side that asked can take it back.
     fn on_cancel(&mut self, flow: &Flow, side: Side, key: Key, message: &Message) {
-        let invite = self.server_txs.by_key(self.keys.server(message, true));
-        let is_its_own = |tx: &Handle| self.server_txs.get(*tx).is_some_and(|server| server.side == side);
-        let invite = invite.filter(is_its_own);
+        let invite = self.server_txs.by_key(self.keys.server(message, side, true));
         let found = invite
             .and_then(|invite| self.server_txs.get(invite).map(|server| (invite, server.user, server.is_final())));
         let Some((invite, user, is_final)) = found else {

@@ -239,7 +239,7 @@ impl Common<'_> {
             Worker {
                 poll,
                 clock,
-                core: Core { endpoint, now, limits, gate: Gate::new(), post, is_restored, messages: 0 },
+                core: Core { endpoint, now, limits, gate: Gate::new(), post, is_restored, handled: 0 },
                 udp,
                 acceptors,
                 connections,

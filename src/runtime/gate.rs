@@ -34,7 +34,9 @@ pub(super) struct Gate {
     hasher: RandomState,
     /// Configured sources that have been heard of.
     known: SmallVec<[SocketAddr; KNOWN]>,
-    /// Messages that were not read.
+    /// Messages of strangers that were read.
+    pub(super) read: u64,
+    /// Messages of strangers that were not.
     pub(super) unread: u64,
     /// Whose the last of them was, since that was asked.
     refused: Option<IpAddr>,
@@ -47,6 +49,7 @@ impl Gate {
             all: Mono::default(),
             hasher: RandomState::default(),
             known: SmallVec::new(),
+            read: 0,
             unread: 0,
             refused: None,
         }
@@ -73,7 +76,9 @@ impl Gate {
         let Some(place) = self.places.get_mut(at) else { return false };
         // Who has sent too much takes nothing from the others.
         let admits = fits(place, OF_ONE_STRANGER, now, true) && fits(&mut self.all, OF_ALL_STRANGERS, now, true);
-        if !admits {
+        if admits {
+            self.read += 1;
+        } else {
             self.unread += 1;
             self.refused = Some(remote.ip());
         }

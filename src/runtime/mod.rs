@@ -8,6 +8,7 @@
 mod build;
 mod clock;
 mod commands;
+mod descriptors;
 mod gate;
 mod limiter;
 mod mail;

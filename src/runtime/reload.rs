@@ -5,11 +5,11 @@ use std::sync::Arc;
 use tokio::sync::oneshot;
 use tokio::task::spawn_local;
 
-use super::ReloadSource;
 use super::build::{seats_of, sip_limits};
 use super::clock::Clock;
 use super::supervisor::Supervisor;
 use super::workers::share;
+use super::{ReloadSource, descriptors};
 use crate::config::{self, Settings};
 use crate::endpoint::Input;
 use crate::policy::Policy;
@@ -87,6 +87,7 @@ impl Supervisor {
         self.settings = settings;
         self.policy = Arc::new(policy);
         self.sockets.follow(&self.policy, &mut Inherited::default());
+        descriptors::allow(&self.settings);
         self.seats.set_limits(seats_of(&self.settings));
         self.take_on().await;
         self.reload = ReloadFigures::taken(&self.clock);

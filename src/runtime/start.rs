@@ -13,7 +13,7 @@ use tokio::sync::{mpsc, oneshot};
 
 use super::build::{Built, Parts, build};
 use super::takeover::{Held, Predecessor};
-use super::{ReloadSource, systemd};
+use super::{ReloadSource, descriptors, systemd};
 use crate::admin::metrics::{Exposition, Histograms};
 use crate::admin::{self, AdminHandle, Context, Readiness};
 use crate::config::{Events, Settings};
@@ -79,6 +79,7 @@ pub struct Running {
 /// # Errors
 /// Whatever cannot be bound or opened; nothing has begun then.
 pub fn start(settings: Settings, bind: Bind) -> Result<Running, StartError> {
+    descriptors::allow(&settings);
     let mut inherited = inherited(&settings, &bind)?;
     let bound = transport::bind(&settings.listen, &mut inherited).map_err(StartError::Listen)?;
     let sockets_stay = !bind.takeover && bound.opened == 0;

@@ -84,8 +84,8 @@ pub(super) struct Core {
     pub(super) post: Post,
     /// Calls of an earlier process were restored: they may wait for their peers.
     pub(super) is_restored: bool,
-    /// Messages of this turn.
-    pub(super) messages: u64,
+    /// Messages since it began.
+    pub(super) handled: u64,
 }
 
 /// The process is to end when nothing is left to do here.
@@ -135,6 +135,7 @@ impl Worker {
 
     fn turn(&mut self, events: &Events) {
         self.core.now = self.clock.now();
+        let before = self.core.handled;
         for event in events {
             match Source::of(event.token()) {
                 Source::Mail => {}
@@ -155,7 +156,7 @@ impl Worker {
         self.core.post.hand_over(now - waited);
         self.store_all();
         self.drain_outputs();
-        let messages = std::mem::take(&mut self.core.messages);
+        let messages = self.core.handled - before;
         if messages > 0 {
             let spent = self.clock.mono().since(now).as_secs_f64();
             self.processing.observe(spent, messages);
@@ -180,7 +181,7 @@ impl Worker {
                 Mail::Inputs(mut inputs, since) => {
                     taken += inputs.len();
                     self.note_lag(self.core.now.mono.since(since));
-                    self.core.messages += inputs.len() as u64;
+                    self.core.handled += inputs.len() as u64;
                     for input in inputs.drain(..) {
                         self.core.endpoint.handle(self.core.now, input);
                     }
@@ -237,7 +238,14 @@ impl Worker {
             return;
         }
         let was_overloaded = self.core.endpoint.is_overloaded();
-        self.handle(Input::Lag(Lag { delay, worked: Clock::worked() }));
+        let Core { gate, handled, .. } = &self.core;
+        let lag = Lag {
+            delay,
+            worked: Clock::worked(),
+            served: handled.saturating_sub(gate.read),
+            strangers: gate.read + gate.unread,
+        };
+        self.handle(Input::Lag(lag));
         if self.core.endpoint.is_overloaded() && !was_overloaded {
             self.overloads += 1;
             if let Some(suppressed) = self.limiter.admit(NOBODY, self.core.now.mono) {
@@ -462,14 +470,14 @@ impl Core {
                 let worker = self.post.of_call(message.call_id());
                 let input = Input::Message { flow, message };
                 if worker == self.post.me {
-                    self.messages += 1;
+                    self.handled += 1;
                     self.endpoint.handle(self.now, input);
                 } else {
                     self.post.put_aside(worker, input);
                 }
             }
             Err(rejected) => {
-                self.messages += 1;
+                self.handled += 1;
                 self.endpoint.handle(self.now, Input::Broken { flow, rejected });
             }
         }

@@ -131,11 +131,31 @@ impl Framer {
         }
     }
 
-    /// Notes where Content-Length is; the start line is not looked at, nor the rest of a folded field.
+    /// Notes where Content-Length is. A line in which somebody else may see another one ends the stream.
     fn take_line(&mut self, line: Range<usize>) -> Result<(), Fault> {
         let text = self.buffer.get(line.clone()).unwrap_or_default();
-        let name = text.get(..skip(text, 0, is_token)).unwrap_or_default();
-        if line.start == 0 || Name::from_bytes(name) != Name::ContentLength {
+        if memchr(b'\r', text).is_some() {
+            return Err(Fault::malformed("CR without LF in the head"));
+        }
+        // In a quoted string it may stand.
+        if memchr(0, text).is_some() && memchr(b'"', text).is_none() {
+            return Err(Fault::malformed("NUL in the head"));
+        }
+        if line.start == 0 {
+            return if is_of_sip(text) { Ok(()) } else { Err(Fault::malformed("a start line that is not SIP's")) };
+        }
+        let is_fold = matches!(text.first(), Some(b' ' | b'\t'));
+        if is_fold {
+            let is_of_start_line = self.field == 0;
+            return if is_of_start_line { Err(Fault::malformed("a fold with nothing to continue")) } else { Ok(()) };
+        }
+        let name_end = skip(text, 0, is_token);
+        let colon = skip(text, name_end, |byte| matches!(byte, b' ' | b'\t'));
+        if name_end == 0 || text.get(colon) != Some(&b':') {
+            return Err(Fault::malformed("a line of the head that is no header field"));
+        }
+        let name = text.get(..name_end).unwrap_or_default();
+        if Name::from_bytes(name) != Name::ContentLength {
             return Ok(());
         }
         match self.length_field.replace(line.start) {
@@ -157,6 +177,12 @@ impl Framer {
         let head = self.buffer.get(..self.line).unwrap_or_default();
         FrameError { reason: fault.reason, detail: fault.detail, head: Bytes::copy_from_slice(head) }
     }
+}
+
+/// Whether a start line names SIP, at its end or its beginning, in whatever version.
+fn is_of_sip(line: &[u8]) -> bool {
+    let version = line.rsplit(|byte| *byte == b' ').next().unwrap_or_default();
+    [version, line].iter().any(|text| text.get(..4).is_some_and(|name| name.eq_ignore_ascii_case(b"SIP/")))
 }
 
 #[cfg(test)]
@@ -241,6 +267,13 @@ mod tests {
         assert_eq!(bad("Content-Length: 5 5\r\n").0, RejectReason::BadLength);
         assert_eq!(bad("Content-Length 5\r\n").0, RejectReason::Malformed);
         assert_eq!(bad("X: 1\nContent-Length: 5\r\n"), (RejectReason::Malformed, "LF without CR in the head", head));
+        for line in ["X: a\rl: 5\r\n", "X\0: 1\r\n", "X y: 1\r\n", "x\r\n", ": 1\r\n", "OPTIONS sip:a@b SIP/2.0\r\n"] {
+            assert_eq!(bad(&format!("{line}Content-Length: 0\r\n")).0, RejectReason::Malformed, "{line:?}");
+        }
+        assert_eq!(bad("X: a\0\r\nContent-Length: 0\r\n").0, RejectReason::Malformed);
+        assert!(frames(format!("{OPTIONS}X: \"\\\0\"\r\nl: 0\r\n\r\n").as_bytes())[0].is_ok());
+        assert_eq!(fault(b"OPTIONS sip:a@b SIP/2.0\r\n l: 0\r\n\r\n").0, RejectReason::Malformed);
+        assert_eq!(fault(b"POST / HTTP/1.1\r\nContent-Length: 0\r\n\r\n").0, RejectReason::Malformed);
         assert_eq!(fault(b" OPTIONS").0, RejectReason::Malformed);
         assert_eq!(fault(b"\x16\x03\x01").0, RejectReason::Malformed);
         assert_eq!(fault(b"\rOPTIONS").0, RejectReason::Malformed);

@@ -103,9 +103,13 @@ impl Keyring {
         Keyring { hasher: SipHasher13::new_with_key(key) }
     }
 
-    /// The server transaction that a request belongs to (RFC 3261 §17.2.3); an ACK and, with
-    /// `of_cancelled`, a CANCEL belong to their INVITE's.
-    pub fn server(&self, request: &Message, of_cancelled: bool) -> Key {
+    /// The server transaction that a request of this side belongs to (RFC 3261 §17.2.3); an ACK and, with
+    /// `of_cancelled`, a CANCEL belong to their INVITE's. The other side, which has seen the branch, has no part in it.
+    pub fn server(&self, request: &Message, side: Side, of_cancelled: bool) -> Key {
+        Key(self.server_of_any(request, of_cancelled).0 ^ side.index() as u128)
+    }
+
+    fn server_of_any(&self, request: &Message, of_cancelled: bool) -> Key {
         let via = request.via();
         let cseq = request.cseq();
         let branch = via.branch.clone().map(|range| request.bytes(range)).unwrap_or_default();

@@ -18,7 +18,7 @@ fn overload(world: &mut World) {
 }
 
 fn lag(world: &mut World, delay: u64, worked: u64) {
-    world.input(Input::Lag(Lag { delay: ms(delay), worked: ms(worked) }));
+    world.input(Input::Lag(Lag { delay: ms(delay), worked: ms(worked), ..Lag::default() }));
 }
 
 /// With room for so many calls.

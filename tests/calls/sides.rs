@@ -2,7 +2,7 @@
 
 use sipstamp::policy::Strangers;
 
-use crate::support::{DIALER, PBX_A, PBX_B, Uac, World, net, ok, policy, reply_to, server};
+use crate::support::{DIALER, PBX_A, PBX_B, Uac, World, ms, net, ok, policy, reply_to, server};
 
 #[test]
 fn the_longest_prefix_decides() {
@@ -76,6 +76,26 @@ fn a_stranger_gets_nothing_or_403_and_makes_no_call() {
 }
 
 #[test]
+fn what_a_stranger_gets_goes_where_its_message_came_from_whatever_its_via_names() {
+    let from = "192.0.2.66:5080";
+    for via in [
+        "192.0.2.66:5080;maddr=203.0.113.9",
+        "203.0.113.9:5060",
+        "203.0.113.9;rport",
+        "192.0.2.66:53",
+        "192.0.2.66:53;received=203.0.113.9;rport=53",
+    ] {
+        let mut policy = policy();
+        policy.strangers = Strangers::Forbid;
+        let mut world = World::new(policy);
+        let invite = Uac::new(from, "scan").invite();
+        world.send(from, invite.put(&format!("Via: SIP/2.0/UDP {via};branch=z9hG4bKscan")));
+        world.only(from, "403");
+        world.settle();
+    }
+}
+
+#[test]
 fn a_response_is_taken_from_any_address_of_the_side_that_was_asked() {
     let mut policy = policy();
     policy.servers[0].sources = vec![net("10.0.3.0/24")];
@@ -89,6 +109,32 @@ fn a_response_is_taken_from_any_address_of_the_side_that_was_asked() {
         assert_eq!(world.kinds(DIALER), vec!["183"; usize::from(taken)], "{from}");
     }
     assert_eq!(world.sample("sipstamp_sip_rejected_total", &[("reason", "stranger")]), 2);
+    world.settle();
+}
+
+#[test]
+fn the_other_side_takes_no_place_in_the_transactions_of_the_caller() {
+    let mut world = World::new(policy());
+    let (uac, uas) = world.ringing();
+    // It knows the branch, which is in the Via below ours.
+    world.send(PBX_A, uac.cancel());
+    world.take(PBX_A, "481");
+    world.nothing_sent();
+    world.send(DIALER, uac.cancel());
+    world.cancelled(&uas);
+    world.ended_as("CallFailed", "caller_cancel");
+    world.settle();
+
+    let mut world = World::new(policy());
+    let (uac, uas) = world.called();
+    world.send(PBX_A, uas.reply(486));
+    world.take(PBX_A, "ACK");
+    let busy = world.take(DIALER, "486");
+    world.send(PBX_A, uac.ack_of(&busy));
+    world.advance(ms(600));
+    world.only(DIALER, "486");
+    world.send(DIALER, uac.ack_of(&busy));
+    world.ended_as("NumberBusy", "peer_final");
     world.settle();
 }
 

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::io::{Read, Write};
 use std::net::{Ipv4Addr, SocketAddr, TcpStream, UdpSocket};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
 
 use serde_json::Value;
@@ -30,16 +30,30 @@ impl Site {
     /// The same on other addresses for UDP.
     pub fn start_on(listen: &[Ipv4Addr], name: &str, workers: usize, transport: &str, servers: &[SocketAddr]) -> Site {
         let ports = Ports::claim().unwrap();
-        let folder = PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join(format!("workers-{name}"));
+        let sip = ports.sip;
+        let udp = listen.iter().map(|ip| format!("'{ip}:{sip}'")).collect::<Vec<_>>().join(", ");
+        let tables = format!(
+            "[listen]\nudp = [{udp}]\ntcp = ['{SIDECAR}:{sip}']\n[dialer]\nsources = ['{DIALER}/32']\n{}",
+            tables(transport, servers),
+        );
+        Site::start_with(&format!("workers-{name}"), ports, workers, &tables, command)
+    }
+
+    /// With these tables beside those of events and the API. `command` makes what is run, given the folder.
+    pub fn start_with(
+        name: &str,
+        ports: Ports,
+        workers: usize,
+        tables: &str,
+        command: impl FnOnce(&Path) -> Command,
+    ) -> Site {
+        let folder = PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join(name);
         drop(fs::remove_dir_all(&folder));
         fs::create_dir_all(&folder).unwrap();
-        let Ports { sip, admin, .. } = ports;
-        let udp = listen.iter().map(|ip| format!("'{ip}:{sip}'")).collect::<Vec<_>>().join(", ");
         let text = format!(
-            "workers = {workers}\n[listen]\nudp = [{udp}]\ntcp = ['{SIDECAR}:{sip}']\n\
-             [dialer]\nsources = ['{DIALER}/32']\n[events]\nfile = '{}'\n[admin]\nlisten = '{SIDECAR}:{admin}'\n{}",
+            "workers = {workers}\n[events]\nfile = '{}'\n[admin]\nlisten = '{SIDECAR}:{}'\n{tables}",
             folder.join("events.jsonl").display(),
-            tables(transport, servers),
+            ports.admin,
         );
         fs::write(folder.join("sipstamp.toml"), text).unwrap();
         let log = fs::File::create(folder.join("log.txt")).unwrap();
@@ -101,8 +115,16 @@ impl Site {
         Scrape::parse(&page).sum(name, &labels).0 as u64
     }
 
-    /// Waits for so many events, and that all is quiet; no call may be there twice.
+    /// Waits for so many events, and that all is quiet; no Call-ID may be there twice.
     pub fn events(&self, count: usize) -> Vec<Value> {
+        let events = self.all_events(count);
+        let ids = events.iter().map(|event| event["data"]["call_id"].as_str().unwrap());
+        assert_eq!(ids.collect::<std::collections::BTreeSet<_>>().len(), count, "a call is there twice");
+        events
+    }
+
+    /// The same, whatever Call-IDs there are.
+    pub fn all_events(&self, count: usize) -> Vec<Value> {
         let path = self.folder.join("events.jsonl");
         let lines = || fs::read_to_string(&path).unwrap_or_default().lines().count();
         wait_for(&format!("{count} events"), PATIENCE, || Ok((lines() >= count).then_some(())))
@@ -110,8 +132,7 @@ impl Site {
         assert_eq!(self.metric("sipstamp_calls_active", &[]), 0);
         let text = fs::read_to_string(&path).unwrap();
         let events = text.lines().map(|line| serde_json::from_str(line).unwrap()).collect::<Vec<Value>>();
-        let ids = events.iter().map(|event| event["data"]["call_id"].as_str().unwrap());
-        assert_eq!(ids.collect::<std::collections::BTreeSet<_>>().len(), count, "a call is there twice");
+        assert_eq!(events.len(), count);
         assert_eq!(self.metric("sipstamp_call_outcomes_total", &[]), count as u64);
         assert_eq!(self.metric("sipstamp_calls_started_total", &[]), count as u64);
         assert_eq!(self.metric("sipstamp_accounting_imbalance", &[]), 0);
@@ -182,7 +203,7 @@ impl Site {
         Some((head.split(' ').nth(1)?.parse().ok()?, body.to_owned()))
     }
 
-    fn log(&self) -> String {
+    pub fn log(&self) -> String {
         fs::read_to_string(self.folder.join("log.txt")).unwrap_or_default()
     }
 }
@@ -199,7 +220,8 @@ pub fn addresses(callees: &[&Callee]) -> Vec<SocketAddr> {
     callees.iter().map(|callee| callee.address).collect()
 }
 
-fn command(folder: &std::path::Path) -> Command {
+/// Runs the configuration in a folder.
+pub fn command(folder: &Path) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_sipstamp"));
     command.args(["run", "--config"]).arg(folder.join("sipstamp.toml")).env_remove("RUST_LOG").stdin(Stdio::null());
     command

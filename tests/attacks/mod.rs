@@ -1,0 +1,10 @@
+mod amplification;
+mod beside;
+mod connections;
+mod flood;
+mod injection;
+mod lengths;
+mod overload;
+mod strangers;
+mod streams;
+mod target;

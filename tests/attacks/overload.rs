@@ -1,0 +1,69 @@
+//! More calls than a worker can make: those that it takes complete, the others are told to come again.
+
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use super::target::{PBX, Target, alone, socket};
+use crate::generator::calls::Hold;
+use crate::generator::check::Profile;
+use crate::generator::engine::{Load, Report, Settings, Step, Work};
+use crate::generator::lanes::Waits;
+use crate::ports::DIALER;
+
+/// In MiB, of a debug build. Measured: 80 to 120.
+const MEMORY: u64 = 256;
+/// Calls per second from which on the rate is doubled, and up to which.
+const RATES: (f64, f64) = (100.0, 25_600.0);
+/// How long more is offered than can be done.
+const TIME: Duration = Duration::from_secs(3);
+
+fn offer(load: &mut Load, rate: f64, time: Duration) -> Report {
+    let calls = (rate * time.as_secs_f64()) as u64;
+    let step = Step { work: Work::Begin(Hold::No), calls, rate, drain: Duration::from_secs(40) };
+    load.run(&step).unwrap()
+}
+
+/// Every call has an end: it is complete, or was refused.
+fn assert_all_ended(report: &Report) {
+    let tally = &report.tally;
+    assert_eq!(tally.completed + tally.refused, tally.started, "{report:?}");
+    assert!(report.faults.is_empty(), "{report:?}");
+}
+
+#[test]
+fn beyond_its_capacity_it_completes_what_it_takes_and_refuses_the_rest() {
+    let _alone = alone();
+    let server = socket(PBX).local_addr().unwrap();
+    let target = Target::start("overload", server, "");
+    let profile = Profile { is_proxy: true, record_routes: true, stamps: true };
+    let short = Duration::from_millis(20);
+    let waits = Waits { ring: short, talk: short, t1: Duration::from_millis(500), linger: Duration::from_secs(40) };
+    let device = target.site.sip();
+    let dialer = SocketAddr::from((DIALER, 0));
+    let settings = Settings { device, dialer, server, is_tcp: false, profile, waits, series: 11 };
+    let mut load = Load::new(&settings).unwrap();
+
+    let mut capacity = RATES.0;
+    while capacity * 2.0 <= RATES.1 {
+        let report = offer(&mut load, capacity * 2.0, Duration::from_millis(500));
+        assert_all_ended(&report);
+        if report.tally.refused > 0 {
+            break;
+        }
+        capacity *= 2.0;
+    }
+    let refused = || target.site.metric("sipstamp_calls_refused_total", &[("limit", "overload_delay")]);
+    let before = refused();
+    let report = offer(&mut load, capacity * 3.0, TIME);
+    println!("{capacity} calls per second can be made; at three times that, INVITEs take {:?} µs", report.invite_delay);
+    println!("{:?}", report.tally);
+    assert_all_ended(&report);
+    assert!(report.tally.completed > 0 && report.tally.refused > 0, "{report:?}");
+    assert_eq!(report.tally.refused, refused() - before, "whoever was refused was refused for that");
+    target.beside.await_calls(1);
+
+    let report = offer(&mut load, RATES.0, Duration::from_secs(1));
+    assert_all_ended(&report);
+    assert_eq!(report.tally.refused, 0, "{report:?}");
+    target.end(MEMORY);
+}
