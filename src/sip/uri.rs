@@ -3,9 +3,10 @@
 use std::ops::Range;
 
 use memchr::memchr;
+use smallvec::SmallVec;
 
-use super::Params;
 use super::lex::{port, skip};
+use super::{Name, Params};
 
 /// A `sip:` or `sips:` URI; ranges are into the bytes it was parsed from.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -115,11 +116,32 @@ impl<'a> Uri<'a> {
         Params(self.text.get(self.params.clone()).unwrap_or_default())
     }
 
-    /// Whether header fields follow the parameters (`?Route=…`), which a Request-URI may not have
-    /// (RFC 3261 §19.1.1).
-    pub fn has_headers(&self) -> bool {
-        self.params.end < self.text.len()
+    /// Whether header fields follow (`?Route=…`) that would change whose request it is or where it goes, if somebody
+    /// honoured them: the obviously dangerous ones of RFC 3261 §19.1.5, by any spelling.
+    pub fn has_dangerous_headers(&self) -> bool {
+        let headers = self.text.get(self.params.end..).unwrap_or_default();
+        headers.split(|byte| matches!(byte, b'?' | b'&')).any(|header| {
+            let name = header.split(|byte| *byte == b'=').next().unwrap_or_default();
+            let name = Name::from_bytes(&unescaped(name));
+            matches!(name, Name::From | Name::CallId | Name::CSeq | Name::Via | Name::RecordRoute | Name::Route)
+        })
     }
+}
+
+/// A header's name in a URI without its escapes, as far as names go.
+fn unescaped(name: &[u8]) -> SmallVec<[u8; 32]> {
+    const LONGEST: usize = 32;
+    let mut plain = SmallVec::new();
+    let mut rest = name;
+    while let (Some((first, behind)), true) = (rest.split_first(), plain.len() < LONGEST) {
+        let escaped = (*first == b'%').then(|| behind.split_first_chunk::<2>()).flatten();
+        let value = escaped.and_then(|(digits, _)| u8::from_str_radix(std::str::from_utf8(digits).ok()?, 16).ok());
+        (rest, _) = match (value, escaped) {
+            (Some(byte), Some((_, behind))) => (behind, plain.push(byte)),
+            _ => (behind, plain.push(*first)),
+        };
+    }
+    plain
 }
 
 /// Scheme of any URI, up to the colon; `None` where there is none (RFC 3986 §3.1).
@@ -230,8 +252,16 @@ mod tests {
     }
 
     #[test]
-    fn header_fields_behind_a_uri_are_noticed() {
-        assert!(Uri::parse(b"sip:a@b?Route=%3Csip:example.com%3E").unwrap().has_headers());
-        assert!(!Uri::parse(b"sip:a?b@c;x").unwrap().has_headers());
+    fn header_fields_behind_a_uri_that_would_move_a_request_are_noticed() {
+        let is_dangerous = |uri: &str| Uri::parse(uri.as_bytes()).unwrap().has_dangerous_headers();
+        for headers in ["Route=%3Csip:example.com%3E", "a=b&route", "%52ou%74e=x", "v=x", "From=", "x=1&i=2", "cseq=1"]
+        {
+            assert!(is_dangerous(&format!("sip:a@b;lr?{headers}")), "{headers}");
+        }
+        for uri in
+            ["sip:a?Route=x@c;x", "sip:a@b?Subject=Route", "sip:a@b?x%=1&%zz=2&%4", "sip:a@b?", "sip:a@b;Route=x"]
+        {
+            assert!(!is_dangerous(uri), "{uri}");
+        }
     }
 }

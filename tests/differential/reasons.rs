@@ -85,8 +85,8 @@ pub const REASONS: &[Reason] = &[
     reason("rsip takes any bytes for the host of a Request-URI (§25.1)", |bytes, difference| {
         is(difference, "Request-URI has no readable host") && !has_host(&uri(bytes))
     }),
-    reason("rsip takes header fields in a Request-URI (§19.1.1, RFC 4475 §3.1.2.11)", |bytes, difference| {
-        is(difference, "Request-URI has header fields") && uri(bytes).contains(&b'?')
+    reason("rsip takes any header fields in a Request-URI (§19.1.5, RFC 4475 §3.1.2.11)", |bytes, difference| {
+        is(difference, "Request-URI has header fields that route") && uri(bytes).contains(&b'?')
     }),
     reason("rsip takes a request line with white space in it (§7.1)", |bytes, difference| {
         is(difference, "request line is not: method, space, URI, space, version")

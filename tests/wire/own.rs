@@ -227,8 +227,8 @@ fn broken() -> Vec<Torture> {
         ),
         refused(
             "3.1.2.11",
-            "header fields in the Request-URI",
-            message("INVITE sip:bea@example.com?Subject=hi SIP/2.0", &[], SDP),
+            "header fields in the Request-URI that would take it elsewhere",
+            message("INVITE sip:bea@example.com?Route=%3Csip:example.net%3E SIP/2.0", &[], SDP),
         ),
         passes(
             "3.1.2.12",
