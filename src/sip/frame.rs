@@ -181,7 +181,7 @@ impl Framer {
 
 /// Whether a start line names SIP, at its end or its beginning, in whatever version.
 fn is_of_sip(line: &[u8]) -> bool {
-    let version = line.rsplit(|byte| *byte == b' ').next().unwrap_or_default();
+    let version = line.trim_ascii_end().rsplit(|byte| *byte == b' ').next().unwrap_or_default();
     [version, line].iter().any(|text| text.get(..4).is_some_and(|name| name.eq_ignore_ascii_case(b"SIP/")))
 }
 

@@ -85,11 +85,11 @@ const RFC5118: [Row; 12] = [
     row("via-received-param-with-delim.dat", "4.5", "forwarded", "forwarded"),
     row("via-received-param-no-delim.dat", "4.5", "forwarded", "forwarded"),
     // Of three the Content-Length is short of the body: cut in a datagram (RFC 3261 §18.3), stray bytes in a stream, which
-    // are the beginning of a message that never comes or cannot be one.
-    row("ipv6-in-sdp.dat", "4.6", "forwarded", "forwarded waits"),
+    // are no beginning of a message.
+    row("ipv6-in-sdp.dat", "4.6", "forwarded", "forwarded closed"),
     row("mult-ip-in-header.dat", "4.7", "forwarded", "forwarded"),
     row("mult-ip-in-sdp.dat", "4.8", "forwarded", "forwarded closed"),
-    row("ipv4-mapped-ipv6.dat", "4.9", "forwarded", "forwarded waits"),
+    row("ipv4-mapped-ipv6.dat", "4.9", "forwarded", "forwarded closed"),
     row("ipv6-bug-abnf-3-colons.dat", "4.10", "forwarded", "forwarded"),
     row("ipv6-correct-abnf-2-colons.dat", "4.10", "forwarded", "forwarded"),
 ];
