@@ -11,8 +11,10 @@ mod wire;
 mod tests {
     use std::collections::BTreeSet;
 
+    use sipstamp::sip::Message;
+
     use super::support::{DIALER, PBX_A, World, reply_to};
-    use super::wire::{Over, Parts, deliver, policy, routed, still_works, torture, unharmed};
+    use super::wire::{LIMITS, Over, Parts, deliver, policy, routed, still_works, torture, unharmed};
 
     #[test]
     fn each_point_of_rfc_4475_and_rfc_5118_is_met() {
@@ -98,6 +100,45 @@ mod tests {
         world.send(DIALER, String::from_utf8(bytes).unwrap());
         let answer = world.sent.remove(0);
         assert_eq!(answer.msg.one("Unsupported"), "one, two");
+    }
+
+    #[test]
+    fn what_is_too_large_is_answered_and_counted() {
+        let options = |uri: &str, lines: &str| {
+            format!(
+                "OPTIONS {uri} SIP/2.0\r\nVia: SIP/2.0/UDP 192.0.2.20;branch=z9hG4bK-own\r\n{lines}From: <sip:ann@example.net>;tag=1\r\n\
+                 To: <sip:bea@example.com>\r\nCall-ID: large\r\nCSeq: 1 OPTIONS\r\nContent-Length: 0\r\n\r\n"
+            )
+        };
+        let usual = "sip:bea@example.com";
+        for (text, udp, tcp) in [
+            (options(usual, &format!("X: {}\r\n", "x".repeat(17_000))), "513", "513 closed"),
+            (options(usual, &format!("X: {}\r\n", "\r\n x".repeat(5_000))), "513", "513 closed"),
+            (options(usual, &"Via: SIP/2.0/UDP 192.0.2.21\r\n".repeat(70)), "513", "513"),
+            (options(usual, &"X: 1\r\n".repeat(600)), "513", "513"),
+            (options(&format!("sip:{}@example.com", "b".repeat(5_000)), ""), "414", "414"),
+        ] {
+            for (over, expected) in [(Over::Udp, udp), (Over::Tcp, tcp)] {
+                let mut world = World::new(policy());
+                assert_eq!(deliver(&mut world, over, DIALER, text.as_bytes()).told, expected, "{}", &text[..60]);
+                assert_eq!(world.sample("sipstamp_sip_rejected_total", &[("reason", "too_large")]), 1);
+            }
+        }
+    }
+
+    /// RFC 5118 §4.3 and §4.4: a port stands behind the brackets.
+    #[test]
+    fn what_is_inside_of_brackets_is_no_port() {
+        for (section, host, port) in [
+            ("4.3", "[2001:db8:5::20:5080]", None),
+            ("4.4", "[2001:db8:5::20]", Some(5080)),
+            ("4.1", "[2001:db8:5::20]", None),
+        ] {
+            let bytes = torture().into_iter().find(|row| row.section == section).unwrap().bytes;
+            let message = Message::parse(bytes.into(), &LIMITS).unwrap();
+            let uri = message.sip_uri().unwrap();
+            assert_eq!((uri.host(), uri.port), (host.as_bytes(), port), "{section}");
+        }
     }
 
     /// 3.4.1: what RFC 2543 leaves out is put in where the next hop needs it.

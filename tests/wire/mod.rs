@@ -16,11 +16,9 @@ use sipstamp::sip::{Frame, Framer, Limits, Message};
 pub use corpus::Corpus;
 pub use oracle::{Parts, intact_response, response_with_our_via};
 pub use own::torture;
-
 pub use readers::disagreement;
 
-use oracle::intact;
-
+use self::oracle::intact;
 use super::support::{self, DIALER, PBX_A, SIDECAR, Sent, World};
 
 pub const LIMITS: Limits = Limits::standard(65_535);
