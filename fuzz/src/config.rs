@@ -67,9 +67,11 @@ pub fn seeds() -> Vec<Vec<u8>> {
         "[events]\nmemory_limit = \"64KiB\"\nmask_numbers = \"partial\"\n[[events.webhooks]]\nname = \"a\"\nurl = \"https://h.test/\"\n",
         "[admin]\nlisten = \"127.0.0.1:0\"\n[log]\nlevel = \"info,sipstamp=debug\"\n[nonsense]\nkey = 1\n",
     ];
+    let quantities = ["250ms", "99999999999999h", "18446744073709551615ms", "10.0.0.0/8", "::1"]
+        .map(|text| text.as_bytes().to_vec());
     let whole = others.iter().map(|other| format!("{minimal}{other}").into_bytes());
     let broken = [minimal.replace("10.0", "${ODD}"), minimal.replace('[', "{"), minimal.replace("sip:", "sips:é")];
-    read.chain(whole).chain(broken.into_iter().map(String::into_bytes)).collect()
+    read.chain(quantities).chain(whole).chain(broken.into_iter().map(String::into_bytes)).collect()
 }
 
 /// Whether a server may be named by a name, which would be asked for.
@@ -93,7 +95,8 @@ fn is_placed(text: &str, place: &str) {
     let (Some(line), Some(column)) = (numbers.next(), numbers.next()) else { panic!("no place: {place}") };
     let lines = text.split('\n').collect::<Vec<_>>();
     assert!((1..=lines.len()).contains(&line), "line {line} of {}", lines.len());
-    let columns = lines[line - 1].chars().count() + 1;
+    // The line end has a place too.
+    let columns = lines[line - 1].chars().count() + 2;
     assert!((1..=columns).contains(&column), "column {column} of {columns} in line {line}");
 }
 

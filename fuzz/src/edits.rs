@@ -17,6 +17,7 @@ struct Lines {
     /// Fields, and what was put in front of each; one place more than there are fields.
     fields: Vec<(Vec<u8>, Vec<u8>)>,
     body: Vec<u8>,
+    has_lost_via: bool,
 }
 
 pub fn run(data: &[u8]) {
@@ -71,7 +72,8 @@ pub fn run(data: &[u8]) {
     let expected = lines.text();
     assert_eq!(edited, expected, "{:?}", String::from_utf8_lossy(&expected));
     let reread = Message::parse(edited.clone(), &WIDE);
-    assert!(reread.is_ok(), "{:?} in {}", reread.err(), String::from_utf8_lossy(&edited));
+    // Behind the Vias that went there may be one that cannot be read.
+    assert!(reread.is_ok() || lines.has_lost_via, "{:?} in {}", reread.err(), String::from_utf8_lossy(&edited));
 }
 
 pub fn seeds() -> Vec<Vec<u8>> {
@@ -114,6 +116,7 @@ fn elements(
     if name == Name::Via && gone.len() == all.len() {
         return;
     }
+    lines.has_lost_via |= name == Name::Via;
     places.iter().for_each(|place| touched[*place] = true);
     if order & 1 == 0 {
         edits.remove_first_elements(message, name, gone.end);
@@ -150,7 +153,12 @@ impl Lines {
         let line = |field: &Field| message.bytes(field.start as usize..field.end as usize).to_vec();
         let mut fields = message.fields().iter().map(|field| (Vec::new(), line(field))).collect::<Vec<_>>();
         fields.push((Vec::new(), b"\r\n".to_vec()));
-        Lines { start: message.bytes(0..message.head_start()).to_vec(), fields, body: message.body().to_vec() }
+        Lines {
+            start: message.bytes(0..message.head_start()).to_vec(),
+            fields,
+            body: message.body().to_vec(),
+            has_lost_via: false,
+        }
     }
 
     fn text(&self) -> Vec<u8> {
