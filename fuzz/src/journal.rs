@@ -38,6 +38,7 @@ pub fn run(data: &[u8]) {
     assert!(used < MEMORY + 64 * text.len(), "{used} bytes for {}", text.len());
     let of = reader.byte();
     let used = peak::of(|| load(key, &text, of, &written));
+    fs::remove_dir_all(directory()).unwrap();
     assert!(used < MEMORY + 64 * text.len(), "{used} bytes for {}", text.len());
 }
 
