@@ -4,7 +4,7 @@ CARGO ?= cargo
 PREFIX ?= $(HOME)/.cargo
 
 .DEFAULT_GOAL := help
-.PHONY: help build demo test tools check fmt doc install instructions bench bench-tcp bench-journal ci clean
+.PHONY: help build demo test tools check fmt doc install instructions bench bench-tcp bench-journal fuzz ci clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -48,6 +48,9 @@ bench-tcp: ## the same over TCP
 bench-journal: ## what the journal costs a call, and how long restoring takes (needs valgrind)
 	@.ci/instructions --journal
 	@RESTORE=1 $(CARGO) bench --locked --quiet --bench instructions
+
+fuzz: ## each fuzzing target for a minute (needs g++): fuzz/README.md
+	@.ci/fuzz 60
 
 ci: ## everything that continuous integration runs
 	@bash .ci/run

@@ -9,7 +9,7 @@ use crate::event::CallView;
 use crate::outcome::EndCause;
 use crate::stats::{DropResult, Gauges, Sample};
 use crate::time::Now;
-use crate::transaction::server::State;
+use crate::transaction::server::{ServerTx, State};
 
 impl Endpoint {
     /// Ends a call: CANCEL before the answer, BYE to both sides after it.
@@ -67,7 +67,9 @@ impl Endpoint {
 
     /// Whether a final response to an INVITE waits for its ACK, and may have to be sent again.
     pub fn awaits_ack(&self) -> bool {
-        self.server_txs.iter().any(|(_, server)| server.is_invite && server.state == State::Completed)
+        // One that is not repeated by itself has been sent, and that is all.
+        let is_repeated = |server: &ServerTx| server.state == State::Completed && server.retransmit.is_some();
+        self.server_txs.iter().any(|(_, server)| server.is_invite && is_repeated(server))
     }
 
     pub fn is_draining(&self) -> bool {

@@ -91,8 +91,8 @@ pub(super) fn name_addr(text: &[u8]) -> Option<(Range<usize>, Range<usize>)> {
             b'"' => at = quoted_end(text, at)?,
             b'<' => {
                 let close = at + memchr(b'>', text.get(at..)?)?;
-                let params = memchr(b';', text.get(close..)?).map_or(text.len(), |semicolon| close + semicolon);
-                quotes_close(text, close + 1)?;
+                let params = semicolon(text, close + 1)?;
+                quotes_close(text, params)?;
                 return Some((trim(text, at + 1..close), params..text.len()));
             }
             _ => {
@@ -183,6 +183,18 @@ fn param_at(text: &[u8], semicolon: usize) -> Option<Param> {
         _ => name.end.max(semicolon + 1),
     };
     Some(Param { whole: semicolon..end, name, value, next: at })
+}
+
+/// The first semicolon from `at` on that is in no quoted string, or the end of the text; `None` where quotes do not close.
+fn semicolon(text: &[u8], mut at: usize) -> Option<usize> {
+    while let Some(hit) = memchr2(b'"', b';', text.get(at..)?) {
+        at += hit;
+        if text.get(at) == Some(&b';') {
+            return Some(at);
+        }
+        at = quoted_end(text, at)?;
+    }
+    Some(text.len())
 }
 
 pub(super) fn quotes_close(text: &[u8], mut at: usize) -> Option<()> {
@@ -279,6 +291,14 @@ mod tests {
         assert_eq!(NameAddr::parse(br#""Mr. J. User <sip:j.user@example.com>"#), None);
         assert_eq!(NameAddr::parse(b"<sip:a@b;tag=1"), None);
         assert_eq!(NameAddr::parse(br#"<sip:a@b>;x="1;tag=2"#), None);
+    }
+
+    #[test]
+    fn a_quoted_string_behind_the_brackets_holds_no_parameters() {
+        let value = br#"<sip:a@b> "x;tag=no";tag=yes"#;
+        assert_eq!(NameAddr::parse(value).unwrap().params, b";tag=yes");
+        assert_eq!(NameAddr::parse(br#"<sip:a@b>"x;tag=no""#).unwrap().params, b"");
+        assert_eq!(NameAddr::parse(br#"<sip:a@b>"x;tag=no;tag=yes"#), None);
     }
 
     #[test]
