@@ -142,7 +142,7 @@ fn routes_that_name_the_sidecar_or_others_make_no_more_of_a_message() {
         routes(60, &[own_by_tcp]),
         routes(30, &[strict]),
         routes(30, &[own[0].clone(), to_victim.clone()]),
-        routes(30, &[to_victim.clone()]),
+        routes(30, std::slice::from_ref(&to_victim)),
         routes(5, &[multicast]),
         format!("Record-Route: {to_victim}\r\n").repeat(20),
         format!("Route: {}\r\n", own[1]).repeat(60),
