@@ -189,6 +189,9 @@ impl Site {
     /// Ends after a second SIGTERM, whatever calls are open.
     pub fn end_at_once(self) {
         self.signal("-TERM");
+        // Two signals that it has not looked at are one.
+        let is_ready = || self.try_request("GET", "/readyz").is_some_and(|(status, _)| status == 200);
+        wait_for("the drain to begin", PATIENCE, || Ok((!is_ready()).then_some(()))).unwrap();
         self.end();
     }
 
