@@ -85,14 +85,30 @@ pub fn beyond_us<'a>(mut values: Values<'a>, upstream: &[&[u8]], is_ours: impl F
 /// (RFC 3261 §19.1.1). Empty where there is none, as with white space or a fold in it, which would part the line.
 pub fn address(value: &[u8]) -> &[u8] {
     let uri = NameAddr::parse(value).map_or(value, |parsed| parsed.uri);
-    if uri.iter().any(|byte| *byte <= b' ' || matches!(byte, b'<' | b'>' | b'"' | 0x7f)) {
+    if parts_a_line(uri) {
         return &[];
     }
-    match (Uri::parse(uri), scheme(uri)) {
-        (Some(parsed), _) => uri.get(..parsed.params.end).unwrap_or_default(),
-        (None, Some(scheme)) if !is_sip(scheme) => uri,
-        (None, _) => &[],
+    match Uri::parse(uri) {
+        Some(parsed) => uri.get(..parsed.params.end).unwrap_or_default(),
+        None if scheme(uri).is_some_and(|scheme| !is_sip(scheme)) => uri,
+        None => &[],
     }
+}
+
+/// Whether a text has white space, a control character, a bracket or a quote; eight bytes at a time, for each Contact is asked.
+fn parts_a_line(text: &[u8]) -> bool {
+    const ONES: u64 = u64::MAX / 255;
+    const TOPS: u64 = ONES * 0x80;
+    let odd = |word: u64| {
+        // Each is wrong about no word that has none, though perhaps about which byte it is.
+        let below = |bound: u64, word: u64| word.wrapping_sub(ONES * bound) & !word & TOPS;
+        let is = |byte: u8| below(1, word ^ (ONES * u64::from(byte)));
+        (below(0x21, word) | is(b'<') | is(b'>') | is(b'"') | is(0x7f)) != 0
+    };
+    let (words, rest) = text.as_chunks::<8>();
+    let mut last = [b'.'; 8];
+    last.iter_mut().zip(rest).for_each(|(place, byte)| *place = *byte);
+    words.iter().chain([&last]).any(|word| odd(u64::from_le_bytes(*word)))
 }
 
 fn is_sip(scheme: &[u8]) -> bool {
@@ -194,6 +210,18 @@ fn is_advertised(host: &[u8], policy: &Policy) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn every_byte_that_parts_a_line_is_seen_at_every_place() {
+        for byte in 0..=u8::MAX {
+            let parts = byte <= b' ' || matches!(byte, b'<' | b'>' | b'"' | 0x7f);
+            for place in 0..20 {
+                let mut text = [b'a'; 20];
+                text[place] = byte;
+                assert_eq!(parts_a_line(&text), parts, "{byte} at {place}");
+            }
+        }
+    }
 
     #[test]
     fn an_address_is_what_a_request_line_can_have() {
