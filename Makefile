@@ -4,7 +4,7 @@ CARGO ?= cargo
 PREFIX ?= $(HOME)/.cargo
 
 .DEFAULT_GOAL := help
-.PHONY: help build demo test tools check fmt doc install instructions bench bench-tcp bench-journal fuzz ci clean
+.PHONY: help build demo test tools check fmt doc install instructions bench bench-tcp bench-journal fuzz audit ci clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -51,6 +51,9 @@ bench-journal: ## what the journal costs a call, and how long restoring takes (n
 
 fuzz: ## each fuzzing target for a minute (needs g++): fuzz/README.md
 	@.ci/fuzz 60
+
+audit: ## dependencies against deny.toml: advisories, licences, sources, duplicate versions; installs cargo-deny
+	@.ci/audit
 
 ci: ## everything that continuous integration runs
 	@bash .ci/run
