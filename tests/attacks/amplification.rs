@@ -216,7 +216,7 @@ fn echo(sip: SocketAddr, ends: [&UdpSocket; 2], text: &str) -> u64 {
                 if is_request && seen.insert(message.0.clone()) {
                     returned += 1;
                     let via = socket.local_addr().unwrap();
-                    let via = format!("\r\nVia: SIP/2.0/UDP {via};branch=z9hG4bKback{returned}\r\n");
+                    let via = format!("\r\nVia: SIP/2.0/UDP {via};branch=z9hG4bK{}-{returned}\r\n", message.call_id());
                     socket.send_to(message.0.replacen("\r\n", &via, 1).as_bytes(), sip).unwrap();
                 }
             }
