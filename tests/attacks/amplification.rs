@@ -9,7 +9,7 @@ use crate::ports::{DIALER, Ports, SIDECAR};
 use crate::site::{Site, command};
 use crate::wire::Message;
 
-/// In MiB, of a debug build. Measured: 28 to 32.
+/// In MiB, of a debug build. Measured: 31 to 32.
 const MEMORY: u64 = 64;
 /// What one message may lead to, at whomever: an INVITE is a 100, an INVITE and the final response, with its ACK.
 const MOST: u64 = 4;
