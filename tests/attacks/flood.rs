@@ -11,7 +11,7 @@ use crate::wire::{Message, PATIENCE};
 /// How long it goes on, and how much there is at most.
 const TIME: Duration = Duration::from_secs(4);
 const MOST: u32 = 200_000;
-/// In MiB, of a debug build. Measured: 60 to 75.
+/// In MiB, of a debug build. Measured: 38 to 55.
 const MEMORY: u64 = 160;
 
 /// A server that is busy, whoever calls.

@@ -9,7 +9,7 @@ use super::target::{PBX, STRANGER, Target, call_id, drain, receive, socket};
 use crate::ports::DIALER;
 use crate::wire::{Message, PATIENCE};
 
-/// In MiB, of a debug build. Measured: 27 to 30.
+/// In MiB, of a debug build. Measured: 30 to 32.
 const MEMORY: u64 = 64;
 const CALL: &str = "attacked";
 

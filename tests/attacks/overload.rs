@@ -10,7 +10,7 @@ use crate::generator::engine::{Load, Report, Settings, Step, Work};
 use crate::generator::lanes::Waits;
 use crate::ports::DIALER;
 
-/// In MiB, of a debug build. Measured: 80 to 120.
+/// In MiB, of a debug build. Measured: 51.
 const MEMORY: u64 = 256;
 /// Calls per second from which on the rate is doubled, and up to which.
 const RATES: (f64, f64) = (100.0, 25_600.0);

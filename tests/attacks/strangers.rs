@@ -11,7 +11,9 @@ use super::target::{PBX, Target, alone, drain, socket};
 
 /// What is read of all strangers together, per second and worker.
 const READ_OF_STRANGERS: u32 = 1_000;
-/// In MiB, of a debug build. Measured: 28 to 34.
+/// Datagrams that the calls beside an attack send at most.
+const OF_CALLS_BESIDE: u64 = 1_000;
+/// In MiB, of a debug build. Measured: 31.
 const MEMORY: u64 = 64;
 
 /// Sends as if from any address of 127.0.0.0/8; what comes back to any of them is seen.
@@ -90,12 +92,10 @@ fn two_hundred_thousand_spoofed_invites_cost_little_and_get_nothing() {
     let lost = dropped_before_sockets() - before;
     println!("{refused} refused, {unread} not read, {by_kernel} dropped by the socket, {lost} before it");
     assert!((1..=target.allowance(READ_OF_STRANGERS)).contains(&refused), "{refused}");
-    let accounted = refused + unread + by_kernel;
-    // Drops of the socket may be of the calls beside.
-    assert!(
-        (u64::from(COUNT)..=u64::from(COUNT) + by_kernel.min(1_000))
-            .contains(&(accounted + lost.min(u64::from(COUNT) - accounted.min(u64::from(COUNT)))))
-    );
+    let (accounted, sent) = (refused + unread + by_kernel, u64::from(COUNT));
+    assert!(accounted + lost >= sent, "{accounted} of {sent} are accounted for");
+    // What the socket has dropped may be of the calls beside.
+    assert!(accounted <= sent + by_kernel.min(OF_CALLS_BESIDE), "{accounted} of {sent} are accounted for");
     assert!(drain(&spoofer.socket).is_empty() && drain(&spoofer.victim).is_empty(), "strangers were sent something");
     assert!(target.end(MEMORY).is_empty(), "strangers' INVITEs have begun calls");
 }

@@ -10,7 +10,7 @@ use super::target::{PBX, Target};
 use crate::ports::{DIALER, wait_for};
 use crate::wire::{Message, PATIENCE};
 
-/// In MiB, of a debug build. Measured: 28 to 31.
+/// In MiB, of a debug build. Measured: 31.
 const MEMORY: u64 = 64;
 /// What no message that reaches the callee may have in its head.
 const SMUGGLED: &str = "smuggled";
