@@ -85,6 +85,14 @@ pub const REASONS: &[Reason] = &[
     reason("rsip takes any bytes for the host of a Request-URI (§25.1)", |bytes, difference| {
         is(difference, "Request-URI has no readable host") && !has_host(&uri(bytes))
     }),
+    reason("rsip takes header fields behind the host of a URI for a part of it (§19.1.1)", |bytes, difference| {
+        match difference {
+            Ours => finds(r"[^@]:[0-9]+\?", &uri(bytes)),
+            Item("Request-URI host", ours, theirs) => theirs.starts_with(&format!("{ours}?")),
+            Item("Request-URI port", ours, _) => ours == "None" && finds(r"^[^@]*(@[^@]*)?\?[^@]*:[0-9]+", &uri(bytes)),
+            _ => false,
+        }
+    }),
     reason("rsip takes any header fields in a Request-URI (§19.1.5, RFC 4475 §3.1.2.11)", |bytes, difference| {
         is(difference, "Request-URI has header fields that route") && uri(bytes).contains(&b'?')
     }),

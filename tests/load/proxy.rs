@@ -54,6 +54,10 @@ impl<S: Spoil> Proxy<S> {
                     return;
                 }
                 let text = String::from_utf8(bytes[..count].to_vec()).unwrap();
+                if kind_of(&text) == Kind::Ack && !text.contains("\r\nRoute:") {
+                    // Of a failure of the proxy's own: it goes no further.
+                    continue;
+                }
                 let (kind, to) = (kind_of(&text), if from == dialer { server } else { dialer });
                 let mut passing = vec![if from == dialer { request(&text, address, dialer) } else { response(&text) }];
                 (self.spoil)(kind, &mut passing);
