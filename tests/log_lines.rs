@@ -71,7 +71,7 @@ fn log_of(name: &str, format: &str) -> String {
     let text = format!(
         "[listen]\nudp = ['{SIDECAR}:{sip}']\ntcp = ['{SIDECAR}:{sip}']\n[dialer]\nsources = ['{DIALER}/32']\n\
          [[telephony.servers]]\nuri = 'sip:{PBX_A}:{sip}'\n[admin]\nlisten = '{SIDECAR}:{admin}'\n\
-         [log]\nlevel = 'debug,async_nats=debug'\nformat = '{format}'\n[limits]\ncalls = 1\n\
+         [log]\nlevel = 'debug,async_nats=debug'\nformat = '{format}'\n[limits]\ncalls = 1\noverload_delay = '0ms'\n\
          [[events.webhooks]]\nname = 'a'\nurl = 'http://{}/'\nsecret_file = '{}'\n[events.nats]\nservers = ['nats://{}']\n",
         receiver(),
         folder.join("webhook.key").display(),

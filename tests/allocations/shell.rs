@@ -65,7 +65,7 @@ fn start(ports: Ports) -> Running {
     let text = format!(
         "workers = 1\n[listen]\nudp = ['{SIDECAR}:{sip}']\ntcp = []\n[dialer]\nsources = ['{DIALER}/32']\n\
          [[telephony.servers]]\nuri = 'sip:{PBX_A}:{sip}'\n[timeouts]\nt1 = '{T1}'\nt4 = '{T1}'\n\
-         [admin]\nlisten = '{SIDECAR}:{admin}'\n",
+         [limits]\noverload_delay = '0ms'\n[admin]\nlisten = '{SIDECAR}:{admin}'\n",
         sip = ports.sip,
         admin = ports.admin,
     );

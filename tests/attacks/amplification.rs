@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::net::{Ipv4Addr, SocketAddr, UdpSocket};
 use std::time::Duration;
 
-use super::target::{PBX, Target, drain, receive, socket};
+use super::target::{AT_LEISURE, PBX, Target, drain, receive, socket};
 use crate::ports::{DIALER, Ports, SIDECAR};
 use crate::site::{Site, command};
 use crate::wire::Message;
@@ -124,7 +124,7 @@ fn routes(count: usize, values: &[String]) -> String {
 
 #[test]
 fn routes_that_name_the_sidecar_or_others_make_no_more_of_a_message() {
-    let mut scene = Scene::start("routes", "");
+    let mut scene = Scene::start("routes", AT_LEISURE);
     let port = scene.target.site.sip().port();
     let own = ["127.0.0.1", "127.0.0.2"].map(|ip| format!("<sip:{ip}:{port};lr>"));
     let own_by_tcp = format!("<sip:127.0.0.2:{port};transport=tcp;lr>");
@@ -168,7 +168,7 @@ fn routes_that_name_the_sidecar_or_others_make_no_more_of_a_message() {
 
 #[test]
 fn vias_that_name_others_make_no_more_of_a_message() {
-    let mut scene = Scene::start("vias", "");
+    let mut scene = Scene::start("vias", AT_LEISURE);
     let (victim, local) = (scene.victim(), scene.dialer.local_addr().unwrap());
     let port = victim.port();
     let below = |via: &str| format!("Via: SIP/2.0/UDP {via};branch=z9hG4bKbelow\r\n");
@@ -238,7 +238,7 @@ fn ends_that_send_everything_back_are_stopped_and_get_no_more_than_they_send() {
     let sip = ports.sip;
     let tables = format!(
         "[listen]\nudp = ['{SIDECAR}:{sip}']\ntcp = ['{SIDECAR}:{sip}']\n[dialer]\nsources = ['{DIALER}/32']\n\
-         target = 'sip:{from}'\n[[telephony.servers]]\nuri = 'sip:{to}'\n"
+         target = 'sip:{from}'\n{AT_LEISURE}[[telephony.servers]]\nuri = 'sip:{to}'\n"
     );
     let site = Site::start_with("attacks-spirals", ports, 1, &tables, command);
     for method in ["INVITE", "MESSAGE"] {

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use serde_json::Value;
 
-use super::target::{PBX, STRANGER, Target, call_id, drain, receive, socket};
+use super::target::{AT_LEISURE, PBX, STRANGER, Target, call_id, drain, receive, socket};
 use crate::ports::DIALER;
 use crate::wire::{Message, PATIENCE};
 
@@ -72,7 +72,7 @@ impl Scene {
     /// A call that rings; `more` are lines of its INVITE.
     fn ringing(name: &str, tables: &str, more: &str) -> Scene {
         let [dialer, server, stranger] = [DIALER, PBX, STRANGER].map(socket);
-        let target = Target::start(name, server.local_addr().unwrap(), tables);
+        let target = Target::start(name, server.local_addr().unwrap(), &format!("{tables}{AT_LEISURE}"));
         let local = dialer.local_addr().unwrap();
         let invite = Forged { method: "INVITE", cseq: 1, more, ..own(local, "sip:+15550199@127.0.0.1", "z9hG4bKown1") };
         dialer.send_to(invite.text().as_bytes(), target.site.sip()).unwrap();

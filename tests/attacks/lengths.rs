@@ -4,7 +4,7 @@ use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream, UdpSocket};
 
 use super::connections::connect;
-use super::target::{PBX, Target, alone, receive, socket};
+use super::target::{AT_LEISURE, PBX, Target, alone, receive, socket};
 use crate::ports::DIALER;
 use crate::wire::{Message, PATIENCE};
 
@@ -109,7 +109,7 @@ fn server() -> SocketAddr {
 
 impl Scene {
     fn start(name: &str, by_tcp: bool) -> Scene {
-        let target = Target::start(name, server(), "");
+        let target = Target::start(name, server(), AT_LEISURE);
         let way = if by_tcp { Way::Tcp(dial(target.site.sip())) } else { Way::Udp(socket(DIALER)) };
         Scene { target, way, sent: 0 }
     }

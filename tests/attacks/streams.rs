@@ -6,7 +6,7 @@ use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::sync::{Arc, Mutex};
 
 use super::connections::connect;
-use super::target::{PBX, Target};
+use super::target::{AT_LEISURE, PBX, Target};
 use crate::ports::{DIALER, wait_for};
 use crate::wire::{Message, PATIENCE};
 
@@ -241,7 +241,7 @@ struct Scene {
 impl Scene {
     fn start(name: &str) -> Scene {
         let callee = Callee::start();
-        let target = Target::start(name, format_args!("{};transport=tcp", callee.address), "");
+        let target = Target::start(name, format_args!("{};transport=tcp", callee.address), AT_LEISURE);
         Scene { target, callee, fences: 0 }
     }
 

@@ -36,6 +36,9 @@ pub fn alone() -> MutexGuard<'static, ()> {
     ALONE.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
+/// For tests of something else: built for tests, and on a busy machine, the process has little capacity.
+pub const AT_LEISURE: &str = "[limits]\noverload_delay = '0ms'\n";
+
 impl Target {
     /// In front of this server. `more` are tables, and before them perhaps the dialer's sources. The calls beside come by
     /// UDP.

@@ -71,6 +71,8 @@ impl Site {
             timeouts = {{ no_answer = "10s" }}
             admin = {{ listen = "{SIDECAR}:{admin}" }}
             log = {{ level = "info" }}
+            # Built for tests, it would take the queue that a restart leaves for overload.
+            limits = {{ overload_delay = "0ms" }}
             [events]
             file = '{folder}/events.jsonl'
             journal = '{folder}/journal'

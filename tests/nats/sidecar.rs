@@ -39,7 +39,7 @@ impl Sidecar {
             "[listen]\nudp = ['{SIDECAR}:{sip}']\ntcp = []\n[dialer]\nsources = ['{DIALER}/32']\n\
              [[telephony.servers]]\nuri = 'sip:{}'\n[voicemail_drop]\nalways = true\ngrace = '0s'\n\
              [events]\nsource = 'sipstamp/{name}'\njournal = '{}'\n{events}\n[events.nats]\n{nats}\n\
-             [admin]\nlisten = '{SIDECAR}:{admin}'\n",
+             [limits]\noverload_delay = '0ms'\n[admin]\nlisten = '{SIDECAR}:{admin}'\n",
             callee.address,
             folder.join("journal").display(),
         );

@@ -49,6 +49,9 @@ fn base(ports: Ports, folder: &Path) -> String {
         file = '{}'
         [admin]
         listen = "{SIDECAR}:{admin}"
+        # Built for tests, and on a busy machine, it has little capacity.
+        [limits]
+        overload_delay = "0ms"
         [log]
         level = "debug"
         "#,

@@ -47,7 +47,7 @@ impl Site {
         let path = folder.display();
         let text = format!(
             "[listen]\nudp = ['{SIDECAR}:{}']\ntcp = []\n[dialer]\nsources = ['{DIALER}/32']\n\
-             [[telephony.servers]]\nuri = 'sip:{}'\n[admin]\nlisten = '{SIDECAR}:{}'\n[log]\nlevel = 'debug'\n\
+             [[telephony.servers]]\nuri = 'sip:{}'\n[limits]\noverload_delay = '0ms'\n[admin]\nlisten = '{SIDECAR}:{}'\n[log]\nlevel = 'debug'\n\
              [events]\nfile = '{path}/events.jsonl'\njournal = '{path}/journal'\n{events}{}",
             ports.sip,
             callee.address,

@@ -33,7 +33,8 @@ impl Site {
         let sip = ports.sip;
         let udp = listen.iter().map(|ip| format!("'{ip}:{sip}'")).collect::<Vec<_>>().join(", ");
         let tables = format!(
-            "[listen]\nudp = [{udp}]\ntcp = ['{SIDECAR}:{sip}']\n[dialer]\nsources = ['{DIALER}/32']\n{}",
+            "[listen]\nudp = [{udp}]\ntcp = ['{SIDECAR}:{sip}']\n[dialer]\nsources = ['{DIALER}/32']\n\
+             [limits]\noverload_delay = '0ms'\n{}",
             tables(transport, servers),
         );
         Site::start_with(&format!("workers-{name}"), ports, workers, &tables, command)
