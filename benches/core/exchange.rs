@@ -159,8 +159,7 @@ impl Exchange {
         let caller = self.caller();
         let [refused] = self.deliver(probe, Kind::Invite, DIALER, caller.invite());
         assert!(refused.starts_with("SIP/2.0 503 "), "{refused}");
-        let [] =
-            self.deliver(probe, Kind::Ack, DIALER, caller.in_dialog("ACK", 1, &refused).replace("-ACK", "-INVITE"));
+        let [] = self.deliver(probe, Kind::Ack, DIALER, caller.ack_of_failure(&refused));
         assert_eq!(self.events, u64::from(self.calls), "the call was told");
     }
 

@@ -40,6 +40,18 @@ impl Caller {
         )
     }
 
+    /// The ACK of a failure, on the INVITE's branch.
+    pub fn ack_of_failure(&self, failure: &str) -> String {
+        let number = self.number;
+        let [from, to, call_id] = ["From", "To", "Call-ID"].map(|name| value(failure, name));
+        format!(
+            "ACK sip:+15550199@{SIDECAR} SIP/2.0\r\n\
+             Via: SIP/2.0/UDP {DIALER};rport;branch=z9hG4bK-{number:08x}-INVITE\r\n\
+             Max-Forwards: 70\r\nFrom: {from}\r\nTo: {to}\r\nCall-ID: {call_id}\r\nCSeq: 1 ACK\r\n\
+             Content-Length: 0\r\n\r\n"
+        )
+    }
+
     fn invite_with(&self, session: &str) -> String {
         let number = self.number;
         let body = sdp("10.0.1.5", session);
