@@ -77,8 +77,8 @@ pub fn request(message: &Message, change: &RequestChange<'_>, edits: &mut Edits,
         }
         None => edits.insert(top, format!("Max-Forwards: {MAX_FORWARDS}\r\n").as_bytes()),
     }
-    for (range, text) in make::via_marks(message.raw(), message.via(), change.source).into_iter().flatten() {
-        edits.replace(range, &text);
+    for (range, mark) in make::via_marks(message.raw(), message.via(), change.source).into_iter().flatten() {
+        edits.replace_with(range, |out| mark.put(out));
     }
     if change.own_routes > 0 {
         edits.remove_first_elements(message, Name::Route, change.own_routes);
@@ -94,7 +94,10 @@ pub fn response(message: &Message, change: &ResponseChange<'_>, edits: &mut Edit
     if let Some(phrase) = change.phrase {
         edits.replace_phrase(message, phrase);
     }
-    edits.remove_first_elements(message, Name::Via, 1);
+    match message.fields().get(message.via().element.field) {
+        Some(field) if message.via().element.alone => edits.remove_field(field),
+        _ => edits.remove_first_elements(message, Name::Via, 1),
+    }
     strip(message, change.policy, false, edits);
     finish(message, change.stamp, change.transport, edits);
     edits.apply(message, out)
@@ -102,12 +105,15 @@ pub fn response(message: &Message, change: &ResponseChange<'_>, edits: &mut Edit
 
 /// Removes what only we may write and, of requests to the telephony side, what the dialer says to us alone.
 fn strip(message: &Message, policy: &Policy, is_for_telephony: bool, edits: &mut Edits) {
+    let may_have = |name| message.may_have(name);
+    let for_us = || policy.timeouts.no_answer_header.iter().chain([&policy.voicemail_drop.header]);
+    if !policy.stamp.headers.iter().any(may_have) && !(is_for_telephony && for_us().any(may_have)) {
+        return;
+    }
     for field in message.fields() {
         let is = |name| message.is_named(field, name);
         let is_ours = policy.stamp.headers.iter().any(is);
-        let is_for_us =
-            || policy.timeouts.no_answer_header.as_ref().is_some_and(is) || is(&policy.voicemail_drop.header);
-        if is_ours || (is_for_telephony && is_for_us()) {
+        if is_ours || (is_for_telephony && for_us().any(is)) {
             edits.remove_field(field);
         }
     }

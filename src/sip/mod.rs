@@ -27,5 +27,5 @@ pub use list::Element;
 pub use name::{HeaderName, Method, Name};
 pub use reject::{Answerable, RejectReason, Rejected};
 pub use uri::{Uri, scheme, subscriber};
-pub use value::{NameAddr, Params, host_ip, seconds, unquoted};
+pub use value::{NameAddr, Params, host_ip, seconds, tag, unquoted};
 pub use via::Via;
