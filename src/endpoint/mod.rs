@@ -136,6 +136,14 @@ pub struct Transmit {
     pub connect_timeout: Option<Duration>,
 }
 
+/// Route values at the top that are ours.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct OwnRoutes {
+    pub count: usize,
+    /// Others follow.
+    pub has_more: bool,
+}
+
 /// What is worth a line in the log, rate-limited by the shell.
 #[derive(Clone, Debug)]
 pub struct Notice {
@@ -230,10 +238,8 @@ pub(crate) enum Deadline {
     ServerEnd(Handle),
     /// A request that is no INVITE has waited long enough for a 100 (RFC 4320 §4.1).
     ServerTrying(Handle),
-    /// Timers A, E.
-    ClientRetransmit(Handle),
-    /// Timers B, C, D, F, K, M: the client transaction ends, or has waited long enough.
-    ClientEnd(Handle),
+    /// Timers A, E; or B, C, D, F, K, M: the client transaction ends, or has waited long enough.
+    Client(Handle),
     Call(Handle, CallTimer),
     /// A large request without a transaction is on its way, or lost.
     Loose(Handle),
@@ -310,10 +316,13 @@ impl Endpoint {
     /// Records and events come first, so that what they tell is kept before anything is sent.
     pub fn poll_output(&mut self) -> Output {
         self.put_out_changes();
-        match self.keeping.pop().or_else(|| self.outputs.pop_front()) {
-            Some(output) => output,
-            None => Output::Idle { deadline: self.wheel.next_deadline() },
+        if let Some(output) = self.keeping.pop() {
+            return output;
         }
+        if let Some(output) = self.outputs.pop_front() {
+            return output;
+        }
+        Output::Idle { deadline: self.wheel.next_deadline() }
     }
 
     /// Whether it matters that messages wait for a short time only.
@@ -340,13 +349,17 @@ impl Endpoint {
         self.own.is_ours(value) || self.ourselves(&self.policy, local).are_named_by(route::address(value))
     }
 
-    /// How many Route values at the top are ours.
-    pub(crate) fn own_routes(&self, message: &Message, local: SocketAddr) -> usize {
-        if message.first(Name::Route).is_none() {
-            return 0;
+    /// Which Route values at the top are ours.
+    pub(crate) fn own_routes(&self, message: &Message, local: SocketAddr) -> OwnRoutes {
+        let mut own = OwnRoutes::default();
+        for element in message.elements(Name::Route) {
+            if !self.is_our_route(message.bytes(element.range), local) {
+                own.has_more = true;
+                break;
+            }
+            own.count += 1;
         }
-        let values = message.elements(Name::Route);
-        values.take_while(|element| self.is_our_route(message.bytes(element.range.clone()), local)).count()
+        own
     }
 
     fn see(&mut self, address: IpAddr) {
@@ -375,8 +388,7 @@ impl Endpoint {
             Deadline::ServerRetransmit(tx) => self.on_server_retransmit(tx),
             Deadline::ServerEnd(tx) => self.remove_server(tx),
             Deadline::ServerTrying(tx) => self.on_server_trying(tx),
-            Deadline::ClientRetransmit(tx) => self.on_client_retransmit(tx),
-            Deadline::ClientEnd(tx) => self.on_client_end(tx),
+            Deadline::Client(tx) => self.on_client_deadline(tx),
             Deadline::Call(call, timer) => self.on_call_timer(call, timer),
             Deadline::Loose(loose) => {
                 self.loose.remove(loose);
