@@ -70,7 +70,14 @@ impl Store {
     }
 
     /// A text is done with.
+    #[inline]
     pub fn release(&mut self, kept: Kept) {
+        if !kept.buffer.is_empty() {
+            self.take_back(kept);
+        }
+    }
+
+    fn take_back(&mut self, kept: Kept) {
         let Some(class) = class_of(kept.buffer.len()).and_then(|class| self.classes.get_mut(class)) else { return };
         class.in_use = class.in_use.saturating_sub(1);
         wait(&mut class.waiting, kept.buffer, class.in_use);

@@ -56,7 +56,7 @@ pub fn first(text: &[u8], at: usize, marked: impl Fn(u64) -> u64, is: impl Fn(u8
 }
 
 /// Offset of the first byte from `at` on that is one of these, three at most.
-#[inline]
+#[inline(always)]
 pub fn find<const N: usize>(bytes: [u8; N], text: &[u8], at: usize) -> Option<usize> {
     const { assert!(N > 0 && N <= 3) };
     // The same again where there are fewer: without a loop the compiler sees that, and vectors are of the text.

@@ -94,9 +94,20 @@ impl WallText {
 }
 
 /// A number below 100.
-const fn two_digits(number: u32) -> [u8; 2] {
-    [b'0' + (number / 10) as u8, b'0' + (number % 10) as u8]
+fn two_digits(number: u32) -> [u8; 2] {
+    TWO_DIGITS.get(number as usize).copied().unwrap_or_default()
 }
+
+#[expect(clippy::indexing_slicing, reason = "evaluated by the compiler")]
+const TWO_DIGITS: [[u8; 2]; 100] = {
+    let mut table = [[0; 2]; 100];
+    let mut number = 0;
+    while number < 100 {
+        table[number] = [b'0' + (number / 10) as u8, b'0' + (number % 10) as u8];
+        number += 1;
+    }
+    table
+};
 
 /// The first millisecond of the year 0 and the last one of the year 9999.
 const FIRST: i64 = -62_167_219_200_000;

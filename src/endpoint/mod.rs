@@ -2,8 +2,8 @@
 //!
 //! # The contract with the shell
 //!
-//! 1. Give it inputs with [`Endpoint::handle`] (one reading of the clocks for a whole batch is fine),
-//!    or commands with the methods that are named after them.
+//! 1. Give it inputs with [`Endpoint::handle`], messages also with [`Endpoint::handle_message`] (one reading of the clocks
+//!    for a whole batch is fine), or commands with the methods that are named after them.
 //! 2. After each batch take outputs with [`Endpoint::poll_output`] until it says [`Output::Idle`].
 //! 3. Come back with [`Input::Timeout`] at the deadline that `Idle` named, or with an input before.
 //!
@@ -287,14 +287,13 @@ impl Endpoint {
 
     /// Takes one input. Follow it, or a batch of them, with [`Endpoint::poll_output`].
     pub fn handle(&mut self, now: Now, input: Input) {
+        if let Input::Message { flow, message } = &input {
+            return self.handle_message(now, flow, message);
+        }
         self.advance(now);
         self.out.make_room(ROOM);
         match input {
-            Input::Message { ref flow, ref message } => {
-                self.see(flow.local.ip().to_canonical());
-                self.on_connected(flow);
-                if message.is_request() { self.on_request(flow, message) } else { self.on_response(flow, message) }
-            }
+            Input::Message { .. } => {}
             Input::Broken { flow, rejected } => self.on_broken(flow, &rejected),
             Input::TransportFailed { owner } => self.on_transport_failed(owner),
             Input::Unreachable { remote, quoted } => self.on_unreachable(remote, &quoted),
@@ -309,6 +308,15 @@ impl Endpoint {
             Input::Drain => self.is_draining = true,
             Input::Stop => self.stop_all(),
         }
+    }
+
+    /// [`Input::Message`] where it stands: a message is large to be moved.
+    pub fn handle_message(&mut self, now: Now, flow: &Flow, message: &Message) {
+        self.advance(now);
+        self.out.make_room(ROOM);
+        self.see(flow.local.ip().to_canonical());
+        self.on_connected(flow);
+        if message.is_request() { self.on_request(flow, message) } else { self.on_response(flow, message) }
     }
 
     /// The next thing to do.

@@ -63,13 +63,14 @@ impl Endpoint {
     ) -> Handle {
         let is_invite = request.method() == Method::Invite;
         let estimates = Estimates::of(&self.policy.timeouts);
+        let (path, reply) = (self.paths.of(flow.reply()), reply_hop(request, flow));
         let tx = self.server_txs.insert(ServerTx {
             key,
             is_invite,
             state: if is_invite { server::State::Proceeding } else { server::State::Trying },
             side,
-            path: self.paths.of(flow.reply()),
-            reply: self.paths.of(reply_hop(request, flow)),
+            reply: if reply == *path { path.clone() } else { self.paths.of(reply) },
+            path,
             user,
             request: self.store.keep(&[request.raw()]),
             is_outline: false,

@@ -69,6 +69,10 @@ pub fn request(message: &Message, change: &RequestChange<'_>, edits: &mut Edits,
     for line in change.record_route.into_iter().filter(|line| !line.is_empty()) {
         edits.insert(recorded, line);
     }
+    // Max-Forwards comes behind Via nearly always: edits in the order of the message need no sorting.
+    for (range, mark) in make::via_marks(message.raw(), message.via(), change.source).into_iter().flatten() {
+        edits.replace_with(range, |out| mark.put(out));
+    }
     match message.first(Name::MaxForwards) {
         Some(field) => {
             let left = max_forwards(message).unwrap_or(MAX_FORWARDS).saturating_sub(1);
@@ -76,9 +80,6 @@ pub fn request(message: &Message, change: &RequestChange<'_>, edits: &mut Edits,
             edits.replace_with(value, |out| out.put_number(left.into()));
         }
         None => edits.insert(top, format!("Max-Forwards: {MAX_FORWARDS}\r\n").as_bytes()),
-    }
-    for (range, mark) in make::via_marks(message.raw(), message.via(), change.source).into_iter().flatten() {
-        edits.replace_with(range, |out| mark.put(out));
     }
     if change.own_routes > 0 {
         edits.remove_first_elements(message, Name::Route, change.own_routes);
