@@ -482,8 +482,10 @@ impl Endpoint {
     }
 
     pub(crate) fn loop_hash_of(&self, message: &Message, dialog: Key, side: Side, own_routes: OwnRoutes) -> u64 {
-        let routed = crate::endpoint::routes_behind(message, own_routes);
-        self.keys.loop_hash(message, dialog, side, &routed)
+        if !own_routes.has_more {
+            return self.keys.loop_hash(message, dialog, side, b"");
+        }
+        self.keys.loop_hash(message, dialog, side, &crate::endpoint::routes_behind(message, own_routes))
     }
 }
 

@@ -320,11 +320,9 @@ fn is_looping(message: &Message, loop_hash: u64) -> bool {
 /// The Route values behind our own.
 pub(crate) fn routes_behind(message: &Message, own: OwnRoutes) -> Line<128> {
     let mut all = Line::new();
-    if own.has_more {
-        for element in message.elements(Name::Route).skip(own.count) {
-            all.put(message.bytes(element.range));
-            all.put(b"\n");
-        }
+    for element in message.elements(Name::Route).skip(own.count) {
+        all.put(message.bytes(element.range));
+        all.put(b"\n");
     }
     all
 }

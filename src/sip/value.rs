@@ -235,27 +235,21 @@ pub(super) fn quotes_close(text: &[u8], mut at: usize) -> Option<()> {
 /// Four numbers with dots, without needless zeros.
 fn ipv4(text: &[u8]) -> Option<Ipv4Addr> {
     let (mut address, mut dots) = (0_u32, 0);
-    // Of the number at hand.
-    let (mut value, mut digits) = (0, 0);
+    // Of the number at hand; `None` before its first digit.
+    let mut octet = None;
     for byte in text {
-        let digit = u32::from(byte.wrapping_sub(b'0'));
-        if digit < 10 {
-            // Behind a zero there is no other digit.
-            if digits > 0 && value == 0 {
-                return None;
+        match (byte, octet) {
+            (b'0'..=b'9', None) => octet = Some(u32::from(byte - b'0')),
+            (b'0'..=b'9', Some(value @ 1..=25)) => octet = Some(value * 10 + u32::from(byte - b'0')),
+            (b'.', Some(value @ 0..=255)) if dots < 3 => {
+                (address, octet) = ((address << 8) | value, None);
+                dots += 1;
             }
-            (value, digits) = (value * 10 + digit, digits + 1);
-            if value > 255 {
-                return None;
-            }
-        } else if *byte == b'.' && digits > 0 && dots < 3 {
-            (address, dots) = ((address << 8) | value, dots + 1);
-            (value, digits) = (0, 0);
-        } else {
-            return None;
+            _ => return None,
         }
     }
-    (dots == 3 && digits > 0).then(|| Ipv4Addr::from_bits((address << 8) | value))
+    let last = octet.filter(|value| *value <= 255)?;
+    (dots == 3).then(|| Ipv4Addr::from_bits((address << 8) | last))
 }
 
 fn ipv6(text: &str) -> Option<Ipv6Addr> {
