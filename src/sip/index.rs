@@ -123,6 +123,7 @@ pub(super) struct Firsts {
 
 impl Firsts {
     pub(super) fn new() -> Firsts {
+        const { assert!(Name::COUNT <= u32::BITS as usize) };
         Firsts { places: [0; Name::COUNT], repeated: 0, others: 0 }
     }
 
