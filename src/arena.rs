@@ -107,6 +107,7 @@ impl<T> Arena<T> {
         (*serial == handle.serial).then_some(value)
     }
 
+    #[inline]
     pub fn remove(&mut self, handle: Handle) -> Option<T> {
         self.get(handle)?;
         let (number, place) = at(handle.index);

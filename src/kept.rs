@@ -47,7 +47,10 @@ const CLASSES: [u8; SIXTEENTHS] = {
     }
     classes
 };
-const SIXTEENTHS: usize = SIZES[SIZES.len() - 1] / 16 + 1;
+const SIXTEENTHS: usize = match SIZES.last() {
+    Some(largest) => *largest / 16 + 1,
+    None => 0,
+};
 /// At the end of a buffer: how many bytes before are free, less than the step to the largest size.
 const FREE: usize = size_of::<u16>();
 /// Buffers of each size that may wait, whatever is in use.

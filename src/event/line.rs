@@ -322,7 +322,7 @@ impl Object<'_> {
     fn string(&mut self, value: &[u8]) {
         let low_or_high = |word| below(word, b' ') | beyond_ascii(word) | equal(word, 0x7f);
         let marked = |word| low_or_high(word) | equal(word, b'"') | equal(word, b'\\');
-        let is_odd = |byte| (byte < b' ') | (byte > 0x7e) | (byte == b'"') | (byte == b'\\');
+        let is_odd = |byte| !(b' '..=b'~').contains(&byte) | (byte == b'"') | (byte == b'\\');
         if first(value, 0, marked, is_odd).is_none() {
             self.put(b"\"");
             self.put_any(value);

@@ -108,7 +108,8 @@ pub fn response(message: &Message, change: &ResponseChange<'_>, edits: &mut Edit
 fn strip(message: &Message, policy: &Policy, is_for_telephony: bool, edits: &mut Edits) {
     let may_have = |name| message.may_have(name);
     let for_us = || policy.timeouts.no_answer_header.iter().chain([&policy.voicemail_drop.header]);
-    if !policy.stamp.headers.iter().any(may_have) && !(is_for_telephony && for_us().any(may_have)) {
+    let may_be_there = policy.stamp.headers.iter().any(may_have) || is_for_telephony && for_us().any(may_have);
+    if !may_be_there {
         return;
     }
     for field in message.fields() {

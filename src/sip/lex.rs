@@ -159,11 +159,11 @@ pub(super) fn plain_end(text: &[u8], at: usize) -> usize {
     first(text, at, marked, is).unwrap_or(text.len())
 }
 
-/// Whether a text holds a byte that no URI has: a control, an angle bracket or a quote.
-pub(super) fn has_no_uri_byte(text: &[u8]) -> bool {
+/// Whether a text holds a byte that no URI has: a control, a space, an angle bracket or a quote.
+pub fn has_no_uri_byte(text: &[u8]) -> bool {
     const OTHERS: [u8; 4] = [0x7f, b'<', b'>', b'"'];
-    let marked = |word| OTHERS.iter().fold(below(word, b' '), |marked, byte| marked | equal(word, *byte));
-    let is = |byte| OTHERS.iter().fold(byte < b' ', |any, other| any | (byte == *other));
+    let marked = |word| OTHERS.iter().fold(below(word, b' ' + 1), |marked, byte| marked | equal(word, *byte));
+    let is = |byte| OTHERS.iter().fold(byte <= b' ', |any, other| any | (byte == *other));
     first(text, 0, marked, is).is_some()
 }
 
@@ -188,6 +188,14 @@ pub fn number(text: &[u8]) -> Option<u64> {
 /// A port: 1 to 65535.
 #[inline]
 pub(super) fn port(text: &[u8]) -> Option<u16> {
+    // With zeros in front it may be longer.
+    if (1..=5).contains(&text.len()) {
+        let sum = text.iter().try_fold(0, |sum: u32, byte| match byte.wrapping_sub(b'0') {
+            digit @ 0..=9 => Some(sum * 10 + u32::from(digit)),
+            _ => None,
+        });
+        return sum.and_then(|port| u16::try_from(port).ok()).filter(|port| *port != 0);
+    }
     number(text).and_then(|port| u16::try_from(port).ok()).filter(|port| *port != 0)
 }
 

@@ -82,7 +82,7 @@ impl Iterator for Elements<'_> {
 fn only_element(text: &[u8], index: usize, field: &Field) -> Option<Element> {
     let start = field.value_start as usize;
     let is_alone = start < text.len() && find([b','], text, start).is_none();
-    is_alone.then(|| Element { field: index, range: start..text.len(), alone: true, first: true })
+    is_alone.then_some(Element { field: index, range: start..text.len(), alone: true, first: true })
 }
 
 /// Where the next element that is not empty begins, at or behind `at`; the end of the text where there is none.

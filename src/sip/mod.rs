@@ -21,7 +21,7 @@ mod via;
 pub use edit::Edits;
 pub use frame::{Frame, FrameError, Framer};
 pub use index::{CSeq, Essentials, Field, Message, Start};
-pub use lex::number;
+pub use lex::{has_no_uri_byte, number};
 pub use limits::Limits;
 pub use list::Element;
 pub use name::{HeaderName, Method, Name};
