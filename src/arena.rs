@@ -16,7 +16,9 @@ pub struct Handle {
 #[derive(Debug)]
 pub struct Arena<T> {
     blocks: Vec<Block<T>>,
-    /// No block below this one has a free place.
+    /// A bit for each block that has a free place.
+    roomy: Vec<u64>,
+    /// No word of them below this one has a bit.
     lowest: usize,
     serial: NonZeroU32,
     len: usize,
@@ -35,6 +37,8 @@ struct Block<T> {
 
 /// Places of a block.
 const PLACES: usize = 64;
+/// Of a word.
+const BITS: usize = u64::BITS as usize;
 /// Empty blocks that are kept.
 const SPARE: usize = 2;
 
@@ -64,26 +68,24 @@ impl<T> Arena<T> {
         let serial = self.serial.checked_add(1).unwrap_or(NonZeroU32::MIN);
         self.serial = serial;
         self.len += 1;
-        while self.blocks.get(self.lowest).is_some_and(|block| block.free == 0) {
-            self.lowest += 1;
-        }
-        if self.lowest == self.blocks.len() {
-            self.blocks.push(Block { places: Box::default(), free: u64::MAX });
-        }
+        let number = self.roomy_block();
         let mut place = 0;
-        if let Some(block) = self.blocks.get_mut(self.lowest) {
+        if let Some(block) = self.blocks.get_mut(number) {
             if block.places.is_empty() {
                 block.places = (0..PLACES).map(|_| None).collect();
             } else if block.is_empty() {
-                self.spare.retain(|spare| *spare != self.lowest);
+                self.spare.retain(|spare| *spare != number);
             }
             place = block.free.trailing_zeros() as usize;
             block.free &= block.free - 1;
             if let Some(slot) = block.places.get_mut(place) {
                 *slot = Some((serial, value));
             }
+            if block.free == 0 {
+                self.mark(number, false);
+            }
         }
-        Handle { index: (self.lowest * PLACES + place) as u32, serial }
+        Handle { index: (number * PLACES + place) as u32, serial }
     }
 
     pub fn get(&self, handle: Handle) -> Option<&T> {
@@ -105,15 +107,19 @@ impl<T> Arena<T> {
         (*serial == handle.serial).then_some(value)
     }
 
+    #[inline]
     pub fn remove(&mut self, handle: Handle) -> Option<T> {
         self.get(handle)?;
         let (number, place) = at(handle.index);
         let block = self.blocks.get_mut(number)?;
         let (_, value) = block.places.get_mut(place)?.take()?;
+        let (was_full, is_empty) = (block.free == 0, block.free | (1 << place) == u64::MAX);
         block.free |= 1 << place;
         self.len -= 1;
-        self.lowest = self.lowest.min(number);
-        if block.is_empty() {
+        if was_full {
+            self.mark(number, true);
+        }
+        if is_empty {
             self.spare.push(number);
             self.give_back();
         }
@@ -139,6 +145,34 @@ impl<T> Arena<T> {
         })
     }
 
+    /// The lowest block that has a free place; one more where all are full.
+    fn roomy_block(&mut self) -> usize {
+        while let Some(word) = self.roomy.get(self.lowest) {
+            if *word != 0 {
+                return self.lowest * BITS + word.trailing_zeros() as usize;
+            }
+            self.lowest += 1;
+        }
+        let number = self.blocks.len();
+        self.blocks.push(Block { places: Box::default(), free: u64::MAX });
+        self.mark(number, true);
+        number
+    }
+
+    /// Notes whether a block has a free place.
+    fn mark(&mut self, number: usize, has_room: bool) {
+        let (index, bit) = (number / BITS, 1 << (number % BITS));
+        if index >= self.roomy.len() {
+            self.roomy.resize(index + 1, 0);
+        }
+        if let Some(word) = self.roomy.get_mut(index) {
+            *word = if has_room { *word | bit } else { *word & !bit };
+        }
+        if has_room {
+            self.lowest = self.lowest.min(index);
+        }
+    }
+
     /// A block is empty: frees the highest of its kind where there are enough.
     fn give_back(&mut self) {
         if self.spare.len() <= SPARE {
@@ -150,6 +184,7 @@ impl<T> Arena<T> {
         }
         while self.blocks.last().is_some_and(|last| last.places.is_empty()) {
             self.blocks.pop();
+            self.mark(self.blocks.len(), false);
         }
         if self.blocks.capacity() > 4 * self.blocks.len().max(PLACES) {
             self.blocks.shrink_to(2 * self.blocks.len());
@@ -165,7 +200,8 @@ impl<T> Block<T> {
 
 impl<T> Default for Arena<T> {
     fn default() -> Self {
-        Arena { blocks: Vec::new(), lowest: 0, serial: NonZeroU32::MIN, len: 0, spare: Vec::new() }
+        let (blocks, roomy, spare) = (Vec::new(), Vec::new(), Vec::new());
+        Arena { blocks, roomy, lowest: 0, serial: NonZeroU32::MIN, len: 0, spare }
     }
 }
 
@@ -229,10 +265,11 @@ mod tests {
     #[test]
     fn the_lowest_free_place_is_taken_first() {
         let mut arena = Arena::default();
-        let handles = (0..200).map(|number| arena.insert(number)).collect::<Vec<_>>();
-        for at in [150, 3] {
+        // More blocks than one word has bits.
+        let handles = (0..9_000).map(|number| arena.insert(number)).collect::<Vec<_>>();
+        for at in [8_900, 150, 4_500, 3] {
             arena.remove(handles[at]);
         }
-        assert_eq!((arena.insert(0).index, arena.insert(0).index, arena.insert(0).index), (3, 150, 200));
+        assert_eq!([(); 5].map(|()| arena.insert(0).index), [3, 150, 4_500, 8_900, 9_000]);
     }
 }

@@ -33,6 +33,24 @@ const SIZES: [usize; 24] = [
     16, 32, 48, 64, 80, 96, 128, 160, 192, 224, 256, 320, 384, 448, 512, 640, 768, 896, 1024, 1280, 1536, 1792, 2048,
     4096,
 ];
+/// The class whose size is the smallest that holds so many sixteenths, rounded up.
+#[expect(clippy::indexing_slicing, reason = "evaluated by the compiler")]
+const CLASSES: [u8; SIXTEENTHS] = {
+    let mut classes = [0; SIXTEENTHS];
+    let (mut sixteenths, mut class) = (0, 0);
+    while sixteenths < SIXTEENTHS {
+        if SIZES[class] < sixteenths * 16 {
+            class += 1;
+        }
+        classes[sixteenths] = class as u8;
+        sixteenths += 1;
+    }
+    classes
+};
+const SIXTEENTHS: usize = match SIZES.last() {
+    Some(largest) => *largest / 16 + 1,
+    None => 0,
+};
 /// At the end of a buffer: how many bytes before are free, less than the step to the largest size.
 const FREE: usize = size_of::<u16>();
 /// Buffers of each size that may wait, whatever is in use.
@@ -43,21 +61,26 @@ impl Store {
     pub fn keep(&mut self, parts: &[&[u8]]) -> Kept {
         let len = parts.iter().map(|part| part.len()).sum::<usize>();
         let mut buffer = self.buffer(len);
-        let mut at = 0;
-        for part in parts {
-            if let Some(place) = buffer.get_mut(at..at + part.len()) {
-                place.copy_from_slice(part);
-            }
-            at += part.len();
-        }
-        if let Some((rest, free)) = buffer.split_last_chunk_mut() {
+        if let Some((mut rest, free)) = buffer.split_last_chunk_mut() {
             *free = ((rest.len() - len) as u16).to_ne_bytes();
+            for part in parts.iter().filter(|part| !part.is_empty()) {
+                let Some((place, behind)) = rest.split_at_mut_checked(part.len()) else { break };
+                place.copy_from_slice(part);
+                rest = behind;
+            }
         }
         Kept { buffer }
     }
 
     /// A text is done with.
+    #[inline]
     pub fn release(&mut self, kept: Kept) {
+        if !kept.buffer.is_empty() {
+            self.take_back(kept);
+        }
+    }
+
+    fn take_back(&mut self, kept: Kept) {
         let Some(class) = class_of(kept.buffer.len()).and_then(|class| self.classes.get_mut(class)) else { return };
         class.in_use = class.in_use.saturating_sub(1);
         wait(&mut class.waiting, kept.buffer, class.in_use);
@@ -68,8 +91,9 @@ impl Store {
             return Box::default();
         }
         let needed = len + FREE;
-        let at = SIZES.partition_point(|size| *size < needed);
-        let (Some(size), Some(class)) = (SIZES.get(at), self.classes.get_mut(at)) else {
+        let at = CLASSES.get(needed.div_ceil(16)).copied().map(usize::from);
+        let (Some(size), Some(class)) = (at.and_then(|at| SIZES.get(at)), at.and_then(|at| self.classes.get_mut(at)))
+        else {
             return vec![0; needed].into_boxed_slice();
         };
         class.in_use += 1;
@@ -123,7 +147,8 @@ fn wait<T>(waiting: &mut Vec<T>, done: T, in_use: usize) {
 }
 
 fn class_of(size: usize) -> Option<usize> {
-    SIZES.binary_search(&size).ok()
+    let class = usize::from(*CLASSES.get(size / 16)?);
+    (SIZES.get(class) == Some(&size)).then_some(class)
 }
 
 impl Deref for Kept {

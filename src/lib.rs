@@ -25,6 +25,7 @@ pub mod policy;
 pub mod proxy;
 pub mod recent;
 pub mod runtime;
+pub mod scan;
 pub mod schema;
 pub mod sink;
 pub mod sip;

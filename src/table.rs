@@ -40,6 +40,7 @@ impl<T: Keyed> Table<T> {
     }
 
     /// Adds an entry to those that have its key.
+    #[inline]
     pub fn insert_beside(&mut self, value: T) -> Handle {
         let key = value.key();
         let handle = self.entries.insert(value);
@@ -75,6 +76,7 @@ impl<T: Keyed> Table<T> {
         self.entries.get_mut(handle)
     }
 
+    #[inline]
     pub fn remove(&mut self, handle: Handle) -> Option<T> {
         let removed = self.entries.remove(handle)?;
         if let Ok(found) = self.index.find_entry(hash(removed.key()), |known| *known == handle.place()) {

@@ -45,18 +45,11 @@ pub trait Put {
                 let mut text = [0; 16];
                 let mut end = 0;
                 for octet in address.octets() {
-                    let digits = [octet / 100, octet / 10 % 10, octet % 10];
-                    let needless = if octet > 99 { 0 } else { 2 - usize::from(octet > 9) };
-                    for digit in digits.into_iter().skip(needless) {
-                        if let Some(place) = text.get_mut(end) {
-                            *place = b'0' + digit;
-                        }
-                        end += 1;
+                    let (digits, length) = OCTETS.get(usize::from(octet)).copied().unwrap_or_default();
+                    if let Some(place) = text.get_mut(end..end + digits.len()) {
+                        place.copy_from_slice(&digits);
                     }
-                    if let Some(place) = text.get_mut(end) {
-                        *place = b'.';
-                    }
-                    end += 1;
+                    end += usize::from(length);
                 }
                 self.put(text.get(..end - 1).unwrap_or_default());
             }
@@ -95,6 +88,23 @@ pub fn printable(text: &str) -> Cow<'_, str> {
     }
     shown.into()
 }
+
+/// Each octet in decimal with a dot behind it, and how long that is.
+#[expect(clippy::indexing_slicing, reason = "evaluated by the compiler")]
+const OCTETS: [([u8; 4], u8); 256] = {
+    let mut table = [([0; 4], 0); 256];
+    let mut octet = 0;
+    while octet < 256 {
+        let [a, b, c] = [b'0' + (octet / 100) as u8, b'0' + (octet / 10 % 10) as u8, b'0' + (octet % 10) as u8];
+        table[octet] = match octet {
+            0..10 => ([c, b'.', 0, 0], 2),
+            10..100 => ([b, c, b'.', 0], 3),
+            _ => ([a, b, c, b'.'], 4),
+        };
+        octet += 1;
+    }
+    table
+};
 
 /// The two digits of each byte.
 #[expect(clippy::indexing_slicing, reason = "evaluated by the compiler")]

@@ -67,41 +67,63 @@ pub struct WallText([u8; 24]);
 impl Wall {
     /// `2026-11-23T10:00:31.204Z`; what lies outside the years 0 to 9999 shows as the nearer end.
     pub fn text(self) -> WallText {
-        const DAY: i64 = 86_400_000;
-        let ms = self.0.div_euclid(1_000).clamp(FIRST, LAST);
-        let (year, month, day) = date(ms.div_euclid(DAY));
-        let of_day = ms.rem_euclid(DAY);
-        let (hour, minute, second) = (of_day / 3_600_000, of_day / 60_000 % 60, of_day / 1_000 % 60);
+        const DAY: u64 = 86_400_000;
+        let ms = self.0.div_euclid(1_000).clamp(FIRST, LAST).abs_diff(FIRST);
+        let (year, month, day) = date((ms / DAY) as u32);
+        let of_day = (ms % DAY) as u32;
+        let (minutes, ms) = (of_day / 60_000, of_day % 60_000);
         let mut text = *b"0000-00-00T00:00:00.000Z";
-        let parts = [(3, year), (6, month), (9, day), (12, hour), (15, minute), (18, second), (22, of_day % 1_000)];
-        for (last, mut value) in parts {
-            for digit in text.iter_mut().take(last + 1).rev() {
-                *digit = b'0' + (value % 10) as u8;
-                value /= 10;
-                if value == 0 {
-                    break;
-                }
-            }
-        }
+        let [y1, y2, y3, y4, _, m1, m2, _, d1, d2, _, h1, h2, _, n1, n2, _, s1, s2, _, f1, f2, f3, _] = &mut text;
+        [*y1, *y2] = two_digits(year / 100);
+        [*y3, *y4] = two_digits(year % 100);
+        [*m1, *m2] = two_digits(month);
+        [*d1, *d2] = two_digits(day);
+        [*h1, *h2] = two_digits(minutes / 60);
+        [*n1, *n2] = two_digits(minutes % 60);
+        [*s1, *s2] = two_digits(ms / 1_000);
+        [*f1, *f2] = two_digits(ms % 1_000 / 10);
+        *f3 = b'0' + (ms % 10) as u8;
         WallText(text)
     }
 }
+
+impl WallText {
+    pub fn as_bytes(&self) -> &[u8] {
+        &self.0
+    }
+}
+
+/// A number below 100.
+fn two_digits(number: u32) -> [u8; 2] {
+    TWO_DIGITS.get(number as usize).copied().unwrap_or_default()
+}
+
+#[expect(clippy::indexing_slicing, reason = "evaluated by the compiler")]
+const TWO_DIGITS: [[u8; 2]; 100] = {
+    let mut table = [[0; 2]; 100];
+    let mut number = 0;
+    while number < 100 {
+        table[number] = [b'0' + (number / 10) as u8, b'0' + (number % 10) as u8];
+        number += 1;
+    }
+    table
+};
 
 /// The first millisecond of the year 0 and the last one of the year 9999.
 const FIRST: i64 = -62_167_219_200_000;
 const LAST: i64 = 253_402_300_799_999;
 
-/// Year, month and day of a number of days since the epoch. Years are counted from March, so that the leap day is the
-/// last one; 400 of them have 146,097 days.
-fn date(days: i64) -> (i64, i64, i64) {
-    let shifted = days + 719_468;
-    let (era, of_era) = (shifted.div_euclid(146_097), shifted.rem_euclid(146_097));
+/// Year, month and day of a number of days since the first of the year 0. Years are counted from March, so that the leap
+/// day is the last one; 400 of them have 146,097 days, and one such time is added to begin before the year 0.
+const fn date(days: u32) -> (u32, u32, u32) {
+    let shifted = days + 146_097 - 60;
+    let (era, of_era) = (shifted / 146_097, shifted % 146_097);
     let year = (of_era - of_era / 1_460 + of_era / 36_524 - of_era / 146_096) / 365;
     let of_year = of_era - (365 * year + year / 4 - year / 100);
     let from_march = (5 * of_year + 2) / 153;
     let day = of_year - (153 * from_march + 2) / 5 + 1;
-    let month = if from_march < 10 { from_march + 3 } else { from_march - 9 };
-    (era * 400 + year + i64::from(month <= 2), month, day)
+    let (month, next) = if from_march < 10 { (from_march + 3, 0) } else { (from_march - 9, 1) };
+    (era * 400 + year + next - 400, month, day)
 }
 
 impl std::ops::Deref for WallText {

@@ -85,23 +85,34 @@ impl<T> Wheel<T> {
 
     /// A deadline in the past fires at the next `pop`.
     pub fn insert(&mut self, deadline: Mono, value: T) -> TimerKey {
-        let tick = if deadline <= self.now { self.tick } else { deadline.0.div_ceil(1_000) };
-        let timer = self.timers.insert(Timer { value, tick, previous: None, next: None, level: 0, position: 0 });
-        self.file(timer);
-        if tick < self.bound.get() {
-            self.bound.set(tick);
-            self.is_exact.set(true);
-        }
+        let tick = self.tick_of(deadline);
+        let (level, position) = self.place_of(tick);
+        let previous = self.levels.get(level).and_then(|level| level.slots.get(position)).and_then(|slot| slot.tail);
+        let (next, level, position) = (None, level as u8, position as u16);
+        let timer = self.timers.insert(Timer { value, tick, previous, next, level, position });
+        self.append(timer, previous, tick, (level.into(), position.into()));
         TimerKey(timer)
+    }
+
+    /// A timer with another deadline and value in the place of one that is set; else one more.
+    pub fn renew(&mut self, key: Option<TimerKey>, deadline: Mono, value: T) -> TimerKey {
+        let Some((key, timer)) = key.and_then(|key| Some((key, self.timers.get(key.0)?))) else {
+            return self.insert(deadline, value);
+        };
+        let links = Links::of(timer);
+        self.unlink(links);
+        let tick = self.tick_of(deadline);
+        if let Some(timer) = self.timers.get_mut(key.0) {
+            (timer.value, timer.tick) = (value, tick);
+        }
+        self.file(key.0);
+        key
     }
 
     /// Takes a timer out; `None` where it has fired or was cancelled.
     pub fn cancel(&mut self, key: TimerKey) -> Option<T> {
-        self.unfile(key.0);
         let timer = self.timers.remove(key.0)?;
-        if timer.tick <= self.bound.get() {
-            self.is_exact.set(false);
-        }
+        self.unlink(Links::of(&timer));
         Some(timer.value)
     }
 
@@ -163,8 +174,21 @@ impl<T> Wheel<T> {
     /// Takes the first timer of the current tick.
     fn fire(&mut self) -> Option<T> {
         let timer = self.levels.first()?.slot(self.tick)?.head?;
-        self.unfile(timer);
-        self.timers.remove(timer).map(|timer| timer.value)
+        let timer = self.timers.remove(timer)?;
+        self.unlink(Links::of(&timer));
+        Some(timer.value)
+    }
+
+    fn tick_of(&self, deadline: Mono) -> u64 {
+        if deadline <= self.now { self.tick } else { deadline.0.div_ceil(1_000) }
+    }
+
+    /// The finest level that reaches as far as a tick, and the slot there; beyond the last level the furthest one.
+    fn place_of(&self, tick: u64) -> (usize, usize) {
+        let ahead = |level: &Level| (tick >> level.shift) - (self.tick >> level.shift);
+        let index = self.levels.iter().position(|level| ahead(level) < SLOTS as u64).unwrap_or(LEVELS - 1);
+        let shift = index as u32 * SLOT_BITS;
+        (index, position((tick >> shift).min((self.tick >> shift) + SLOTS as u64 - 1)))
     }
 
     fn earliest(&self) -> Option<u64> {
@@ -185,28 +209,34 @@ impl<T> Wheel<T> {
         earliest
     }
 
-    /// Puts a timer into the finest level that reaches as far as its tick.
+    /// Puts a timer that is in no slot into the one of its tick.
     fn file(&mut self, handle: Handle) {
-        let Some(timer) = self.timers.get_mut(handle) else { return };
-        let ahead = |level: &Level| (timer.tick >> level.shift) - (self.tick >> level.shift);
-        let index = self.levels.iter().position(|level| ahead(level) < SLOTS as u64).unwrap_or(LEVELS - 1);
-        let Some(level) = self.levels.get_mut(index) else { return };
-        // Beyond the last level: the furthest slot.
-        let number = (timer.tick >> level.shift).min((self.tick >> level.shift) + SLOTS as u64 - 1);
-        timer.level = index as u8;
-        timer.position = position(number) as u16;
-        timer.next = None;
-        timer.previous = level.append(position(number), handle, timer.tick);
-        let previous = timer.previous;
+        let Some(tick) = self.timers.get(handle).map(|timer| timer.tick) else { return };
+        let (level, position) = self.place_of(tick);
+        let previous = self.levels.get(level).and_then(|level| level.slots.get(position)).and_then(|slot| slot.tail);
+        if let Some(timer) = self.timers.get_mut(handle) {
+            (timer.level, timer.position) = (level as u8, position as u16);
+            (timer.previous, timer.next) = (previous, None);
+        }
+        self.append(handle, previous, tick, (level, position));
+    }
+
+    /// Makes a timer the last of its slot, behind the one that is.
+    fn append(&mut self, handle: Handle, previous: Option<Handle>, tick: u64, (level, position): (usize, usize)) {
+        if let Some(level) = self.levels.get_mut(level) {
+            level.append(position, handle, tick);
+        }
         if let Some(previous) = previous.and_then(|previous| self.timers.get_mut(previous)) {
             previous.next = Some(handle);
         }
+        if tick < self.bound.get() {
+            self.bound.set(tick);
+            self.is_exact.set(true);
+        }
     }
 
-    fn unfile(&mut self, handle: Handle) {
-        let Some(timer) = self.timers.get(handle) else { return };
-        let (previous, next, tick) = (timer.previous, timer.next, timer.tick);
-        let (level, position) = (usize::from(timer.level), usize::from(timer.position));
+    /// Takes a timer out of its slot.
+    fn unlink(&mut self, Links { previous, next, tick, level, position }: Links) {
         if let Some(previous) = previous.and_then(|previous| self.timers.get_mut(previous)) {
             previous.next = next;
         }
@@ -215,6 +245,9 @@ impl<T> Wheel<T> {
         }
         if let Some(level) = self.levels.get_mut(level) {
             level.unlink(position, previous, next, tick);
+        }
+        if tick <= self.bound.get() {
+            self.is_exact.set(false);
         }
     }
 
@@ -229,6 +262,22 @@ impl<T> Wheel<T> {
             }
             handle = next;
         }
+    }
+}
+
+/// Where a timer is filed.
+struct Links {
+    previous: Option<Handle>,
+    next: Option<Handle>,
+    tick: u64,
+    level: usize,
+    position: usize,
+}
+
+impl Links {
+    fn of<T>(timer: &Timer<T>) -> Links {
+        let Timer { previous, next, tick, level, position, .. } = *timer;
+        Links { previous, next, tick, level: level.into(), position: position.into() }
     }
 }
 
@@ -288,9 +337,9 @@ impl Level {
         Some(slot.earliest.get())
     }
 
-    /// Puts a timer at the end of a slot's list and says which was the last before.
-    fn append(&mut self, position: usize, timer: Handle, tick: u64) -> Option<Handle> {
-        let slot = self.slots.get_mut(position)?;
+    /// Puts a timer at the end of a slot's list.
+    fn append(&mut self, position: usize, timer: Handle, tick: u64) {
+        let Some(slot) = self.slots.get_mut(position) else { return };
         let last = slot.tail.replace(timer);
         slot.len += 1;
         if last.is_none() || tick < slot.earliest.get() {
@@ -301,7 +350,6 @@ impl Level {
             slot.head = Some(timer);
             self.mark(position, true);
         }
-        last
     }
 
     fn unlink(&mut self, position: usize, previous: Option<Handle>, next: Option<Handle>, tick: u64) {
@@ -445,9 +493,23 @@ mod tests {
         assert_eq!(wheel.pop(far(90_000)), Some(90_000));
     }
 
+    #[test]
+    fn a_timer_may_be_given_another_deadline() {
+        let mut wheel = Wheel::new(Mono(0));
+        let key = wheel.renew(None, Mono(MS), 1);
+        assert_eq!(wheel.renew(Some(key), Mono(9_000 * MS), 2), key);
+        assert_eq!((wheel.next_deadline(), wheel.len()), (Some(Mono(9_000 * MS)), 1));
+        assert_eq!(wheel.pop(Mono(9_000 * MS)), Some(2));
+        let another = wheel.renew(Some(key), Mono(9_001 * MS), 3);
+        assert_ne!(another, key);
+        assert_eq!(wheel.cancel(key), None);
+        assert_eq!(wheel.cancel(another), Some(3));
+    }
+
     #[derive(Clone, Debug)]
     enum Step {
         Insert(u64),
+        Renew(usize, u64),
         Cancel(usize),
         Advance(u64),
         ToDeadline,
@@ -461,6 +523,7 @@ mod tests {
     fn step() -> impl Strategy<Value = Step> {
         prop_oneof![
             4 => delay().prop_map(Step::Insert),
+            2 => (any::<usize>(), delay()).prop_map(|(choice, delay)| Step::Renew(choice, delay)),
             2 => any::<usize>().prop_map(Step::Cancel),
             1 => delay().prop_map(Step::Advance),
             2 => Just(Step::ToDeadline),
@@ -484,17 +547,25 @@ mod tests {
                         let tick = if delay == 0 { now.0 / MS } else { deadline.0.div_ceil(MS) };
                         model.insert((tick, number), wheel.insert(deadline, (tick, number)));
                     }
+                    Step::Renew(choice, delay) if !model.is_empty() => {
+                        let timer = *model.keys().nth(choice % model.len()).unwrap();
+                        let key = model.remove(&timer).unwrap();
+                        let deadline = now + Duration::from_micros(delay);
+                        let tick = if delay == 0 { now.0 / MS } else { deadline.0.div_ceil(MS) };
+                        prop_assert_eq!(wheel.renew(Some(key), deadline, (tick, number)), key);
+                        model.insert((tick, number), key);
+                    }
                     Step::Cancel(choice) if !model.is_empty() => {
                         let timer = *model.keys().nth(choice % model.len()).unwrap();
                         let key = model.remove(&timer).unwrap();
                         prop_assert_eq!(wheel.cancel(key), Some(timer));
                     }
-                    Step::Cancel(_) => {}
+                    Step::Renew(..) | Step::Cancel(_) => {}
                     Step::Advance(delay) => now = now + Duration::from_micros(delay),
                     Step::ToDeadline => now = now.max(wheel.next_deadline().unwrap_or(now)),
                 }
                 let mut last = 0;
-                if !matches!(step, Step::Insert(_) | Step::Cancel(_)) {
+                if !matches!(step, Step::Insert(_) | Step::Renew(..) | Step::Cancel(_)) {
                     while let Some(fired) = wheel.pop(now) {
                         prop_assert!(fired.0 >= last && fired.0 <= now.0 / MS);
                         last = fired.0;

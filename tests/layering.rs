@@ -20,6 +20,7 @@ const CORE: &[&str] = &[
     "path.rs",
     "policy.rs",
     "proxy",
+    "scan.rs",
     "sip",
     "stats.rs",
     "table.rs",

@@ -186,10 +186,15 @@ impl Exchange {
             opened_for: None,
         };
         let raw = self.received.copy(text.as_bytes());
-        let message = probe.run(Span::Index(kind), || Message::parse(raw, &LIMITS)).expect("the message can be read");
+        let mut message = probe.run(Span::Index(kind), || Message::parse(raw, &LIMITS)).ok();
+        assert!(message.is_some(), "the message can be read");
         let Exchange { endpoint, now, deadline, outputs, .. } = self;
         probe.run(Span::Handle(kind), || {
-            endpoint.handle(*now, Input::Message { flow, message });
+            if let Some(message) = &message {
+                endpoint.handle_message(*now, &flow, message);
+            }
+            // What it takes to drop it counts too.
+            message = None;
             drain(endpoint, outputs, deadline);
         });
         let sent = self.take(probe);

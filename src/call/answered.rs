@@ -40,7 +40,7 @@ impl Endpoint {
         }
         self.close_answered_attempt(handle, tx, message.code());
         self.abandon_legs(handle, Some(tx), super::legs::ELSEWHERE_REASONS);
-        for timer in [CallTimer::NoAnswer, CallTimer::Progress, CallTimer::CancelGrace] {
+        for timer in [CallTimer::Progress, CallTimer::CancelGrace] {
             self.clear_call_timer(handle, timer);
         }
         let dialog = self.learn_dialog(handle, tx, flow, message);
@@ -64,7 +64,7 @@ impl Endpoint {
             self.keep_server(upstream);
         }
         self.set_call_state(handle, CallState::Answered);
-        self.set_call_timer(handle, CallTimer::MaxDuration, max_duration);
+        self.replace_call_timer(handle, CallTimer::NoAnswer, CallTimer::MaxDuration, max_duration);
         self.tell(handle, EventKind::Answered);
         self.on_dialog_answered(handle, tx, upstream, dialog, message);
     }

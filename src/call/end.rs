@@ -181,8 +181,7 @@ impl Endpoint {
         let (grace, bye_answer) = (call.policy.voicemail_drop.grace, call.timeouts().t1 * 4);
         let ending = Ending { cause, at: now, awaited: SmallVec::new(), is_in_grace };
         call.phase = Phase::Ending(self.places.endings.put(ending));
-        self.clear_call_timer(handle, CallTimer::MaxDuration);
-        self.set_call_timer(handle, CallTimer::ByeAnswer, bye_answer);
+        self.replace_call_timer(handle, CallTimer::MaxDuration, CallTimer::ByeAnswer, bye_answer);
         if is_in_grace {
             self.set_call_timer(handle, CallTimer::DropGrace, grace);
         }

@@ -6,7 +6,7 @@ use smallvec::SmallVec;
 use crate::kept::{Kept, Store};
 use crate::policy::Policy;
 use crate::proxy::route::{self, Routes};
-use crate::sip::{HeaderName, Message, Name, NameAddr, subscriber};
+use crate::sip::{HeaderName, Message, Name, NameAddr, subscriber, tag};
 use crate::stored::Raw;
 use crate::text::{Line, Put};
 
@@ -82,7 +82,7 @@ impl Identity {
             contact,
             Some(&routes),
             to.and_then(|to| subscriber(to.uri)).map(cut),
-            subscriber(invite.uri()).map(cut),
+            invite.sip_uri().map_or_else(|| subscriber(invite.uri()), |uri| uri.user()).map(cut),
             capture.correlation.as_ref().and_then(value_of),
             value_of(&policy.voicemail_drop.progressive_header),
             parent.as_ref().map(<[u8; 16]>::as_slice),
@@ -114,7 +114,7 @@ impl Identity {
     }
 
     pub fn from_tag(&self) -> Option<&[u8]> {
-        NameAddr::parse(self.from())?.tag().filter(|tag| !tag.is_empty())
+        tag(self.from())
     }
 
     /// User part of From.

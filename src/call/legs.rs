@@ -6,7 +6,7 @@ use bytes::Bytes;
 
 use super::{Attempt, CallTimer, FinalResponse, Leg, Legs, Moment, Phase, Reasons, Stopping};
 use crate::arena::Handle;
-use crate::endpoint::{Endpoint, Request, reason_fields, reason_lines};
+use crate::endpoint::{Endpoint, OwnRoutes, Request, reason_fields, reason_lines};
 use crate::event::{CallState, EventKind};
 use crate::flow::{Flow, Hop, Side, Transport};
 use crate::kept::Store;
@@ -481,9 +481,11 @@ impl Endpoint {
         forward::request(message, &change, &mut self.edits, self.out.piece())
     }
 
-    pub(crate) fn loop_hash_of(&self, message: &Message, dialog: Key, side: Side, own_routes: usize) -> u64 {
-        let routed = crate::endpoint::routes_behind(message, own_routes);
-        self.keys.loop_hash(message, dialog, side, &routed)
+    pub(crate) fn loop_hash_of(&self, message: &Message, dialog: Key, side: Side, own_routes: OwnRoutes) -> u64 {
+        if !own_routes.has_more {
+            return self.keys.loop_hash(message, dialog, side, b"");
+        }
+        self.keys.loop_hash(message, dialog, side, &crate::endpoint::routes_behind(message, own_routes))
     }
 }
 

@@ -32,7 +32,7 @@ pub use identity::Identity;
 pub(crate) use identity::contact;
 pub(crate) use legs::{Outgoing, rewritten_uri};
 pub use stored::{Links, StoredCall};
-pub use table::{CallTable, Redirects};
+pub use table::{CallTable, Names, Redirects};
 
 use crate::arena::Handle;
 use crate::event::CallState;
@@ -55,6 +55,8 @@ pub struct Call {
     /// The policy that it began with.
     pub policy: Arc<Policy>,
     pub identity: Identity,
+    /// By which the API finds it.
+    pub names: Names,
     pub phase: Phase,
     pub started: Now,
     /// The way of the caller's last message.
@@ -372,12 +374,23 @@ impl Uid {
     pub fn text(self) -> UidText {
         const DIGITS: &[u8; 32] = b"0123456789ABCDEFGHJKMNPQRSTVWXYZ";
         let mut text = [b'0'; 26];
+        // Twelve digits at a time fit into 64 bits.
         let mut rest = self.0;
-        for digit in text.iter_mut().rev() {
-            *digit = DIGITS.get(rest as usize % 32).copied().unwrap_or(b'0');
-            rest >>= 5;
+        for digits in text.rchunks_mut(12) {
+            let mut part = rest as u64;
+            for digit in digits.iter_mut().rev() {
+                *digit = DIGITS.get(part as usize % 32).copied().unwrap_or(b'0');
+                part >>= 5;
+            }
+            rest >>= 60;
         }
         UidText(text)
+    }
+}
+
+impl UidText {
+    pub fn as_bytes(&self) -> &[u8] {
+        &self.0
     }
 }
 

@@ -1,5 +1,7 @@
 //! What is told of a call, and the one function that ends it.
 
+use std::time::Duration;
+
 use super::{Call, CallTimer, FinalResponse, Phase};
 use crate::arena::Handle;
 use crate::chunks::Chunks;
@@ -13,12 +15,11 @@ impl Endpoint {
     /// Ends a call: it is taken out, counted and told, together and once.
     pub(crate) fn emit(&mut self, handle: Handle, cause: EndCause, at: Mono) {
         let Some(call) = self.calls.get(handle) else { return };
-        let names = self.names_of(&call.identity);
         let decision = self.decide(call, cause, at);
         let (uid, ended) = (call.uid.text(), Some((cause, at, &decision)));
         let record = Record { call, uid: &uid, ended, now: self.now.mono, mask: &self.policy.mask };
         let event = write(EventKind::Ended, call.started.wall_at(at), &record, &mut self.lines, &mut self.told);
-        let Some(mut call) = self.calls.remove(handle, &names) else { return };
+        let Some(mut call) = self.calls.remove(handle) else { return };
         for (_, timer) in call.timers.drain(..) {
             self.wheel.cancel(timer);
         }
@@ -94,10 +95,18 @@ impl Endpoint {
         }
     }
 
-    pub(crate) fn set_call_timer(&mut self, handle: Handle, timer: CallTimer, after: std::time::Duration) {
-        self.clear_call_timer(handle, timer);
+    pub(crate) fn set_call_timer(&mut self, handle: Handle, timer: CallTimer, after: Duration) {
+        self.replace_call_timer(handle, timer, timer, after);
+    }
+
+    /// Sets a timer of a call; another one is not needed any more.
+    pub(crate) fn replace_call_timer(&mut self, handle: Handle, old: CallTimer, timer: CallTimer, after: Duration) {
         let Some(call) = self.calls.get_mut(handle) else { return };
-        call.timers.push((timer, self.wheel.insert(self.now.mono + after, Deadline::Call(handle, timer))));
+        let due = self.now.mono + after;
+        match call.timers.iter_mut().find(|(set, _)| *set == old) {
+            Some(place) => *place = (timer, self.wheel.renew(Some(place.1), due, Deadline::Call(handle, timer))),
+            None => call.timers.push((timer, self.wheel.insert(due, Deadline::Call(handle, timer)))),
+        }
     }
 
     pub(crate) fn clear_call_timer(&mut self, handle: Handle, timer: CallTimer) {

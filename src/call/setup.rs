@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use smallvec::SmallVec;
 
-use super::{Anomalies, Call, CallTimer, Identity, Moment, Outline, Phase, Reasons, Setup, Uid};
+use super::{Anomalies, Call, CallTimer, Identity, Moment, Names, Outline, Phase, Reasons, Setup, Uid};
 use crate::arena::Handle;
 use crate::endpoint::{Arrival, Endpoint, RETRY_SOON, Reply};
 use crate::event::{CallState, EventKind};
@@ -58,7 +58,7 @@ impl Endpoint {
         };
         let own_routes = self.own_routes(&invite, local);
         let loop_hash = self.loop_hash_of(&invite, self.keys.dialog_of(&invite), side, own_routes);
-        self.try_servers(handle, &invite, own_routes, loop_hash)
+        self.try_servers(handle, &invite, own_routes.count, loop_hash)
     }
 
     /// The same with the INVITE at hand.
@@ -105,9 +105,8 @@ impl Endpoint {
     fn begin_call(&mut self, key: Key, at: &Arrival<'_>) -> Handle {
         let policy = self.policy.clone();
         let call = self.new_call(key, at, policy);
-        let names = self.names_of(&call.identity);
         self.stats.on_call_started(call.direction);
-        let call = self.calls.insert(call, &names);
+        let call = self.calls.insert(call);
         self.own_server_tx(at.tx, call);
         self.tell(call, EventKind::Started);
         call
@@ -163,7 +162,7 @@ impl Endpoint {
             setup.remaining = order;
         }
         self.set_call_timer(handle, CallTimer::NoAnswer, no_answer);
-        if !self.try_servers(handle, at.message, at.own_routes, at.loop_hash) {
+        if !self.try_servers(handle, at.message, at.own_routes.count, at.loop_hash) {
             self.fail_unreachable(handle);
         }
     }
@@ -222,9 +221,8 @@ impl Endpoint {
     }
 
     /// The names by which the API finds a call, hashed.
-    pub(crate) fn names_of(&self, identity: &Identity) -> SmallVec<[u64; 2]> {
-        let names = [Some(identity.call_id()), identity.correlation()];
-        names.into_iter().flatten().map(|name| self.keys.name(name)).collect()
+    pub(crate) fn names_of(&self, identity: &Identity) -> Names {
+        Names::new(self.keys.name(identity.call_id()), identity.correlation().map(|name| self.keys.name(name)))
     }
 
     fn new_call(&mut self, key: Key, at: &Arrival<'_>, policy: std::sync::Arc<Policy>) -> Call {
@@ -244,6 +242,7 @@ impl Endpoint {
             key,
             direction,
             policy,
+            names: self.names_of(&identity),
             identity,
             phase: Phase::Setup(self.places.setups.put(new_setup(at))),
             state: CallState::Setup,

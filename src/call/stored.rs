@@ -9,8 +9,8 @@ use smallvec::SmallVec;
 use super::dialog::StoredDialog;
 use super::identity::StoredIdentity;
 use super::{
-    Anomalies, Attempt, Call, CallTimer, Challenged, Ending, FinalResponse, Leg, Moment, Phase, Places, Reasons, Setup,
-    Stopping, Uid,
+    Anomalies, Attempt, Call, CallTimer, Challenged, Ending, FinalResponse, Leg, Moment, Names, Phase, Places, Reasons,
+    Setup, Stopping, Uid,
 };
 use crate::arena::Handle;
 use crate::event::CallState;
@@ -257,6 +257,7 @@ impl<'a> StoredCall<'a> {
             uid,
             key: Key(self.key),
             identity: self.identity.restored(&policy, store),
+            names: Names::default(),
             phase,
             started,
             path: paths.of(self.path.into()),

@@ -31,6 +31,10 @@ pub struct CallTable {
     names: HashTable<(u32, u32)>,
 }
 
+/// Halves of the hashes of a call's Call-ID and correlation; the same twice where there is only one.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Names([u32; 2]);
+
 /// For how long a call that follows a redirect is recognised as its child.
 pub const REDIRECT_WINDOW: Duration = Duration::from_secs(32);
 
@@ -46,10 +50,10 @@ const LEAST_INDEX: usize = 4096;
 
 impl CallTable {
     /// Adds a call under its key and its names (Call-ID, correlation).
-    pub fn insert(&mut self, call: Call, names: &[u64]) -> Handle {
+    pub fn insert(&mut self, call: Call) -> Handle {
+        let names = call.names;
         let handle = self.calls.insert_beside(call);
-        for name in names {
-            let name = half(*name);
+        for name in names.iter() {
             self.names.insert_unique(spread(name), (name, handle.place()), |(name, _)| spread(*name));
         }
         handle
@@ -86,9 +90,9 @@ impl CallTable {
     }
 
     /// Adds a call that has its dialogs already.
-    pub fn insert_whole(&mut self, mut call: Call, names: &[u64]) -> Handle {
+    pub fn insert_whole(&mut self, mut call: Call) -> Handle {
         let dialogs = std::mem::take(&mut call.dialogs);
-        let handle = self.insert(call, names);
+        let handle = self.insert(call);
         for dialog in dialogs {
             self.add_dialog(handle, dialog);
         }
@@ -96,14 +100,13 @@ impl CallTable {
     }
 
     /// Takes a call with all its names and dialogs out.
-    pub fn remove(&mut self, handle: Handle, names: &[u64]) -> Option<Call> {
-        for name in names {
-            let name = half(*name);
+    pub fn remove(&mut self, handle: Handle) -> Option<Call> {
+        let call = self.calls.remove(handle)?;
+        for name in call.names.iter() {
             if let Ok(found) = self.names.find_entry(spread(name), |known| *known == (name, handle.place())) {
                 found.remove();
             }
         }
-        let call = self.calls.remove(handle)?;
         for (at, dialog) in (0..).zip(&call.dialogs) {
             self.untagged -= usize::from(dialog.to_tag().is_empty());
             if let Ok(found) = self.dialogs.find_entry(hash(dialog.key), |known| *known == (handle.place(), at)) {
@@ -151,7 +154,7 @@ impl CallTable {
 
     /// Open calls with this name, and rarely one of another.
     pub fn by_name(&self, name: u64) -> SmallVec<[Handle; 2]> {
-        let name = half(name);
+        let name = Names::half(name);
         let found = self.names.iter_hash(spread(name)).filter(|(known, _)| *known == name);
         found.filter_map(|(_, place)| self.calls.at(*place).map(|(handle, _)| handle)).collect()
     }
@@ -179,8 +182,21 @@ fn hash(key: Key) -> u64 {
     key.0 as u64
 }
 
-fn half(name: u64) -> u32 {
-    name as u32
+impl Names {
+    /// Of a Call-ID and a correlation, hashed.
+    pub fn new(call_id: u64, correlation: Option<u64>) -> Names {
+        let call_id = Names::half(call_id);
+        Names([call_id, correlation.map_or(call_id, Names::half)])
+    }
+
+    fn half(name: u64) -> u32 {
+        name as u32
+    }
+
+    fn iter(self) -> impl Iterator<Item = u32> {
+        let Names([first, second]) = self;
+        std::iter::once(first).chain((second != first).then_some(second))
+    }
 }
 
 /// A half as the hash of its place: both ends of a hash count.

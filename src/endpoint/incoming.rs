@@ -2,7 +2,7 @@
 
 use std::net::SocketAddr;
 
-use super::{Endpoint, Notice, Output, Reply, Transmit};
+use super::{Endpoint, Notice, Output, OwnRoutes, Reply, Transmit};
 use crate::arena::Handle;
 use crate::flow::{Flow, Side};
 use crate::policy::{Strangers, Target};
@@ -22,8 +22,7 @@ pub(crate) struct Arrival<'a> {
     pub message: &'a Message,
     /// Of Call-ID and tags.
     pub dialog: Key,
-    /// Route values at the top that are ours.
-    pub own_routes: usize,
+    pub own_routes: OwnRoutes,
     /// Of the Via, for loops and for our branch.
     pub loop_hash: u64,
 }
@@ -125,7 +124,7 @@ impl Endpoint {
             && let Some(limit) = self.limit_of_new_call(flow, side, dialog, message)
         {
             let tx = self.add_server(key, flow, side, message, server::User::Local);
-            let at = Arrival { tx, key, flow, side, message, dialog, own_routes: 0, loop_hash: 0 };
+            let at = Arrival { tx, key, flow, side, message, dialog, own_routes: OwnRoutes::default(), loop_hash: 0 };
             return self.refuse_call(limit, &at);
         }
         let unrouted = self.unroute_strictly(message, flow.local);
@@ -319,13 +318,11 @@ fn is_looping(message: &Message, loop_hash: u64) -> bool {
 }
 
 /// The Route values behind our own.
-pub(crate) fn routes_behind(message: &Message, own: usize) -> Line<128> {
+pub(crate) fn routes_behind(message: &Message, own: OwnRoutes) -> Line<128> {
     let mut all = Line::new();
-    if message.first(Name::Route).is_some() {
-        for element in message.elements(Name::Route).skip(own) {
-            all.put(message.bytes(element.range));
-            all.put(b"\n");
-        }
+    for element in message.elements(Name::Route).skip(own.count) {
+        all.put(message.bytes(element.range));
+        all.put(b"\n");
     }
     all
 }

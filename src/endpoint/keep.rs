@@ -143,7 +143,7 @@ impl Endpoint {
             }),
             RecordOf::Client => self.client_txs.get(handle).filter(|tx| tx.is_stored).and_then(|tx| {
                 let user = self.stored_client_user(tx)?;
-                stored::put(&StoredClient::of(tx, user, self.end_of(tx.end)), &mut state);
+                stored::put(&StoredClient::of(tx, user, tx.ends_at.map(|end| self.now.wall_at(end))), &mut state);
                 Some(tx.key.0)
             }),
         };

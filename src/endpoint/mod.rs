@@ -2,8 +2,8 @@
 //!
 //! # The contract with the shell
 //!
-//! 1. Give it inputs with [`Endpoint::handle`] (one reading of the clocks for a whole batch is fine),
-//!    or commands with the methods that are named after them.
+//! 1. Give it inputs with [`Endpoint::handle`], messages also with [`Endpoint::handle_message`] (one reading of the clocks
+//!    for a whole batch is fine), or commands with the methods that are named after them.
 //! 2. After each batch take outputs with [`Endpoint::poll_output`] until it says [`Output::Idle`].
 //! 3. Come back with [`Input::Timeout`] at the deadline that `Idle` named, or with an input before.
 //!
@@ -136,6 +136,14 @@ pub struct Transmit {
     pub connect_timeout: Option<Duration>,
 }
 
+/// Route values at the top that are ours.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct OwnRoutes {
+    pub count: usize,
+    /// Others follow.
+    pub has_more: bool,
+}
+
 /// What is worth a line in the log, rate-limited by the shell.
 #[derive(Clone, Debug)]
 pub struct Notice {
@@ -230,10 +238,8 @@ pub(crate) enum Deadline {
     ServerEnd(Handle),
     /// A request that is no INVITE has waited long enough for a 100 (RFC 4320 §4.1).
     ServerTrying(Handle),
-    /// Timers A, E.
-    ClientRetransmit(Handle),
-    /// Timers B, C, D, F, K, M: the client transaction ends, or has waited long enough.
-    ClientEnd(Handle),
+    /// Timers A, E; or B, C, D, F, K, M: the client transaction ends, or has waited long enough.
+    Client(Handle),
     Call(Handle, CallTimer),
     /// A large request without a transaction is on its way, or lost.
     Loose(Handle),
@@ -281,14 +287,13 @@ impl Endpoint {
 
     /// Takes one input. Follow it, or a batch of them, with [`Endpoint::poll_output`].
     pub fn handle(&mut self, now: Now, input: Input) {
+        if let Input::Message { flow, message } = &input {
+            return self.handle_message(now, flow, message);
+        }
         self.advance(now);
         self.out.make_room(ROOM);
         match input {
-            Input::Message { ref flow, ref message } => {
-                self.see(flow.local.ip().to_canonical());
-                self.on_connected(flow);
-                if message.is_request() { self.on_request(flow, message) } else { self.on_response(flow, message) }
-            }
+            Input::Message { .. } => {}
             Input::Broken { flow, rejected } => self.on_broken(flow, &rejected),
             Input::TransportFailed { owner } => self.on_transport_failed(owner),
             Input::Unreachable { remote, quoted } => self.on_unreachable(remote, &quoted),
@@ -305,15 +310,27 @@ impl Endpoint {
         }
     }
 
+    /// [`Input::Message`] where it stands: a message is large to be moved.
+    pub fn handle_message(&mut self, now: Now, flow: &Flow, message: &Message) {
+        self.advance(now);
+        self.out.make_room(ROOM);
+        self.see(flow.local.ip().to_canonical());
+        self.on_connected(flow);
+        if message.is_request() { self.on_request(flow, message) } else { self.on_response(flow, message) }
+    }
+
     /// The next thing to do.
     ///
     /// Records and events come first, so that what they tell is kept before anything is sent.
     pub fn poll_output(&mut self) -> Output {
         self.put_out_changes();
-        match self.keeping.pop().or_else(|| self.outputs.pop_front()) {
-            Some(output) => output,
-            None => Output::Idle { deadline: self.wheel.next_deadline() },
+        if let Some(output) = self.keeping.pop() {
+            return output;
         }
+        if let Some(output) = self.outputs.pop_front() {
+            return output;
+        }
+        Output::Idle { deadline: self.wheel.next_deadline() }
     }
 
     /// Whether it matters that messages wait for a short time only.
@@ -340,13 +357,17 @@ impl Endpoint {
         self.own.is_ours(value) || self.ourselves(&self.policy, local).are_named_by(route::address(value))
     }
 
-    /// How many Route values at the top are ours.
-    pub(crate) fn own_routes(&self, message: &Message, local: SocketAddr) -> usize {
-        if message.first(Name::Route).is_none() {
-            return 0;
+    /// Which Route values at the top are ours.
+    pub(crate) fn own_routes(&self, message: &Message, local: SocketAddr) -> OwnRoutes {
+        let mut own = OwnRoutes::default();
+        for element in message.elements(Name::Route) {
+            if !self.is_our_route(message.bytes(element.range), local) {
+                own.has_more = true;
+                break;
+            }
+            own.count += 1;
         }
-        let values = message.elements(Name::Route);
-        values.take_while(|element| self.is_our_route(message.bytes(element.range.clone()), local)).count()
+        own
     }
 
     fn see(&mut self, address: IpAddr) {
@@ -375,8 +396,7 @@ impl Endpoint {
             Deadline::ServerRetransmit(tx) => self.on_server_retransmit(tx),
             Deadline::ServerEnd(tx) => self.remove_server(tx),
             Deadline::ServerTrying(tx) => self.on_server_trying(tx),
-            Deadline::ClientRetransmit(tx) => self.on_client_retransmit(tx),
-            Deadline::ClientEnd(tx) => self.on_client_end(tx),
+            Deadline::Client(tx) => self.on_client_deadline(tx),
             Deadline::Call(call, timer) => self.on_call_timer(call, timer),
             Deadline::Loose(loose) => {
                 self.loose.remove(loose);

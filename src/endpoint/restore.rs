@@ -21,7 +21,7 @@ use crate::policy::Policy;
 use crate::sip::{Limits, Message, Method};
 use crate::stored;
 use crate::time::{Now, Wall};
-use crate::transaction::client::{self, Cancel};
+use crate::transaction::client;
 use crate::transaction::{Key, StoredClient, StoredServer, StoredServerUser, server};
 
 /// States by their keys, as their records had them.
@@ -255,9 +255,9 @@ impl Endpoint {
             dialog.is_bye_challenged |= dialog.bye_from.is_some();
         }
         let (started, direction, state) = (call.started.mono, call.direction, call.state);
-        let names = self.names_of(&call.identity);
+        call.names = self.names_of(&call.identity);
         self.stats.on_call_restored(direction, state);
-        let handle = self.calls.insert_whole(call, &names);
+        let handle = self.calls.insert_whole(call);
         let timers = stored.timers(started);
         let timers = timers.map(|(timer, due)| (timer, self.wheel.insert(due, Deadline::Call(handle, timer))));
         let timers = timers.collect();
@@ -298,10 +298,10 @@ impl Endpoint {
         if !stored.is_final() {
             self.miss(path, None);
         }
-        let end = stored.end.map(|end| self.wheel.insert(self.now.mono_at(end), Deadline::ClientEnd(handle)));
         if let Some(tx) = self.client_txs.get_mut(handle) {
-            tx.end = end;
+            tx.ends_at = stored.end.map(|end| self.now.mono_at(end));
         }
+        self.set_client_timer(handle, None);
         handle
     }
 
@@ -320,19 +320,16 @@ impl Endpoint {
             if !client.is_invite && !client.path.transport.is_reliable() {
                 // Timer E goes on in Proceeding (RFC 3261 §17.1.2.2).
                 let after = client.estimates.t2();
-                client.retransmit = Some(self.wheel.insert(self.now.mono + after, Deadline::ClientRetransmit(tx)));
+                self.set_client_timer(tx, Some(after));
             }
-            if client.cancel == Cancel::Held {
-                self.release_cancel(tx);
-            }
+            self.release_cancel(tx);
             return;
         }
         let (retransmit, _) = client.on_start();
         let (hop, side) = (*client.path, client.side);
         let may_fall_back = client.rare.as_ref().is_some_and(|rare| rare.fallback.is_some());
         let connect_timeout = may_fall_back.then_some(TCP_FOR_LARGE);
-        client.retransmit =
-            retransmit.map(|after| self.wheel.insert(self.now.mono + after, Deadline::ClientRetransmit(tx)));
+        self.set_client_timer(tx, retransmit);
         if !hop.transport.is_reliable() {
             return;
         }

@@ -15,7 +15,6 @@ use crate::stats::{RetransmitKind, Way};
 use crate::transaction::client::{self, Cancel, ClientTx, Fallback, Note, OnResponse};
 use crate::transaction::server::{self, OnAck, OnRepeat, ServerTx};
 use crate::transaction::{Branch, Estimates, Key};
-use crate::wheel::TimerKey;
 
 /// Above this a request goes by TCP where the next hop takes it (RFC 3261 §18.1.1).
 pub const LARGE_REQUEST: usize = 1300;
@@ -64,13 +63,14 @@ impl Endpoint {
     ) -> Handle {
         let is_invite = request.method() == Method::Invite;
         let estimates = Estimates::of(&self.policy.timeouts);
+        let (path, reply) = (self.paths.of(flow.reply()), reply_hop(request, flow));
         let tx = self.server_txs.insert(ServerTx {
             key,
             is_invite,
             state: if is_invite { server::State::Proceeding } else { server::State::Trying },
             side,
-            path: self.paths.of(flow.reply()),
-            reply: self.paths.of(reply_hop(request, flow)),
+            reply: if reply == *path { path.clone() } else { self.paths.of(reply) },
+            path,
             user,
             request: self.store.keep(&[request.raw()]),
             is_outline: false,
@@ -86,8 +86,7 @@ impl Endpoint {
         if !is_invite {
             // Until Timer E of the client reaches T2: the sum of T1, 2·T1, … below T2 is T2 − T1.
             let wait = estimates.t2().saturating_sub(estimates.t1());
-            let timer = self.wheel.insert(self.now.mono + wait, Deadline::ServerTrying(tx));
-            self.set_server_end(tx, Some(timer));
+            self.set_server_end(tx, wait, Deadline::ServerTrying(tx));
         }
         tx
     }
@@ -103,12 +102,11 @@ impl Endpoint {
         self.store.release(std::mem::replace(&mut server.last, last));
         if let Some(finished) = finished {
             self.store.release(std::mem::take(&mut server.request));
-            let now = self.now.mono;
             if let Some(interval) = finished.retransmit {
-                server.retransmit = Some(self.wheel.insert(now + interval, Deadline::ServerRetransmit(tx)));
+                let due = self.now.mono + interval;
+                server.retransmit = Some(self.wheel.insert(due, Deadline::ServerRetransmit(tx)));
             }
-            let end = self.wheel.insert(now + finished.end, Deadline::ServerEnd(tx));
-            self.set_server_end(tx, Some(end));
+            self.set_server_end(tx, finished.end, Deadline::ServerEnd(tx));
         }
         if code > 100 {
             self.keep_server(tx);
@@ -174,8 +172,7 @@ impl Endpoint {
                 if let Some(key) = stored {
                     self.forget(RecordOf::Server, key);
                 }
-                let end = self.wheel.insert(self.now.mono + timer_i, Deadline::ServerEnd(tx));
-                self.set_server_end(tx, Some(end));
+                self.set_server_end(tx, timer_i, Deadline::ServerEnd(tx));
                 false
             }
             OnAck::Absorb => false,
@@ -224,10 +221,10 @@ impl Endpoint {
         }
     }
 
-    fn set_server_end(&mut self, tx: Handle, timer: Option<TimerKey>) {
-        let Some(server) = self.server_txs.get_mut(tx) else { return };
-        if let Some(old) = std::mem::replace(&mut server.end, timer) {
-            self.wheel.cancel(old);
+    fn set_server_end(&mut self, tx: Handle, after: Duration, deadline: Deadline) {
+        let due = self.now.mono + after;
+        if let Some(server) = self.server_txs.get_mut(tx) {
+            server.end = Some(self.wheel.renew(server.end, due, deadline));
         }
     }
 
@@ -253,8 +250,8 @@ impl Endpoint {
             is_abandoned: false,
             repeats: 0,
             interval: 0,
-            retransmit: None,
-            end: None,
+            timer: None,
+            ends_at: None,
             estimates: Estimates::of(timeouts),
             note: Note::default(),
             is_stored,
@@ -262,7 +259,7 @@ impl Endpoint {
         };
         let (retransmit, timeout) = client.on_start();
         let tx = self.client_txs.insert(client);
-        self.set_client_timers(tx, retransmit, Some(timeout));
+        self.set_client_timers(tx, retransmit, timeout);
         if is_stored {
             self.keep_client(tx);
         }
@@ -339,7 +336,7 @@ impl Endpoint {
         match meaning {
             OnResponse::Pass { end, first } => {
                 if let Some(end) = end {
-                    self.set_client_timers(tx, None, Some(end));
+                    self.set_client_timers(tx, None, end);
                 }
                 if is_invite && first && message.code() < 200 {
                     self.release_cancel(tx);
@@ -368,25 +365,22 @@ impl Endpoint {
         }
     }
 
-    pub(super) fn on_client_retransmit(&mut self, tx: Handle) {
+    pub(super) fn on_client_deadline(&mut self, tx: Handle) {
         let Some(client) = self.client_txs.get_mut(tx) else { return };
-        client.retransmit = None;
-        let Some(interval) = client.on_retransmit() else { return };
-        client.retransmit = Some(self.wheel.insert(self.now.mono + interval, Deadline::ClientRetransmit(tx)));
+        client.timer = None;
+        if client.ends_at.is_some_and(|end| end <= self.now.mono) {
+            client.ends_at = None;
+            return if client.is_final() { self.remove_client(tx) } else { self.on_client_timeout(tx) };
+        }
+        let interval = client.on_retransmit();
         let (hop, side) = (*client.path, client.side);
+        self.set_client_timer(tx, interval);
+        if interval.is_none() {
+            return;
+        }
         let Some(bytes) = self.sent_again(tx) else { return };
         self.stats.on_retransmission(side, RetransmitKind::RequestSent);
         self.transmit(Transmit { hop, bytes, side, owner: Some(Owner(tx.to_bits())), connect_timeout: None });
-    }
-
-    pub(super) fn on_client_end(&mut self, tx: Handle) {
-        let Some(client) = self.client_txs.get_mut(tx) else { return };
-        client.end = None;
-        if client.is_final() {
-            self.remove_client(tx);
-        } else {
-            self.on_client_timeout(tx);
-        }
     }
 
     pub(super) fn on_transport_failed(&mut self, owner: Owner) {
@@ -417,7 +411,7 @@ impl Endpoint {
         let side = client.side;
         self.keep_client(tx);
         self.remember_udp_only(hop);
-        self.set_client_timers(tx, retransmit, Some(timeout));
+        self.set_client_timers(tx, retransmit, timeout);
         self.transmit(Transmit { hop, bytes, side, owner: Some(owner), connect_timeout: None });
     }
 
@@ -445,25 +439,26 @@ impl Endpoint {
             self.forget(RecordOf::Client, client.key.0);
         }
         self.store.release(client.request);
-        for timer in [client.retransmit, client.end].into_iter().flatten() {
+        if let Some(timer) = client.timer {
             self.wheel.cancel(timer);
         }
     }
 
     /// Replaces both timers of a client transaction.
-    pub(crate) fn set_client_timers(&mut self, tx: Handle, retransmit: Option<Duration>, end: Option<Duration>) {
-        let now = self.now.mono;
-        let retransmit = retransmit.map(|after| self.wheel.insert(now + after, Deadline::ClientRetransmit(tx)));
-        let end = end.map(|after| self.wheel.insert(now + after, Deadline::ClientEnd(tx)));
-        let Some(client) = self.client_txs.get_mut(tx) else { return };
-        // A provisional response to a request that is no INVITE lets Timer E go on.
-        let keeps_going = retransmit.is_none() && client.state == client::State::Proceeding && !client.is_invite;
-        let old = if keeps_going { None } else { std::mem::replace(&mut client.retransmit, retransmit) };
-        if let Some(old) = old {
-            self.wheel.cancel(old);
+    fn set_client_timers(&mut self, tx: Handle, retransmit: Option<Duration>, end: Duration) {
+        if let Some(client) = self.client_txs.get_mut(tx) {
+            client.ends_at = Some(self.now.mono + end);
+            self.set_client_timer(tx, retransmit);
         }
-        if let Some(old) = std::mem::replace(&mut client.end, end) {
-            self.wheel.cancel(old);
+    }
+
+    /// Waits for the next retransmission or for the end, whichever comes first.
+    pub(super) fn set_client_timer(&mut self, tx: Handle, retransmit: Option<Duration>) {
+        let Some(client) = self.client_txs.get_mut(tx) else { return };
+        let retransmit_at = retransmit.map(|after| self.now.mono + after);
+        match retransmit_at.into_iter().chain(client.ends_at).min() {
+            Some(due) => client.timer = Some(self.wheel.renew(client.timer, due, Deadline::Client(tx))),
+            None => drop(client.timer.take().and_then(|timer| self.wheel.cancel(timer))),
         }
     }
 
@@ -538,7 +533,7 @@ impl Endpoint {
         };
         let policy = self.policy.clone();
         self.start_client(request, &policy.timeouts);
-        self.set_client_timers(tx, None, Some(wait));
+        self.set_client_timers(tx, None, wait);
         self.keep_client(tx);
     }
 

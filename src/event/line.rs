@@ -8,6 +8,7 @@ use crate::call::{Call, UidText};
 use crate::flow::{Direction, Transport};
 use crate::mask::{Kind, MaskNumbers, Numbers};
 use crate::outcome::{CodeSource, Decision, EndCause, is_blocked, q850};
+use crate::scan::{below, beyond_ascii, equal, first};
 use crate::text::Put;
 use crate::time::{Mono, Wall};
 
@@ -34,16 +35,16 @@ impl Record<'_> {
     pub fn put_event(&self, kind: EventKind, time: Wall, out: &mut Vec<u8>) {
         let mut event = Object { out, numbers: self.numbers() };
         event.put(b"{\"specversion\":\"1.0\",\"id\":\"");
-        event.put(self.uid.as_bytes());
+        event.put_any(self.uid.as_bytes());
         event.put(b"/");
-        event.put(kind.label().as_bytes());
+        event.put_any(kind.label().as_bytes());
         event.put(b"\"");
         event.text(b",\"source\":", Some(self.call.policy.source.as_bytes()));
         event.label(b",\"type\":", Some(kind.type_name()));
         event.time(b",\"time\":", Some(time));
-        event.label(b",\"subject\":", Some(self.uid));
+        event.plain(b",\"subject\":", Some(self.uid.as_bytes()));
         event.put(b",\"datacontenttype\":\"application/json\",\"dataschema\":\"urn:sipstamp:call.");
-        event.put(kind.label().as_bytes());
+        event.put_any(kind.label().as_bytes());
         event.put(b":v1\",\"data\":");
         self.put(&mut event);
         event.put(b"}");
@@ -70,13 +71,16 @@ impl Record<'_> {
     }
 
     fn numbers(&self) -> Option<Numbers<'_>> {
+        if !self.mask.is_on() {
+            return None;
+        }
         let identity = &self.call.identity;
         Numbers::of(self.mask, [identity.from_user(), identity.to_user(), identity.request_user()])
     }
 
     /// The fields of [`super::CallData`], in the same order.
     fn put(&self, data: &mut Object<'_>) {
-        data.label(b"{\"call_uid\":", Some(self.uid));
+        data.plain(b"{\"call_uid\":", Some(self.uid.as_bytes()));
         self.put_identity(data);
         self.put_end(data);
         self.put_parties(data);
@@ -89,8 +93,8 @@ impl Record<'_> {
         let identity = &self.call.identity;
         data.foreign(b",\"call_id\":", Some(identity.call_id()), Kind::Id);
         match identity.parent() {
-            Some(parent) => data.label(b",\"parent_call_uid\":", Some(&parent.text())),
-            None => data.label(b",\"parent_call_uid\":", None),
+            Some(parent) => data.plain(b",\"parent_call_uid\":", Some(parent.text().as_bytes())),
+            None => data.plain(b",\"parent_call_uid\":", None),
         }
         data.label(b",\"direction\":", Some(Direction::label(self.call.direction)));
         data.foreign(b",\"dialing_mode\":", identity.dialing_mode(), Kind::Value);
@@ -139,13 +143,14 @@ impl Record<'_> {
         data.foreign(b",\"to_tag\":", self.call.to_tag(), Kind::Id);
         data.foreign(b",\"correlation\":", identity.correlation(), Kind::Id);
         data.put(b",\"labels\":{");
-        let mut comma: &[u8] = b"";
+        let mut is_first = true;
         for (at, value) in identity.labels() {
             let Some(label) = self.call.policy.capture.labels.get(at) else { continue };
-            data.put(comma);
+            if !std::mem::take(&mut is_first) {
+                data.put(b",");
+            }
             data.string(label.label.as_bytes());
             data.foreign(b":", Some(value), Kind::Value);
-            comma = b",";
         }
         data.put(b"}");
     }
@@ -208,12 +213,19 @@ pub struct Delays {
 }
 
 impl Object<'_> {
-    fn put(&mut self, bytes: &[u8]) {
-        self.out.extend_from_slice(bytes);
+    /// Text of ours: its length is known, so that it is copied in place.
+    #[inline(always)]
+    fn put<const N: usize>(&mut self, text: &[u8; N]) {
+        self.out.extend_from_slice(text);
+    }
+
+    #[inline]
+    fn put_any(&mut self, text: &[u8]) {
+        self.out.extend_from_slice(text);
     }
 
     /// A user part, masked as the operator wants it.
-    fn user(&mut self, key: &[u8], user: Option<&[u8]>) {
+    fn user<const N: usize>(&mut self, key: &[u8; N], user: Option<&[u8]>) {
         match (&self.numbers, user) {
             (Some(numbers), Some(user)) => {
                 let shown = numbers.user(user);
@@ -224,7 +236,7 @@ impl Object<'_> {
     }
 
     /// A text that a peer wrote and that may hold a number.
-    fn foreign(&mut self, key: &[u8], value: Option<&[u8]>, kind: Kind) {
+    fn foreign<const N: usize>(&mut self, key: &[u8; N], value: Option<&[u8]>, kind: Kind) {
         match (&self.numbers, value) {
             (Some(numbers), Some(value)) => {
                 let shown = numbers.hide(value, kind);
@@ -235,19 +247,26 @@ impl Object<'_> {
     }
 
     /// A value that needs no escapes: one of ours.
-    fn label(&mut self, key: &[u8], value: Option<&str>) {
+    #[inline]
+    fn label<const N: usize>(&mut self, key: &[u8; N], value: Option<&str>) {
+        self.plain(key, value.map(str::as_bytes));
+    }
+
+    #[inline(always)]
+    fn plain<const N: usize>(&mut self, key: &[u8; N], value: Option<&[u8]>) {
         self.put(key);
         match value {
             Some(value) => {
                 self.put(b"\"");
-                self.put(value.as_bytes());
+                self.put_any(value);
                 self.put(b"\"");
             }
             None => self.put(b"null"),
         }
     }
 
-    fn text(&mut self, key: &[u8], value: Option<&[u8]>) {
+    #[inline]
+    fn text<const N: usize>(&mut self, key: &[u8; N], value: Option<&[u8]>) {
         self.put(key);
         match value {
             Some(value) => self.string(value),
@@ -255,14 +274,16 @@ impl Object<'_> {
         }
     }
 
-    fn time(&mut self, key: &[u8], value: Option<Wall>) {
+    #[inline]
+    fn time<const N: usize>(&mut self, key: &[u8; N], value: Option<Wall>) {
         match value {
-            Some(value) => self.label(key, Some(&value.text())),
-            None => self.label(key, None),
+            Some(value) => self.plain(key, Some(value.text().as_bytes())),
+            None => self.plain(key, None),
         }
     }
 
-    fn number(&mut self, key: &[u8], value: Option<u64>) {
+    #[inline]
+    fn number<const N: usize>(&mut self, key: &[u8; N], value: Option<u64>) {
         self.put(key);
         match value {
             Some(value) => self.out.put_number(value),
@@ -270,28 +291,41 @@ impl Object<'_> {
         }
     }
 
-    fn flag(&mut self, key: &[u8], value: bool) {
+    #[inline]
+    fn flag<const N: usize>(&mut self, key: &[u8; N], value: bool) {
         self.put(key);
-        self.put(if value { b"true" } else { b"false" });
+        match value {
+            true => self.put(b"true"),
+            false => self.put(b"false"),
+        }
     }
 
-    fn list<T>(&mut self, key: &[u8], items: impl IntoIterator<Item = T>, put: impl Fn(&mut Self, T)) {
+    fn list<T, const N: usize>(
+        &mut self,
+        key: &[u8; N],
+        items: impl IntoIterator<Item = T>,
+        put: impl Fn(&mut Self, T),
+    ) {
         self.put(key);
-        let mut before: &[u8] = b"[";
+        self.put(b"[");
+        let mut is_first = true;
         for item in items {
-            self.put(before);
+            if !std::mem::take(&mut is_first) {
+                self.put(b",");
+            }
             put(self, item);
-            before = b",";
         }
-        self.put(if before == b"[" { b"[]" } else { b"]" });
+        self.put(b"]");
     }
 
     /// A string; what is no UTF-8 in it is replaced.
     fn string(&mut self, value: &[u8]) {
-        let is_plain = |byte: &u8| (b' '..0x7f).contains(byte) && !matches!(byte, b'"' | b'\\');
-        if value.iter().all(is_plain) {
+        let low_or_high = |word| below(word, b' ') | beyond_ascii(word) | equal(word, 0x7f);
+        let marked = |word| low_or_high(word) | equal(word, b'"') | equal(word, b'\\');
+        let is_odd = |byte| !(b' '..=b'~').contains(&byte) | (byte == b'"') | (byte == b'\\');
+        if first(value, 0, marked, is_odd).is_none() {
             self.put(b"\"");
-            self.put(value);
+            self.put_any(value);
             self.put(b"\"");
         } else {
             // Writing to a vector does not fail.

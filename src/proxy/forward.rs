@@ -69,6 +69,10 @@ pub fn request(message: &Message, change: &RequestChange<'_>, edits: &mut Edits,
     for line in change.record_route.into_iter().filter(|line| !line.is_empty()) {
         edits.insert(recorded, line);
     }
+    // Max-Forwards comes behind Via nearly always: edits in the order of the message need no sorting.
+    for (range, mark) in make::via_marks(message.raw(), message.via(), change.source).into_iter().flatten() {
+        edits.replace_with(range, |out| mark.put(out));
+    }
     match message.first(Name::MaxForwards) {
         Some(field) => {
             let left = max_forwards(message).unwrap_or(MAX_FORWARDS).saturating_sub(1);
@@ -76,9 +80,6 @@ pub fn request(message: &Message, change: &RequestChange<'_>, edits: &mut Edits,
             edits.replace_with(value, |out| out.put_number(left.into()));
         }
         None => edits.insert(top, format!("Max-Forwards: {MAX_FORWARDS}\r\n").as_bytes()),
-    }
-    for (range, text) in make::via_marks(message.raw(), message.via(), change.source).into_iter().flatten() {
-        edits.replace(range, &text);
     }
     if change.own_routes > 0 {
         edits.remove_first_elements(message, Name::Route, change.own_routes);
@@ -94,7 +95,10 @@ pub fn response(message: &Message, change: &ResponseChange<'_>, edits: &mut Edit
     if let Some(phrase) = change.phrase {
         edits.replace_phrase(message, phrase);
     }
-    edits.remove_first_elements(message, Name::Via, 1);
+    match message.fields().get(message.via().element.field) {
+        Some(field) if message.via().element.alone => edits.remove_field(field),
+        _ => edits.remove_first_elements(message, Name::Via, 1),
+    }
     strip(message, change.policy, false, edits);
     finish(message, change.stamp, change.transport, edits);
     edits.apply(message, out)
@@ -102,12 +106,16 @@ pub fn response(message: &Message, change: &ResponseChange<'_>, edits: &mut Edit
 
 /// Removes what only we may write and, of requests to the telephony side, what the dialer says to us alone.
 fn strip(message: &Message, policy: &Policy, is_for_telephony: bool, edits: &mut Edits) {
+    let may_have = |name| message.may_have(name);
+    let for_us = || policy.timeouts.no_answer_header.iter().chain([&policy.voicemail_drop.header]);
+    let may_be_there = policy.stamp.headers.iter().any(may_have) || is_for_telephony && for_us().any(may_have);
+    if !may_be_there {
+        return;
+    }
     for field in message.fields() {
         let is = |name| message.is_named(field, name);
         let is_ours = policy.stamp.headers.iter().any(is);
-        let is_for_us =
-            || policy.timeouts.no_answer_header.as_ref().is_some_and(is) || is(&policy.voicemail_drop.header);
-        if is_ours || (is_for_telephony && is_for_us()) {
+        if is_ours || (is_for_telephony && for_us().any(is)) {
             edits.remove_field(field);
         }
     }

@@ -3,13 +3,14 @@
 //!
 //! They copy the raw fields of the message that they answer or belong to.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
+use std::ops::Range;
 
 use bytes::{BufMut, Bytes, BytesMut};
 
 use super::route::{self, Routes};
 use crate::sip::{Answerable, Message, Method, Name, Via};
-use crate::text::{Line, Put};
+use crate::text::Put;
 use crate::transaction::Branch;
 
 /// A response to make.
@@ -156,42 +157,51 @@ pub fn in_dialog(method: Method, party: Party<'_>, via: (&[u8], Branch), extra: 
     finish(out, extra)
 }
 
-/// `received` and `rport` as RFC 3261 §18.2.1 and RFC 3581 §4 want them on the topmost Via: ranges of
-/// the original and what stands there instead.
-pub fn via_marks(raw: &[u8], via: &Via, source: SocketAddr) -> [Option<(std::ops::Range<usize>, Line<64>)>; 2] {
-    let ip = source.ip().to_canonical();
-    let mut address = Line::<48>::new();
-    address.put_address(ip);
-    let host = raw.get(via.host.clone()).unwrap_or_default();
-    // Most hosts are the source as it is spelt here; the others need reading.
-    let differs =
-        || host != address.as_slice() && crate::sip::host_ip(host).is_none_or(|host| host.to_canonical() != ip);
-    let mark = |name: &[u8], value: &[u8]| {
-        let mut text = Line::from_slice(name);
-        text.put(value);
-        text
-    };
-    let port = via.rport.as_ref().map(|(range, _)| {
-        let mut port = Line::<8>::new();
-        port.put_number(source.port().into());
-        (range.clone(), mark(b";rport=", &port))
-    });
-    let end = via.element.range.end;
-    let received = match &via.received {
-        Some(range) => Some((range.clone(), mark(b";received=", &address))),
-        None if port.is_some() || differs() => Some((end..end, mark(b";received=", &address))),
-        None => None,
-    };
-    [port, received]
+/// A parameter that we write on the topmost Via.
+#[derive(Clone, Copy, Debug)]
+pub enum ViaMark {
+    Rport(u16),
+    Received(IpAddr),
 }
 
-fn put_via(out: &mut BytesMut, raw: &[u8], whole: std::ops::Range<usize>, via: &Via, source: SocketAddr) {
-    let mut marks = via_marks(raw, via, source);
-    marks.sort_by_key(|mark| mark.as_ref().map(|(range, _)| range.start));
+impl ViaMark {
+    pub fn put(self, out: &mut impl Put) {
+        match self {
+            ViaMark::Rport(port) => {
+                out.put(b";rport=");
+                out.put_number(port.into());
+            }
+            ViaMark::Received(address) => {
+                out.put(b";received=");
+                out.put_address(address);
+            }
+        }
+    }
+}
+
+/// `received` and `rport` as RFC 3261 §18.2.1 and RFC 3581 §4 want them on the topmost Via: ranges of
+/// the original, in order, and what stands there instead.
+pub fn via_marks(raw: &[u8], via: &Via, source: SocketAddr) -> [Option<(Range<usize>, ViaMark)>; 2] {
+    let ip = source.ip().to_canonical();
+    let differs = || {
+        let host = raw.get(via.host.clone()).unwrap_or_default();
+        crate::sip::host_ip(host).is_none_or(|host| host.to_canonical() != ip)
+    };
+    let port = via.rport.as_ref().map(|(range, _)| (range.clone(), ViaMark::Rport(source.port())));
+    let end = via.element.range.end;
+    let place = via.received.clone().or_else(|| (port.is_some() || differs()).then_some(end..end));
+    let received = place.map(|range| (range, ViaMark::Received(ip)));
+    match (&port, &received) {
+        (Some((port_at, _)), Some((received_at, _))) if received_at.start < port_at.start => [received, port],
+        _ => [port, received],
+    }
+}
+
+fn put_via(out: &mut BytesMut, raw: &[u8], whole: Range<usize>, via: &Via, source: SocketAddr) {
     let mut at = whole.start;
-    for (range, text) in marks.into_iter().flatten() {
+    for (range, mark) in via_marks(raw, via, source).into_iter().flatten() {
         out.put_slice(raw.get(at..range.start).unwrap_or_default());
-        out.put_slice(&text);
+        mark.put(out);
         at = range.end;
     }
     out.put_slice(raw.get(at..whole.end).unwrap_or_default());
@@ -210,7 +220,7 @@ fn status_line(out: &mut BytesMut, made: Response<'_>) {
 fn hop_by_hop(
     invite: &Message,
     method: &str,
-    to: Option<(&Message, std::ops::Range<usize>)>,
+    to: Option<(&Message, Range<usize>)>,
     extra: &str,
     out: &mut BytesMut,
 ) -> Bytes {

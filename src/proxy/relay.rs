@@ -7,7 +7,7 @@ use super::route::{self, Host};
 use super::target::{ServerHealth, server_order};
 use crate::arena::Handle;
 use crate::call::{Outgoing, contact, q850_of, rewritten_uri};
-use crate::endpoint::{Arrival, Deadline, Endpoint, Output, QueryId, Reply, Request};
+use crate::endpoint::{Arrival, Deadline, Endpoint, Output, OwnRoutes, QueryId, Reply, Request};
 use crate::flow::{Flow, Hop, Side, Transport};
 use crate::kept::Kept;
 use crate::outcome::EndCause;
@@ -54,7 +54,7 @@ pub(crate) struct Relayed {
     flow: Flow,
     side: Side,
     loop_hash: u64,
-    own_routes: usize,
+    own_routes: OwnRoutes,
     /// What the Request-URI becomes.
     uri: Option<Line<128>>,
     /// A Route line to add at the end, for a strict router.
@@ -285,7 +285,7 @@ impl Endpoint {
     /// Sends a request along its way, once that has an address.
     fn follow(&mut self, mut relayed: Relayed, way: Way, message: &Message) {
         (relayed.uri, relayed.route, relayed.hop) = (way.uri, way.route, way.hop);
-        relayed.own_routes += usize::from(relayed.route.is_some());
+        relayed.own_routes.count += usize::from(relayed.route.is_some());
         match way.name {
             Some(name) if self.pending.len() < MOST_PENDING => self.resolve(relayed, message, name),
             Some(_) => self.fail_relayed(&relayed, message, 503),
@@ -300,8 +300,9 @@ impl Endpoint {
             let (dialog, side) = (call.dialog(dialog)?, relayed.side.opposite());
             Some((*dialog.party(side, call.caller_side()).path, call.target_of(dialog, side)))
         });
-        let is_routed = relayed.own_routes > 0 || last.is_some();
-        let next = message.elements(Name::Route).nth(relayed.own_routes).filter(|_| is_routed);
+        let OwnRoutes { count, has_more } = relayed.own_routes;
+        let is_routed = count > 0 || last.is_some();
+        let next = if has_more && is_routed { message.elements(Name::Route).nth(count) } else { None };
         let next = next.map(|element| message.raw().get(element.range).unwrap_or_default());
         let (mut new_uri, mut route) = (None, None);
         let (own_uri, ourselves) = (message.sip_uri(), self.ourselves(&self.policy, relayed.flow.local));
@@ -423,7 +424,7 @@ impl Endpoint {
         let outgoing = Outgoing {
             branch,
             uri: relayed.uri.as_deref(),
-            own_routes: relayed.own_routes,
+            own_routes: relayed.own_routes.count,
             records: begins_dialog && message.to_tag().is_none(),
             stamp: (!lines.is_empty()).then_some(&lines),
             to,

@@ -6,7 +6,7 @@ use smallvec::SmallVec;
 
 use crate::flow::{Side, Transport};
 use crate::policy::Policy;
-use crate::sip::{Message, Name, NameAddr, Uri, host_ip, scheme};
+use crate::sip::{Message, Name, NameAddr, Uri, has_no_uri_byte, host_ip, scheme};
 use crate::text::Put;
 
 /// The port of a SIP URI that names none (RFC 3261 §19.1.2).
@@ -85,7 +85,7 @@ pub fn beyond_us<'a>(mut values: Values<'a>, upstream: &[&[u8]], is_ours: impl F
 /// (RFC 3261 §19.1.1). Empty where there is none, as with white space or a fold in it, which would part the line.
 pub fn address(value: &[u8]) -> &[u8] {
     let uri = NameAddr::parse(value).map_or(value, |parsed| parsed.uri);
-    if parts_a_line(uri) {
+    if has_no_uri_byte(uri) {
         return &[];
     }
     match Uri::parse(uri) {
@@ -93,22 +93,6 @@ pub fn address(value: &[u8]) -> &[u8] {
         None if scheme(uri).is_some_and(|scheme| !is_sip(scheme)) => uri,
         None => &[],
     }
-}
-
-/// Whether a text has white space, a control character, a bracket or a quote; eight bytes at a time, for each Contact is asked.
-fn parts_a_line(text: &[u8]) -> bool {
-    const ONES: u64 = u64::MAX / 255;
-    const TOPS: u64 = ONES * 0x80;
-    let odd = |word: u64| {
-        // Each is wrong about no word that has none, though perhaps about which byte it is.
-        let below = |bound: u64, word: u64| word.wrapping_sub(ONES * bound) & !word & TOPS;
-        let is = |byte: u8| below(1, word ^ (ONES * u64::from(byte)));
-        (below(0x21, word) | is(b'<') | is(b'>') | is(b'"') | is(0x7f)) != 0
-    };
-    let (words, rest) = text.as_chunks::<8>();
-    let mut last = [b'.'; 8];
-    last.iter_mut().zip(rest).for_each(|(place, byte)| *place = *byte);
-    words.iter().chain([&last]).any(|word| odd(u64::from_le_bytes(*word)))
 }
 
 fn is_sip(scheme: &[u8]) -> bool {
@@ -218,7 +202,7 @@ mod tests {
             for place in 0..20 {
                 let mut text = [b'a'; 20];
                 text[place] = byte;
-                assert_eq!(parts_a_line(&text), parts, "{byte} at {place}");
+                assert_eq!(has_no_uri_byte(&text), parts, "{byte} at {place}");
             }
         }
     }

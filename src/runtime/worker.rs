@@ -468,12 +468,11 @@ impl Core {
         match Message::parse(bytes, &self.limits) {
             Ok(message) => {
                 let worker = self.post.of_call(message.call_id());
-                let input = Input::Message { flow, message };
                 if worker == self.post.me {
                     self.handled += 1;
-                    self.endpoint.handle(self.now, input);
+                    self.endpoint.handle_message(self.now, &flow, &message);
                 } else {
-                    self.post.put_aside(worker, input);
+                    self.post.put_aside(worker, Input::Message { flow, message });
                 }
             }
             Err(rejected) => {

@@ -74,9 +74,16 @@ pub(super) struct Fields {
 const FEW: usize = 24;
 
 impl Fields {
+    #[inline(always)]
     pub(super) fn new() -> Fields {
-        const NONE: Field = Field { name: Name::Other, start: 0, name_len: 0, value_start: 0, value_end: 0, end: 0 };
+        // All zero, which is set at once.
+        const NONE: Field = Field { name: Name::Via, start: 0, name_len: 0, value_start: 0, value_end: 0, end: 0 };
         Fields { few: [NONE; FEW], count: 0, many: Vec::new() }
+    }
+
+    #[inline]
+    pub(super) fn count(&self) -> usize {
+        self.count
     }
 
     #[inline]
@@ -106,32 +113,68 @@ impl std::ops::Deref for Fields {
 /// The place of the first field of each header that we read: one more than its index, or 0 where there is none; beyond
 /// the reach of a byte it has to be looked for.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Firsts([u8; Name::COUNT]);
+pub(super) struct Firsts {
+    places: [u8; Name::COUNT],
+    /// A bit for each header of which there is more than one field.
+    repeated: u32,
+    /// Of the other headers: a bit for each name, see `bit_of`.
+    others: u64,
+}
 
 impl Firsts {
     pub(super) fn new() -> Firsts {
-        Firsts([0; Name::COUNT])
+        const { assert!(Name::COUNT <= u32::BITS as usize) };
+        Firsts { places: [0; Name::COUNT], repeated: 0, others: 0 }
     }
 
     /// Notes a field; true where it is the first of its name.
+    #[inline]
     pub(super) fn note(&mut self, name: Name, index: usize) -> bool {
-        match self.0.get_mut(name.index()) {
+        match self.places.get_mut(name.index()) {
             Some(place) if *place == 0 => {
                 *place = u8::try_from(index + 1).unwrap_or(u8::MAX);
                 true
             }
-            _ => false,
+            _ => {
+                self.repeated |= 1 << name.index();
+                false
+            }
+        }
+    }
+
+    /// Notes a field of another name than those that we read.
+    #[inline]
+    pub(super) fn note_other(&mut self, name: &[u8]) {
+        self.others |= bit_of(name);
+    }
+
+    /// Where the fields of a name are, and others among them where there are several.
+    #[inline]
+    fn range(&self, name: Name, fields: &[Field]) -> Range<usize> {
+        match self.of(name, fields) {
+            None => 0..0,
+            Some(first) if self.repeated & (1 << name.index()) == 0 => first..first + 1,
+            Some(first) => first..fields.len(),
         }
     }
 
     /// The index of the first field of a name.
     pub(super) fn of(&self, name: Name, fields: &[Field]) -> Option<usize> {
-        match self.0.get(name.index()).copied()? {
+        match self.places.get(name.index()).copied()? {
             0 => None,
             u8::MAX => fields.iter().position(|field| field.name == name),
             place => Some(usize::from(place) - 1),
         }
     }
+}
+
+/// One of 64 bits by length and first letter, in any case: two names seldom have the same.
+pub(super) const fn bit_of(name: &[u8]) -> u64 {
+    let first = match name {
+        [first, ..] => first.to_ascii_lowercase() as usize,
+        [] => 0,
+    };
+    1 << ((name.len() * 4 + first) % 64)
 }
 
 impl Message {
@@ -143,6 +186,18 @@ impl Message {
     /// Content-Length are cut off (RFC 3261 §7.5, §18.3).
     pub fn parse(raw: Bytes, limits: &Limits) -> Result<Message, Box<Rejected>> {
         parse::parse(raw, limits)
+    }
+
+    /// One that is still to be read.
+    #[inline(always)]
+    pub(super) fn blank(raw: Bytes) -> Message {
+        let via = Via::default();
+        let cseq = CSeq { number: 0, method: Method::Other };
+        let (call_id, cseq_method) = (0..0, 0..0);
+        let essentials = Essentials { via, call_id, from_tag: None, to_tag: None, cseq, cseq_method };
+        let start = Start::Response { code: 0, phrase: 0..0 };
+        let (fields, firsts) = (Fields::new(), Firsts::new());
+        Message { raw, start, fields, firsts, body: 0, uri_parts: None, essentials }
     }
 
     /// The whole message as it arrived, from the start line to the last byte of the body.
@@ -247,7 +302,8 @@ impl Message {
 
     /// The fields of one header, in order.
     pub fn all(&self, name: Name) -> impl Iterator<Item = &Field> + '_ {
-        self.fields.iter().filter(move |field| field.name == name)
+        let fields = self.fields.get(self.firsts.range(name, &self.fields)).unwrap_or_default();
+        fields.iter().filter(move |field| field.name == name)
     }
 
     pub fn first(&self, name: Name) -> Option<&Field> {
@@ -256,7 +312,16 @@ impl Message {
 
     /// The fields of a header by any name, letter case ignored; a header that has a compact form is found by both.
     pub fn named<'a>(&'a self, name: &'a HeaderName) -> impl Iterator<Item = &'a Field> + 'a {
-        self.fields.iter().filter(move |field| self.is_named(field, name))
+        let fields = if self.may_have(name) { self.fields() } else { &[] };
+        fields.iter().filter(move |field| self.is_named(field, name))
+    }
+
+    /// Whether it has to be looked for: false where no field has this name, nearly always.
+    pub fn may_have(&self, name: &HeaderName) -> bool {
+        match name.known() {
+            Name::Other => self.firsts.others & name.bits() != 0,
+            known => self.firsts.of(known, &self.fields).is_some(),
+        }
     }
 
     pub fn is_named(&self, field: &Field, name: &HeaderName) -> bool {
@@ -275,7 +340,8 @@ impl Message {
 
     /// The comma-separated elements of all fields of a header, quotes and angle brackets respected.
     pub fn elements(&self, name: Name) -> impl Iterator<Item = Element> + '_ {
-        let first = self.firsts.of(name, &self.fields).unwrap_or(self.fields.len());
-        Elements::from_field(&self.raw, &self.fields, name, first)
+        let range = self.firsts.range(name, &self.fields);
+        let fields = self.fields.get(..range.end).unwrap_or_default();
+        Elements::from_field(&self.raw, fields, name, range.start)
     }
 }

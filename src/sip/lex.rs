@@ -6,6 +6,8 @@ use std::ops::Range;
 
 use memchr::memchr2;
 
+use crate::scan::{below, equal, first};
+
 /// What stands in a head where it may not.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum BadByte {
@@ -33,18 +35,32 @@ pub(super) const fn is_token(byte: u8) -> bool {
     TOKEN[byte as usize]
 }
 
-/// A table of all bytes: each byte of every header name and tag is asked for.
+/// A byte of a host's name; they may hold `_` and bytes beyond ASCII, as they occur.
+#[expect(clippy::indexing_slicing, reason = "the table has a place for every byte")]
+pub(super) const fn is_of_host(byte: u8) -> bool {
+    HOST[byte as usize]
+}
+
+/// Tables of all bytes: each byte of every header name, tag and host is asked for.
+const TOKEN: [bool; 256] = table(b"-.!%*_+`'~", false);
+const HOST: [bool; 256] = table(b"-._", true);
+
+/// True for letters and digits, for some others and, where `beyond_ascii`, for all bytes above 127.
 #[expect(clippy::indexing_slicing, reason = "evaluated by the compiler")]
-const TOKEN: [bool; 256] = {
+const fn table(others: &[u8], beyond_ascii: bool) -> [bool; 256] {
     let mut table = [false; 256];
     let mut byte = 0;
-    while byte < 128u8 {
-        let others = matches!(byte, b'-' | b'.' | b'!' | b'%' | b'*' | b'_' | b'+' | b'`' | b'\'' | b'~');
-        table[byte as usize] = byte.is_ascii_alphanumeric() || others;
+    while byte < 256 {
+        table[byte] = (byte as u8).is_ascii_alphanumeric() || (byte > 127 && beyond_ascii);
         byte += 1;
     }
+    let mut other = 0;
+    while other < others.len() {
+        table[others[other] as usize] = true;
+        other += 1;
+    }
     table
-};
+}
 
 /// Offset of the first byte from `at` on that does not satisfy `is`.
 pub(super) fn skip(text: &[u8], at: usize, is: impl Fn(u8) -> bool) -> usize {
@@ -129,46 +145,26 @@ pub(super) fn line_end(text: &[u8], mut at: usize, nul: &mut bool) -> Result<Opt
 }
 
 /// Offset of the first byte from `at` on that is not above CR: the line ends, NUL and what hardly ever occurs.
-/// Lines are short: eight bytes at a time cost less than calling a search that is made for long texts.
 #[inline]
-pub(super) fn low_byte(text: &[u8], mut at: usize) -> Option<usize> {
-    const ONES: u64 = u64::MAX / 255;
-    let rest = text.get(at..)?;
-    let (words, tail) = rest.as_chunks::<8>();
-    for word in words {
-        let word = u64::from_le_bytes(*word);
-        // Sets the top bit of each byte below 14, and perhaps of bytes behind the first such one.
-        let low = word.wrapping_sub(ONES * (b'\r' as u64 + 1)) & !word & (ONES * 128);
-        if low != 0 {
-            return Some(at + low.trailing_zeros() as usize / 8);
-        }
-        at += 8;
-    }
-    tail.iter().position(|byte| *byte <= b'\r').map(|found| at + found)
+pub(super) fn low_byte(text: &[u8], at: usize) -> Option<usize> {
+    first(text, at, |word| below(word, b'\r' + 1), |byte| byte <= b'\r')
 }
 
 /// Offset of the first byte from `at` on that is a semicolon, a comma, a quote, white space or another control; the end of
 /// the text where there is none.
 #[inline]
-pub(super) fn plain_end(text: &[u8], mut at: usize) -> usize {
-    const ONES: u64 = u64::MAX / 255;
-    const HIGHS: u64 = ONES * 128;
-    let rest = text.get(at..).unwrap_or_default();
-    let (words, tail) = rest.as_chunks::<8>();
-    for word in words {
-        let word = u64::from_le_bytes(*word);
-        let below = |word: u64, limit: u64| word.wrapping_sub(ONES * limit) & !word & HIGHS;
-        // In each, the lowest bit that is set tells the truth.
-        let found = [b';', b',', b'"']
-            .iter()
-            .fold(below(word, u64::from(b' ') + 1), |found, byte| found | below(word ^ (ONES * u64::from(*byte)), 1));
-        if found != 0 {
-            return at + found.trailing_zeros() as usize / 8;
-        }
-        at += 8;
-    }
-    let is_end = |byte: &u8| *byte <= b' ' || matches!(byte, b';' | b',' | b'"');
-    at + tail.iter().position(is_end).unwrap_or(tail.len())
+pub(super) fn plain_end(text: &[u8], at: usize) -> usize {
+    let marked = |word| below(word, b' ' + 1) | equal(word, b';') | equal(word, b',') | equal(word, b'"');
+    let is = |byte| (byte <= b' ') | (byte == b';') | (byte == b',') | (byte == b'"');
+    first(text, at, marked, is).unwrap_or(text.len())
+}
+
+/// Whether a text holds a byte that no URI has: a control, a space, an angle bracket or a quote.
+pub fn has_no_uri_byte(text: &[u8]) -> bool {
+    const OTHERS: [u8; 4] = [0x7f, b'<', b'>', b'"'];
+    let marked = |word| OTHERS.iter().fold(below(word, b' ' + 1), |marked, byte| marked | equal(word, *byte));
+    let is = |byte| OTHERS.iter().fold(byte <= b' ', |any, other| any | (byte == *other));
+    first(text, 0, marked, is).is_some()
 }
 
 /// A decimal number of digits only, saturating; `None` where there is another byte or none at all.
@@ -176,13 +172,30 @@ pub fn number(text: &[u8]) -> Option<u64> {
     if text.is_empty() {
         return None;
     }
+    if text.len() <= 19 {
+        // No sum of so few digits is too large.
+        let sum = text.iter().try_fold(0, |sum: u64, byte| match byte.wrapping_sub(b'0') {
+            digit @ 0..=9 => Some(sum * 10 + u64::from(digit)),
+            _ => None,
+        });
+        return sum;
+    }
     text.iter().try_fold(0_u64, |sum, byte| {
         byte.is_ascii_digit().then(|| sum.saturating_mul(10).saturating_add(u64::from(byte - b'0')))
     })
 }
 
 /// A port: 1 to 65535.
+#[inline]
 pub(super) fn port(text: &[u8]) -> Option<u16> {
+    // With zeros in front it may be longer.
+    if (1..=5).contains(&text.len()) {
+        let sum = text.iter().try_fold(0, |sum: u32, byte| match byte.wrapping_sub(b'0') {
+            digit @ 0..=9 => Some(sum * 10 + u32::from(digit)),
+            _ => None,
+        });
+        return sum.and_then(|port| u16::try_from(port).ok()).filter(|port| *port != 0);
+    }
     number(text).and_then(|port| u16::try_from(port).ok()).filter(|port| *port != 0)
 }
 

@@ -2,13 +2,12 @@
 
 use std::ops::Range;
 
-use memchr::{memchr, memchr3};
-
 use super::lex::{is_lws, quoted_end, skip, trim};
 use super::{Field, Name};
+use crate::scan::find;
 
 /// One element of a header that is a comma-separated list.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Element {
     /// Index of its field in the message.
     pub field: usize,
@@ -82,11 +81,8 @@ impl Iterator for Elements<'_> {
 /// The element of a field without any comma, which most are.
 fn only_element(text: &[u8], index: usize, field: &Field) -> Option<Element> {
     let start = field.value_start as usize;
-    let value = text.get(start..).filter(|value| !value.is_empty())?;
-    match memchr(b',', value) {
-        None => Some(Element { field: index, range: start..text.len(), alone: true, first: true }),
-        Some(_) => None,
-    }
+    let is_alone = start < text.len() && find([b','], text, start).is_none();
+    is_alone.then_some(Element { field: index, range: start..text.len(), alone: true, first: true })
 }
 
 /// Where the next element that is not empty begins, at or behind `at`; the end of the text where there is none.
@@ -96,11 +92,11 @@ fn next_start(text: &[u8], at: usize) -> usize {
 
 /// Offset of the comma that ends the element at `at`, or the end of the text.
 fn element_end(text: &[u8], mut at: usize) -> usize {
-    while let Some(hit) = memchr3(b',', b'"', b'<', text.get(at..).unwrap_or_default()) {
-        at += hit;
+    while let Some(hit) = find([b',', b'"', b'<'], text, at) {
+        at = hit;
         let past = match text.get(at) {
             Some(b'"') => quoted_end(text, at),
-            Some(b'<') => memchr(b'>', text.get(at..).unwrap_or_default()).map(|close| at + close + 1),
+            Some(b'<') => find([b'>'], text, at).map(|close| close + 1),
             _ => return at,
         };
         let Some(past) = past else { break };

@@ -1,5 +1,6 @@
 //! Methods and header names that the sidecar knows; everything else is carried as it stands.
 
+use super::index::bit_of;
 use crate::closed::closed_enum;
 
 closed_enum! {
@@ -91,9 +92,19 @@ pub struct HeaderName {
     known: Name,
     /// The other form of a name that is not in [`Name`]; the same where there is none.
     alias: Box<str>,
+    bits: u64,
 }
 
 impl HeaderName {
+    pub(super) fn known(&self) -> Name {
+        self.known
+    }
+
+    /// What [`bit_of`] gives for its forms.
+    pub(super) fn bits(&self) -> u64 {
+        self.bits
+    }
+
     /// Whether a field with this name, as it was read and as it stands, is it; letter case does not matter.
     pub(super) fn is(&self, known: Name, text: &[u8]) -> bool {
         let is = |name: &str| text.len() == name.len() && text.eq_ignore_ascii_case(name.as_bytes());
@@ -105,7 +116,8 @@ impl<T: Into<Box<str>>> From<T> for HeaderName {
     fn from(text: T) -> HeaderName {
         let text = text.into();
         let alias = alias(&text).map_or_else(|| text.clone(), Into::into);
-        HeaderName { known: Name::from_bytes(text.as_bytes()), text, alias }
+        let bits = bit_of(text.as_bytes()) | bit_of(alias.as_bytes());
+        HeaderName { known: Name::from_bytes(text.as_bytes()), text, alias, bits }
     }
 }
 
@@ -146,7 +158,7 @@ impl Name {
     }
 
     /// The header spelt as in its RFC, as nearly all are.
-    #[inline]
+    #[inline(always)]
     pub(super) fn as_usual(name: &[u8]) -> Option<Name> {
         Some(match name {
             b"Via" => Name::Via,

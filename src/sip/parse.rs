@@ -5,13 +5,14 @@ use std::ops::Range;
 
 use bytes::{Buf, Bytes};
 
-use super::index::{Fields, Firsts};
+use super::index::Firsts;
 use super::lex::{has_only_quoted_nuls, is_lws, is_token, line_end, low_byte, number, skip, skip_lws, trim};
 use super::list::Elements;
 use super::reject::{Fault, reject};
 use super::start::start_line;
 use super::value::BadTag;
 use super::{CSeq, Essentials, Field, Limits, Message, Method, Name, Rejected, Start, value, via};
+use crate::scan::equal;
 
 /// One more than the largest number of a CSeq (RFC 3261 §8.1.1.5).
 const CSEQ_LIMIT: u64 = 1 << 31;
@@ -21,15 +22,15 @@ pub(super) fn parse(mut raw: Bytes, limits: &Limits) -> Result<Message, Box<Reje
     while raw.starts_with(b"\r\n") {
         raw.advance(2);
     }
-    let mut end = 0;
-    match read(&raw, limits, &mut end) {
-        Ok(mut message) => {
-            raw.truncate(end);
-            message.raw = raw;
-            Ok(message)
-        }
-        Err(fault) => Err(Box::new(reject(raw, fault))),
+    // Filled in place: a message is large to be handed from function to function.
+    let mut parsed = Ok(Message::blank(raw));
+    if let Ok(message) = &mut parsed
+        && let Err(fault) = read(message, limits)
+    {
+        let raw = std::mem::take(&mut message.raw);
+        parsed = Err(Box::new(reject(raw, fault)));
     }
+    parsed
 }
 
 /// The header field that begins at `at`; `None` at the empty line that ends the head.
@@ -42,48 +43,41 @@ pub(super) fn field_at(raw: &[u8], at: usize) -> Result<Option<Field>, Fault> {
 
 /// The form that nearly all fields have: name, colon, one space, value, CRLF; no fold, no NUL, no white space else at
 /// either end of the value.
-#[inline]
+#[inline(always)]
 fn plain_field(raw: &[u8], at: usize) -> Option<Field> {
-    let colon = colon(raw, at)?;
-    let text = raw.get(at..colon)?;
+    let line = raw.get(at..)?;
+    let (text, behind) = line.split_at_checked(colon(line)?)?;
     let name = match Name::as_usual(text) {
         Some(name) => name,
         None if !text.is_empty() && text.iter().all(|byte| is_token(*byte)) => Name::in_any_case(text),
         None => return None,
     };
-    let value_start = colon + 2;
-    let value_end = low_byte(raw, value_start)?;
-    let is_inside = |at: usize| raw.get(at).is_some_and(|byte| !is_lws(*byte));
-    let is_plain = raw.get(colon + 1) == Some(&b' ')
-        && raw.get(value_end) == Some(&b'\r')
-        && raw.get(value_end + 1) == Some(&b'\n')
-        && value_end > value_start
-        && is_inside(value_start)
-        && is_inside(value_end - 1)
-        && !matches!(raw.get(value_end + 2), Some(b' ' | b'\t'))
-        && raw.len() <= LONGEST;
+    let [b':', b' ', value @ ..] = behind else { return None };
+    let end = low_byte(value, 0)?;
+    // The value holds no other white space than spaces; where it is empty, the last byte is the space before it.
+    let [last, b'\r', b'\n', next, ..] = behind.get(end + 1..)? else { return None };
+    let is_plain =
+        value.first() != Some(&b' ') && *last != b' ' && !matches!(next, b' ' | b'\t') && raw.len() <= LONGEST;
+    let value_start = at + text.len() + 2;
     is_plain.then_some(Field {
         name,
         // A name is not longer than what `colon` looks through.
-        name_len: (colon - at) as u16,
+        name_len: text.len() as u16,
         start: at as u32,
         value_start: value_start as u32,
-        value_end: value_end as u32,
-        end: value_end as u32 + 2,
+        value_end: (value_start + end) as u32,
+        end: (value_start + end) as u32 + 2,
     })
 }
 
-/// Offset of the first colon from `at` on, looked for as far as names go.
-#[inline]
-fn colon(raw: &[u8], at: usize) -> Option<usize> {
-    const ONES: u64 = u64::MAX / 255;
-    let (words, _) = raw.get(at..)?.as_chunks::<8>();
+/// Offset of the first colon, looked for as far as names go.
+#[inline(always)]
+fn colon(line: &[u8]) -> Option<usize> {
+    let (words, _) = line.as_chunks::<8>();
     for (number, word) in words.iter().take(4).enumerate() {
-        let differs = u64::from_le_bytes(*word) ^ (ONES * b':' as u64);
-        // Sets the top bit of the first byte that is zero, and perhaps of bytes behind it.
-        let zero = differs.wrapping_sub(ONES) & !differs & (ONES * 128);
-        if zero != 0 {
-            return Some(at + number * 8 + zero.trailing_zeros() as usize / 8);
+        let found = equal(u64::from_le_bytes(*word), b':');
+        if found != 0 {
+            return Some(number * 8 + found.trailing_zeros() as usize / 8);
         }
     }
     None
@@ -128,30 +122,33 @@ fn any_field(raw: &[u8], at: usize) -> Result<Option<Field>, Fault> {
     }))
 }
 
-/// The message but for its bytes, and where it ends.
-fn read(raw: &[u8], limits: &Limits, message_end: &mut usize) -> Result<Message, Fault> {
+/// Reads a message of which nothing is known yet.
+fn read(message: &mut Message, limits: &Limits) -> Result<(), Fault> {
+    let Message { raw, start, fields, firsts, body, uri_parts, essentials } = message;
     if raw.len() > limits.message_bytes {
         return Err(Fault::too_large("message too long"));
     }
-    let (start, uri_parts, mut at) = start_line(raw, limits)?;
-    let mut fields = Fields::new();
-    let mut firsts = Firsts::new();
+    let text = &**raw;
+    let mut at;
+    (*start, *uri_parts, at) = start_line(text, limits)?;
     let mut last_via = 0;
     loop {
-        let field = match plain_field(raw, at) {
+        let field = match plain_field(text, at) {
             Some(field) => field,
-            None => match any_field(raw, at)? {
+            None => match any_field(text, at)? {
                 Some(field) => field,
                 None => break,
             },
         };
-        if fields.len() == limits.fields {
+        if fields.count() == limits.fields {
             return Err(Fault::too_large("too many header fields"));
         }
         if (field.end - field.start) as usize > limits.field_bytes {
             return Err(Fault::too_large("header field too long"));
         }
-        if !firsts.note(field.name, fields.len()) {
+        if field.name == Name::Other {
+            firsts.note_other(named(text, &field));
+        } else if !firsts.note(field.name, fields.count()) {
             may_be_repeated(field.name)?;
             if field.name == Name::Via {
                 last_via = fields.len();
@@ -160,17 +157,17 @@ fn read(raw: &[u8], limits: &Limits, message_end: &mut usize) -> Result<Message,
         at = field.end as usize;
         fields.push(field);
     }
-    let body = at + 2;
-    if has_more_vias(limits.vias, raw, &fields, firsts.of(Name::Via, &fields).unwrap_or(0), last_via) {
+    *body = at + 2;
+    if has_more_vias(limits.vias, text, fields, firsts.of(Name::Via, fields).unwrap_or(0), last_via) {
         return Err(Fault::too_large("too many Vias"));
     }
-    let essentials = essentials(raw, &start, &fields, &firsts)?;
-    let length = firsts.of(Name::ContentLength, &fields).and_then(|at| fields.get(at));
-    *message_end = match length {
-        Some(field) => body + content_length(raw, field, raw.len() - body)?,
-        None => raw.len(),
-    };
-    Ok(Message { raw: Bytes::new(), start, fields, firsts, body, uri_parts, essentials })
+    read_essentials(essentials, text, start, fields, firsts)?;
+    let length = firsts.of(Name::ContentLength, fields).and_then(|at| fields.get(at));
+    if let Some(field) = length {
+        let end = *body + content_length(text, field, text.len() - *body)?;
+        raw.truncate(end);
+    }
+    Ok(())
 }
 
 /// Whether there are more Via values than so many, given the first and the last of their fields.
@@ -195,23 +192,29 @@ fn may_be_repeated(name: Name) -> Result<(), Fault> {
     })
 }
 
-fn essentials(raw: &[u8], start: &Start, fields: &[Field], firsts: &Firsts) -> Result<Essentials, Fault> {
+fn read_essentials(
+    essentials: &mut Essentials,
+    raw: &[u8],
+    start: &Start,
+    fields: &[Field],
+    firsts: &Firsts,
+) -> Result<(), Fault> {
     let first = |name, missing| firsts.of(name, fields).ok_or(Fault::missing(missing));
     let field = |name, missing| first(name, missing).map(|at| fields.get(at));
     let top = first(Name::Via, "no Via")?;
-    let (via, flaw) = via::topmost(raw, fields, top).ok_or(Fault::bad_header("the topmost Via cannot be read"))?;
-    if let Some(flaw) = flaw {
+    let flaw = via::read_topmost(&mut essentials.via, raw, fields, top);
+    if let Some(flaw) = flaw.ok_or(Fault::bad_header("the topmost Via cannot be read"))? {
         return Err(Fault::bad_header(flaw));
     }
     let from = field(Name::From, "no From")?;
     let to = field(Name::To, "no To")?;
-    let call_id = field(Name::CallId, "no Call-ID")?.map(value_range).unwrap_or_default();
-    if call_id.is_empty() {
+    essentials.call_id = field(Name::CallId, "no Call-ID")?.map(value_range).unwrap_or_default();
+    if essentials.call_id.is_empty() {
         return Err(Fault::bad_header("Call-ID is empty"));
     }
     let cseq = field(Name::CSeq, "no CSeq")?.and_then(|field| self::cseq(raw, field));
-    let (number, cseq_method) = cseq.ok_or(Fault::bad_header("CSeq cannot be read"))?;
-    let method_bytes = raw.get(cseq_method.clone()).unwrap_or_default();
+    let (number, method_text) = cseq.ok_or(Fault::bad_header("CSeq cannot be read"))?;
+    let method_bytes = raw.get(method_text.clone()).unwrap_or_default();
     let method = match start {
         Start::Request { method_text, .. } if raw.get(method_text.clone()) != Some(method_bytes) => {
             return Err(Fault::bad_header("CSeq has another method than the request"));
@@ -219,27 +222,28 @@ fn essentials(raw: &[u8], start: &Start, fields: &[Field], firsts: &Firsts) -> R
         Start::Request { method, .. } => *method,
         Start::Response { .. } => Method::from_bytes(method_bytes),
     };
+    essentials.cseq = CSeq { number, method };
+    essentials.cseq_method = method_text;
     let tag_of = |field: Option<&Field>, open, repeated| {
         field.map_or(Err(BadTag::Open), |field| tag(raw, field)).map_err(|bad| match bad {
             BadTag::Open => Fault::bad_header(open),
             BadTag::Repeated => Fault::bad_header(repeated),
         })
     };
-    Ok(Essentials {
-        via,
-        call_id,
-        from_tag: tag_of(from, "From: quotes or brackets do not close", "From: tag is repeated")?,
-        to_tag: tag_of(to, "To: quotes or brackets do not close", "To: tag is repeated")?,
-        cseq: CSeq { number, method },
-        cseq_method,
-    })
+    essentials.from_tag = tag_of(from, "From: quotes or brackets do not close", "From: tag is repeated")?;
+    essentials.to_tag = tag_of(to, "To: quotes or brackets do not close", "To: tag is repeated")?;
+    Ok(())
 }
 
 /// The tag of a From or To field.
 pub(super) fn tag(raw: &[u8], field: &Field) -> Result<Option<Range<usize>>, BadTag> {
     let value = value_range(field);
-    let tag = value::tag(raw.get(value.clone()).unwrap_or_default())?;
+    let tag = value::tag_at(raw.get(value.clone()).unwrap_or_default())?;
     Ok(tag.map(|tag| value.start + tag.start..value.start + tag.end))
+}
+
+fn named<'a>(raw: &'a [u8], field: &Field) -> &'a [u8] {
+    raw.get(field.start as usize..field.start as usize + usize::from(field.name_len)).unwrap_or_default()
 }
 
 pub(super) const fn value_range(field: &Field) -> Range<usize> {
@@ -252,7 +256,8 @@ fn cseq(raw: &[u8], field: &Field) -> Option<(u32, Range<usize>)> {
     let number = number(text.get(digits.clone())?).filter(|number| *number < CSEQ_LIMIT)?;
     let method = skip_lws(text, digits.end)..text.len();
     let parted = text.get(digits.end).is_some_and(|byte| is_lws(*byte));
-    let valid = parted && skip(text, method.start, is_token) == text.len();
+    let is_known = || text.get(method.clone()).is_some_and(|method| Method::from_bytes(method) != Method::Other);
+    let valid = parted && (is_known() || skip(text, method.start, is_token) == text.len());
     valid.then_some((u32::try_from(number).ok()?, method))
 }
 

@@ -1,9 +1,10 @@
 //! Start lines: request line and status line (RFC 3261 §7.1, §7.2), taken only as the grammar has them.
 
-use super::lex::{is_token, line_end, number, skip};
+use super::lex::{has_no_uri_byte, is_token, line_end, number, skip};
 use super::reject::Fault;
 use super::uri::UriParts;
 use super::{Limits, Method, Start, Uri, scheme};
+use crate::scan::find;
 
 /// Reads the start line, the parts of a SIP URI in it, and where the line behind it begins.
 pub(super) fn start_line(raw: &[u8], limits: &Limits) -> Result<(Start, Option<UriParts>, usize), Fault> {
@@ -43,8 +44,7 @@ fn request_line(line: &[u8], limits: &Limits) -> Result<(Start, Option<UriParts>
     if method_text.is_empty() || line.get(method_text.end) != Some(&b' ') {
         return Err(MALFORMED);
     }
-    let uri_end =
-        uri_start + memchr::memchr2(b' ', b'\t', line.get(uri_start..).unwrap_or_default()).ok_or(MALFORMED)?;
+    let uri_end = find([b' ', b'\t'], line, uri_start).ok_or(MALFORMED)?;
     let version = line.get(uri_end + 1..).filter(|_| line.get(uri_end) == Some(&b' ')).ok_or(MALFORMED)?;
     check_version(version).ok_or(MALFORMED)??;
     let uri = line.get(uri_start..uri_end).unwrap_or_default();
@@ -58,6 +58,9 @@ fn request_line(line: &[u8], limits: &Limits) -> Result<(Start, Option<UriParts>
 
 /// The version of a start line: `None` where it is none, an error where it is not ours.
 fn check_version(version: &[u8]) -> Option<Result<(), Fault>> {
+    if version == b"SIP/2.0" {
+        return Some(Ok(()));
+    }
     let digits = version.get(4..).filter(|_| is_sip(version))?;
     if digits == b"2.0" {
         return Some(Ok(()));
@@ -74,10 +77,10 @@ fn is_sip(text: &[u8]) -> bool {
 
 fn check_uri(uri: &[u8]) -> Result<Option<UriParts>, Fault> {
     let scheme = scheme(uri).ok_or(Fault::malformed("Request-URI has no scheme"))?;
-    if uri.iter().any(|byte| byte.is_ascii_control() || matches!(byte, b'<' | b'>' | b'"')) {
+    if has_no_uri_byte(uri) {
         return Err(Fault::malformed("Request-URI holds a byte that no URI has"));
     }
-    if !scheme.eq_ignore_ascii_case(b"sip") && !scheme.eq_ignore_ascii_case(b"sips") {
+    if scheme != b"sip" && !scheme.eq_ignore_ascii_case(b"sip") && !scheme.eq_ignore_ascii_case(b"sips") {
         return Ok(None);
     }
     let uri = Uri::parse(uri).ok_or(Fault::malformed("Request-URI has no readable host"))?;

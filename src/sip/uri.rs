@@ -2,11 +2,11 @@
 
 use std::ops::Range;
 
-use memchr::memchr;
 use smallvec::SmallVec;
 
-use super::lex::{port, skip};
+use super::lex::{is_of_host, port, skip};
 use super::{Name, Params};
+use crate::scan::find;
 
 /// A `sip:` or `sips:` URI; ranges are into the bytes it was parsed from.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -69,14 +69,15 @@ impl<'a> Uri<'a> {
     /// `None` for another scheme (`tel:`, `urn:`) or where there is no host.
     pub fn parse(text: &'a [u8]) -> Option<Uri<'a>> {
         let scheme = scheme(text)?;
-        let secure = scheme.eq_ignore_ascii_case(b"sips");
-        if !secure && !scheme.eq_ignore_ascii_case(b"sip") {
+        let is_usual = scheme == b"sip";
+        let secure = !is_usual && scheme.eq_ignore_ascii_case(b"sips");
+        if !is_usual && !secure && !scheme.eq_ignore_ascii_case(b"sip") {
             return None;
         }
         let start = scheme.len() + 1;
         // Neither parameters nor headers may hold an unescaped `@`: the first one ends the userinfo,
         // in which `;`, `?` and `,` are ordinary.
-        let at = memchr(b'@', text.get(start..)?).map(|at| start + at);
+        let at = find([b'@'], text, start);
         let host = host(text, at.map_or(start, |at| at + 1))?;
         let mut end = host.end;
         let mut host_port = None;
@@ -88,7 +89,7 @@ impl<'a> Uri<'a> {
         if !matches!(text.get(end), None | Some(b';' | b'?')) {
             return None;
         }
-        let params_end = memchr(b'?', text.get(end..)?).map_or(text.len(), |question| end + question);
+        let params_end = find([b'?'], text, end).unwrap_or(text.len());
         Some(Uri {
             text,
             secure,
@@ -146,6 +147,9 @@ fn unescaped(name: &[u8]) -> SmallVec<[u8; 32]> {
 
 /// Scheme of any URI, up to the colon; `None` where there is none (RFC 3986 §3.1).
 pub fn scheme(uri: &[u8]) -> Option<&[u8]> {
+    if uri.starts_with(b"sip:") {
+        return uri.get(..3);
+    }
     let scheme = uri.get(..skip(uri, 0, |byte| byte.is_ascii_alphanumeric() || matches!(byte, b'+' | b'-' | b'.')))?;
     let valid = scheme.first().is_some_and(u8::is_ascii_alphabetic) && uri.get(scheme.len()) == Some(&b':');
     valid.then_some(scheme)
@@ -158,18 +162,17 @@ pub fn subscriber(uri: &[u8]) -> Option<&[u8]> {
     }
     let scheme = scheme(uri)?;
     let number = uri.get(scheme.len() + 1..)?;
-    let number = number.get(..memchr(b';', number).unwrap_or(number.len()))?;
+    let number = number.get(..find([b';'], number, 0).unwrap_or(number.len()))?;
     (scheme.eq_ignore_ascii_case(b"tel") && !number.is_empty()).then_some(number)
 }
 
-/// A host name or address from `start` on; names may hold `_` and bytes beyond ASCII, as they occur.
+/// A host name or address from `start` on.
 fn host(text: &[u8], start: usize) -> Option<Range<usize>> {
-    let is_name = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'.' | b'_') || !byte.is_ascii();
     let end = if text.get(start) == Some(&b'[') {
         let end = skip(text, start + 1, |byte| byte.is_ascii_alphanumeric() || matches!(byte, b':' | b'.' | b'%'));
         (end > start + 1 && text.get(end) == Some(&b']')).then_some(end + 1)?
     } else {
-        skip(text, start, is_name)
+        skip(text, start, is_of_host)
     };
     (end > start).then_some(start..end)
 }

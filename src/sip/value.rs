@@ -3,9 +3,8 @@
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::ops::Range;
 
-use memchr::{memchr, memchr2, memchr3};
-
 use super::lex::{is_lws, is_token, number, quoted_end, skip, skip_lws, trim, trimmed};
+use crate::scan::find;
 
 /// `"display" <uri>;params` or `uri;params` (RFC 3261 §20.10).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -45,6 +44,10 @@ impl<'a> NameAddr<'a> {
 impl<'a> Params<'a> {
     /// The value of a parameter, name compared without case; quotes stay on. `Some(b"")` for one without value.
     pub fn value(&self, name: &[u8]) -> Option<&'a [u8]> {
+        // Most URIs have none.
+        if self.0.is_empty() {
+            return None;
+        }
         self.iter().find(|(found, _)| found.eq_ignore_ascii_case(name)).map(|(_, value)| value.unwrap_or_default())
     }
 
@@ -52,7 +55,7 @@ impl<'a> Params<'a> {
     pub fn iter(&self) -> impl Iterator<Item = (&'a [u8], Option<&'a [u8]>)> + 'a {
         let text = self.0;
         let slice = |range: Range<usize>| text.get(range).unwrap_or_default();
-        params(text, memchr(b';', text).unwrap_or(text.len()))
+        params(text, find([b';'], text, 0).unwrap_or(text.len()))
             .map(move |param| (slice(param.name), param.value.map(slice)))
             .filter(|(name, _)| !name.is_empty())
     }
@@ -81,16 +84,19 @@ pub fn seconds(value: &[u8]) -> Option<u64> {
 
 /// Where the URI and the parameters of a name-addr or addr-spec are; `None` where brackets or quotes do not close.
 pub(super) fn name_addr(text: &[u8]) -> Option<(Range<usize>, Range<usize>)> {
+    if let Some(plain) = plain_name_addr(text) {
+        return Some(plain);
+    }
     let mut at = 0;
     loop {
-        let Some(hit) = memchr3(b'"', b'<', b';', text.get(at..)?) else {
+        let Some(hit) = find([b'"', b'<', b';'], text, at) else {
             return Some((trim(text, 0..text.len()), text.len()..text.len()));
         };
-        at += hit;
+        at = hit;
         match text.get(at)? {
             b'"' => at = quoted_end(text, at)?,
             b'<' => {
-                let close = at + memchr(b'>', text.get(at..)?)?;
+                let close = find([b'>'], text, at)?;
                 let params = semicolon(text, close + 1)?;
                 quotes_close(text, params)?;
                 return Some((trim(text, at + 1..close), params..text.len()));
@@ -112,8 +118,13 @@ pub(super) enum BadTag {
     Repeated,
 }
 
-/// The tag of a From or To value. An empty tag is none.
-pub(super) fn tag(text: &[u8]) -> Result<Option<Range<usize>>, BadTag> {
+/// The tag of a From or To value, if it has one that is not empty.
+pub fn tag(text: &[u8]) -> Option<&[u8]> {
+    text.get(tag_at(text).ok()??)
+}
+
+/// Where the tag of a From or To value is. An empty tag is none.
+pub(super) fn tag_at(text: &[u8]) -> Result<Option<Range<usize>>, BadTag> {
     if let Some(plain) = plain_tag(text) {
         return Ok(plain);
     }
@@ -127,18 +138,35 @@ pub(super) fn tag(text: &[u8]) -> Result<Option<Range<usize>>, BadTag> {
     }
 }
 
-/// The same for the form that nearly all have: `<uri>` or `"name" <uri>` without escapes, then nothing or a tag alone.
-fn plain_tag(text: &[u8]) -> Option<Option<Range<usize>>> {
-    const TAG: &[u8] = b";tag=";
+/// Where the angle brackets are in the form that nearly all have: `<uri>` or `"name" <uri>` without escapes.
+#[inline]
+fn plain_brackets(text: &[u8]) -> Option<(usize, usize)> {
     let mut open = 0;
     if text.first() == Some(&b'"') {
-        let close = 1 + memchr2(b'"', b'\\', text.get(1..)?).filter(|at| text.get(at + 1) == Some(&b'"'))?;
+        let close = find([b'"', b'\\'], text, 1).filter(|at| text.get(*at) == Some(&b'"'))?;
         open = skip(text, close + 1, |byte| byte == b' ');
     }
     if text.get(open) != Some(&b'<') {
         return None;
     }
-    let close = open + memchr(b'>', text.get(open..)?)?;
+    Some((open, find([b'>'], text, open)?))
+}
+
+/// [`name_addr`] for that form, with no white space and no quotes from there on.
+fn plain_name_addr(text: &[u8]) -> Option<(Range<usize>, Range<usize>)> {
+    let (open, close) = plain_brackets(text)?;
+    let uri = text.get(open + 1..close)?;
+    let is_inside = |byte: Option<&u8>| byte.is_some_and(|byte| !is_lws(*byte));
+    let params_follow = matches!(text.get(close + 1), None | Some(b';'));
+    let is_plain =
+        is_inside(uri.first()) && is_inside(uri.last()) && params_follow && find([b'"'], text, close + 1).is_none();
+    is_plain.then_some((open + 1..close, close + 1..text.len()))
+}
+
+/// [`tag_at`] for that form, with nothing behind it or a tag alone.
+fn plain_tag(text: &[u8]) -> Option<Option<Range<usize>>> {
+    const TAG: &[u8] = b";tag=";
+    let (_, close) = plain_brackets(text)?;
     let rest = text.get(close + 1..)?;
     if rest.is_empty() {
         return Some(None);
@@ -187,8 +215,8 @@ fn param_at(text: &[u8], semicolon: usize) -> Option<Param> {
 
 /// The first semicolon from `at` on that is in no quoted string, or the end of the text; `None` where quotes do not close.
 fn semicolon(text: &[u8], mut at: usize) -> Option<usize> {
-    while let Some(hit) = memchr2(b'"', b';', text.get(at..)?) {
-        at += hit;
+    while let Some(hit) = find([b'"', b';'], text, at) {
+        at = hit;
         if text.get(at) == Some(&b';') {
             return Some(at);
         }
@@ -198,30 +226,30 @@ fn semicolon(text: &[u8], mut at: usize) -> Option<usize> {
 }
 
 pub(super) fn quotes_close(text: &[u8], mut at: usize) -> Option<()> {
-    while let Some(quote) = memchr(b'"', text.get(at..)?) {
-        at = quoted_end(text, at + quote)?;
+    while let Some(quote) = find([b'"'], text, at) {
+        at = quoted_end(text, quote)?;
     }
     Some(())
 }
 
 /// Four numbers with dots, without needless zeros.
 fn ipv4(text: &[u8]) -> Option<Ipv4Addr> {
-    let mut octets = [0; 4];
-    let mut rest = text;
-    for (at, octet) in octets.iter_mut().enumerate() {
-        if at > 0 {
-            rest = rest.strip_prefix(b".")?;
+    let (mut address, mut dots) = (0_u32, 0);
+    // Of the number at hand; `None` before its first digit.
+    let mut octet = None;
+    for byte in text {
+        match (byte, octet) {
+            (b'0'..=b'9', None) => octet = Some(u32::from(byte - b'0')),
+            (b'0'..=b'9', Some(value @ 1..=25)) => octet = Some(value * 10 + u32::from(byte - b'0')),
+            (b'.', Some(value @ 0..=255)) if dots < 3 => {
+                (address, octet) = ((address << 8) | value, None);
+                dots += 1;
+            }
+            _ => return None,
         }
-        let digits = rest.iter().take(4).take_while(|byte| byte.is_ascii_digit()).count();
-        let (number, behind) = rest.split_at_checked(digits)?;
-        if number.is_empty() || (number.len() > 1 && number.first() == Some(&b'0')) {
-            return None;
-        }
-        let value = number.iter().fold(0_u16, |value, digit| value * 10 + u16::from(digit - b'0'));
-        *octet = u8::try_from(value).ok()?;
-        rest = behind;
     }
-    rest.is_empty().then(|| Ipv4Addr::from(octets))
+    let last = octet.filter(|value| *value <= 255)?;
+    (dots == 3).then(|| Ipv4Addr::from_bits((address << 8) | last))
 }
 
 fn ipv6(text: &str) -> Option<Ipv6Addr> {
@@ -235,7 +263,7 @@ pub fn unquoted(text: &[u8]) -> std::borrow::Cow<'_, [u8]> {
     let Some(inner) = text.strip_prefix(b"\"").and_then(|rest| rest.strip_suffix(b"\"")) else {
         return text.into();
     };
-    if memchr(b'\\', inner).is_none() {
+    if find([b'\\'], inner, 0).is_none() {
         return inner.into();
     }
     let mut plain = Vec::with_capacity(inner.len());
@@ -266,6 +294,26 @@ mod tests {
                 let general = found.and_then(|param| param.value).filter(|value| !value.is_empty());
                 proptest::prop_assert_eq!(general, plain);
             }
+        }
+    }
+
+    proptest::proptest! {
+        #[test]
+        fn a_plain_address_is_read_as_any_is(
+            text in "(\"[ -~]{0,4}\")? {0,2}<? ?[a-z:@]{0,4} ?>?( |;|;[a-z]=|[a-z])?[a-z\"; =<>]{0,5}"
+        ) {
+            let text = text.trim().as_bytes();
+            if let Some(plain) = plain_name_addr(text) {
+                let padded = [b" ", text].concat();
+                let shift = |range: Range<usize>| range.start - 1..range.end - 1;
+                let any = name_addr(&padded).map(|(uri, params)| (shift(uri), shift(params)));
+                proptest::prop_assert_eq!(any, Some(plain));
+            }
+        }
+
+        #[test]
+        fn an_address_of_four_numbers_is_read_as_the_library_does(text in "[0-9.]{0,16}|([0-9]{1,3}[.]){3}[0-9]{1,3}") {
+            proptest::prop_assert_eq!(ipv4(text.as_bytes()), text.parse().ok());
         }
     }
 
@@ -303,18 +351,18 @@ mod tests {
 
     #[test]
     fn an_empty_tag_is_none() {
-        assert_eq!(tag(b"<sip:a@b>;tag="), Ok(None));
-        assert_eq!(tag(b"<sip:a@b>;tag;x"), Ok(None));
-        assert_eq!(tag(b"<sip:a@b>;tag=12"), Ok(Some(14..16)));
+        assert_eq!(tag_at(b"<sip:a@b>;tag="), Ok(None));
+        assert_eq!(tag_at(b"<sip:a@b>;tag;x"), Ok(None));
+        assert_eq!(tag_at(b"<sip:a@b>;tag=12"), Ok(Some(14..16)));
     }
 
     #[test]
     fn a_tag_is_there_once() {
         for value in ["<sip:a@b>;tag=1;tag=2", "<sip:a@b>;tag;x;TAG=1", "sip:a@b;tag=1; tag =1"] {
-            assert_eq!(tag(value.as_bytes()), Err(BadTag::Repeated), "{value}");
+            assert_eq!(tag_at(value.as_bytes()), Err(BadTag::Repeated), "{value}");
         }
-        assert_eq!(tag(b"\";tag=1\" <sip:a@b;tag=2>;tag=3;x=tag"), Ok(Some(29..30)));
-        assert_eq!(tag(b"<sip:a@b;tag=2"), Err(BadTag::Open));
+        assert_eq!(tag_at(b"\";tag=1\" <sip:a@b;tag=2>;tag=3;x=tag"), Ok(Some(29..30)));
+        assert_eq!(tag_at(b"<sip:a@b;tag=2"), Err(BadTag::Open));
     }
 
     #[test]

@@ -2,16 +2,15 @@
 
 use std::ops::Range;
 
-use memchr::memchr;
-
 use super::lex::{is_lws, is_token, plain_end, port, skip, skip_lws};
 use super::list::Elements;
 use super::parse::value_range;
 use super::value::{Param, params, quotes_close};
 use super::{Element, Field, Name};
+use crate::scan::find;
 
 /// A Via element (RFC 3261 §20.42); ranges into the message.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Via {
     pub element: Element,
     /// `UDP`, `TCP`, … as it stands.
@@ -40,18 +39,20 @@ impl Via {
 /// What is wrong with the parameters of a Via, if anything is.
 type Flaw = Option<&'static str>;
 
-/// The topmost Via and what is wrong with its parameters, given the first Via field.
-pub(super) fn topmost(message: &[u8], fields: &[Field], field: usize) -> Option<(Via, Flaw)> {
+/// Reads the topmost Via, given the first Via field, and says what is wrong with its parameters.
+pub(super) fn read_topmost(via: &mut Via, message: &[u8], fields: &[Field], field: usize) -> Option<Flaw> {
     let value = fields.get(field).map(value_range)?;
-    if let Some(via) = plain(message, field, value) {
-        return Some((via, None));
+    if read_plain(via, message, field, value).is_some() {
+        return Some(None);
     }
-    parse(message, Elements::new(message, fields, Name::Via).next()?)
+    let (parsed, flaw) = parse(message, Elements::new(message, fields, Name::Via).next()?)?;
+    *via = parsed;
+    Some(flaw)
 }
 
-/// The form that nearly all have: `SIP/2.0/UDP host:port;name=value;name`, alone in its field, without quotes and without
-/// any other white space.
-fn plain(message: &[u8], field: usize, value: Range<usize>) -> Option<Via> {
+/// Reads the form that nearly all have: `SIP/2.0/UDP host:port;name=value;name`, alone in its field, without quotes and
+/// without any other white space. `None` where it has another, and the Via is not to be used.
+fn read_plain(via: &mut Via, message: &[u8], field: usize, value: Range<usize>) -> Option<()> {
     let text = message.get(..value.end)?;
     let transport_start = value.start + b"SIP/2.0/".len();
     if text.get(value.start..transport_start)? != b"SIP/2.0/" {
@@ -62,22 +63,22 @@ fn plain(message: &[u8], field: usize, value: Range<usize>) -> Option<Via> {
         return None;
     }
     let (host, mut at) = word(text, space + 1)?;
-    let mut sent_by_port = None;
     if text.get(at) == Some(&b':') {
         let digits = at + 1;
         at = skip(text, digits, |byte| byte.is_ascii_digit());
-        sent_by_port = Some(port(text.get(digits..at)?)?);
+        via.port = Some(port(text.get(digits..at)?)?);
     }
-    let element = Element { field, range: value, alone: true, first: true };
-    let mut via =
-        Via { element, transport, host, port: sent_by_port, branch: None, received: None, rport: None, maddr: None };
+    via.element = Element { field, range: value, alone: true, first: true };
+    (via.transport, via.host) = (transport, host);
     let mut has_branch = false;
     while at < text.len() {
-        if text.get(at) != Some(&b';') {
-            return None;
-        }
-        // A parameter without a name, or with an empty value, is for the whole grammar.
-        let (name, name_end) = word(text, at + 1)?;
+        let (name_end, known) = match text.get(at..)? {
+            [b';', b'b', b'r', b'a', b'n', b'c', b'h', b'=', ..] => (at + 7, Some(Known::Branch)),
+            [b';', b'r', b'p', b'o', b'r', b't', b';', ..] => (at + 6, Some(Known::Rport)),
+            // A parameter without a name, or with an empty value, is for the whole grammar.
+            [b';', ..] => (word(text, at + 1)?.1, None),
+            _ => return None,
+        };
         let (value, end) = match text.get(name_end) {
             Some(b'=') => {
                 let end = plain_end(text, name_end + 1);
@@ -85,13 +86,16 @@ fn plain(message: &[u8], field: usize, value: Range<usize>) -> Option<Via> {
             }
             _ => (None, name_end),
         };
-        if via.take(text, Param { whole: at..end, name, value, next: end }) && std::mem::replace(&mut has_branch, true)
-        {
+        let is_branch = match known {
+            Some(known) => via.take_known(known, at..end, value),
+            None => via.take(text, Param { whole: at..end, name: at + 1..name_end, value, next: end }),
+        };
+        if is_branch && std::mem::replace(&mut has_branch, true) {
             return None;
         }
         at = end;
     }
-    Some(via)
+    Some(())
 }
 
 /// As [`Via::parse_at`]; also what is wrong with the parameters.
@@ -137,19 +141,38 @@ impl Via {
     /// Notes a parameter; whether it is a branch.
     fn take(&mut self, text: &[u8], param: Param) -> bool {
         let name = text.get(param.name).unwrap_or_default();
+        let known = [
+            (&b"branch"[..], Known::Branch),
+            (b"rport", Known::Rport),
+            (b"received", Known::Received),
+            (b"maddr", Known::Maddr),
+        ];
         let value = param.value.filter(|value| !value.is_empty());
-        if name.eq_ignore_ascii_case(b"branch") {
-            self.branch = self.branch.take().or(value);
-            return true;
-        } else if name.eq_ignore_ascii_case(b"rport") {
-            self.rport = self.rport.take().or(Some((param.whole, value.is_some())));
-        } else if name.eq_ignore_ascii_case(b"received") {
-            self.received = self.received.take().or(Some(param.whole));
-        } else if name.eq_ignore_ascii_case(b"maddr") {
-            self.maddr = self.maddr.take().or(value);
+        match known.into_iter().find(|(known, _)| name.eq_ignore_ascii_case(known)) {
+            Some((_, known)) => self.take_known(known, param.whole, value),
+            None => false,
         }
-        false
     }
+
+    /// Of a parameter that is repeated the first one counts. Whether it is a branch.
+    fn take_known(&mut self, known: Known, whole: Range<usize>, value: Option<Range<usize>>) -> bool {
+        match known {
+            Known::Branch => self.branch = self.branch.take().or(value),
+            Known::Rport => self.rport = self.rport.take().or(Some((whole, value.is_some()))),
+            Known::Received => self.received = self.received.take().or(Some(whole)),
+            Known::Maddr => self.maddr = self.maddr.take().or(value),
+        }
+        matches!(known, Known::Branch)
+    }
+}
+
+/// A parameter that is of use to us.
+#[derive(Clone, Copy)]
+enum Known {
+    Branch,
+    Rport,
+    Received,
+    Maddr,
 }
 
 /// A token, and where it ends.
@@ -166,7 +189,7 @@ fn slash(text: &[u8], at: usize) -> Option<usize> {
 
 fn host(text: &[u8], start: usize) -> Option<Range<usize>> {
     let end = if text.get(start) == Some(&b'[') {
-        start + memchr(b']', text.get(start..)?)? + 1
+        find([b']'], text, start)? + 1
     } else {
         skip(text, start, |byte| !is_lws(byte) && !matches!(byte, b':' | b';' | b',' | b'/'))
     };
@@ -192,7 +215,8 @@ mod tests {
             let field = Field {
                 name: Name::Via, start: 0, name_len: 0, value_start: 0, value_end: text.len() as u32, end: text.len() as u32
             };
-            if let Some(via) = plain(text.as_bytes(), 0, 0..text.len()) {
+            let mut via = Via::default();
+            if read_plain(&mut via, text.as_bytes(), 0, 0..text.len()).is_some() {
                 let element = Elements::new(text.as_bytes(), &[field], Name::Via).next().unwrap();
                 proptest::prop_assert_eq!(parse(text.as_bytes(), element), Some((via, None)));
             }

@@ -10,6 +10,7 @@ use crate::flow::{Hop, Side};
 use crate::kept::Kept;
 use crate::path::Path;
 use crate::sip::Method;
+use crate::time::Mono;
 use crate::wheel::TimerKey;
 
 /// Where a client transaction stands.
@@ -100,8 +101,9 @@ pub struct ClientTx {
     pub repeats: u8,
     /// Current interval of Timer A or E, in milliseconds.
     pub interval: u32,
-    pub retransmit: Option<TimerKey>,
-    pub end: Option<TimerKey>,
+    /// For what is due first: the next retransmission or the end.
+    pub timer: Option<TimerKey>,
+    pub ends_at: Option<Mono>,
     pub estimates: Estimates,
     /// What a forwarded request will change in its dialog once it is answered 2xx.
     pub note: Note,

@@ -68,14 +68,25 @@ fn fold(method: &[u8]) -> u128 {
 
 /// Sixteen hexadecimal digits as [`Put::put_hex`] writes them; another spelling is not ours.
 fn number_of(digits: &[u8; 16]) -> Option<u64> {
-    digits.iter().try_fold(0, |number: u64, digit| {
-        let value = match digit {
-            b'0'..=b'9' => digit - b'0',
-            b'a'..=b'f' => digit - b'a' + 10,
-            _ => return None,
-        };
-        Some((number << 4) | u64::from(value))
-    })
+    let (high, low) = digits.split_first_chunk::<8>()?;
+    Some((half_of(*high)? << 32) | half_of(low.try_into().ok()?)?)
+}
+
+/// Eight of them, all at once.
+fn half_of(digits: [u8; 8]) -> Option<u64> {
+    const ONES: u64 = u64::MAX / 255;
+    let text = u64::from_be_bytes(digits);
+    // A letter ends in 1 to 6 where the digit is 10 to 15, and has this bit, which no decimal digit has.
+    let values = (text & (ONES * 15)) + ((text >> 6) & ONES) * 9;
+    // Back again: 16 and more are none, the others must give the same text.
+    let is_letter = ((values + ONES * (128 - 10)) >> 7) & ONES;
+    let again = values + ONES * u64::from(b'0') + is_letter * u64::from(b'a' - b'0' - 10);
+    if again != text || values & (ONES * 0xf0) != 0 {
+        return None;
+    }
+    let pairs = (values | (values >> 4)) & 0x00ff_00ff_00ff_00ff;
+    let quads = (pairs | (pairs >> 8)) & 0x0000_ffff_0000_ffff;
+    Some((quads | (quads >> 16)) & 0xffff_ffff)
 }
 
 /// Hashes under the secret of this sidecar. Everything that it makes up (branches, tags, call_uids) is
@@ -187,14 +198,12 @@ impl Keyring {
     }
 
     fn hash(&self, purpose: Purpose, parts: &[&[u8]]) -> u128 {
-        let mut buffer = [0; 384];
-        match join(&mut buffer, purpose, parts) {
-            Some(text) => self.hasher.hash(text).as_u128(),
-            None => {
-                let length = parts.iter().map(|part| part.len() + 4).sum::<usize>() + 1;
-                let mut buffer = vec![0; length];
-                join(&mut buffer, purpose, parts).map_or(0, |text| self.hasher.hash(text).as_u128())
-            }
+        let hash_in =
+            |buffer: &mut [u8]| join(buffer, purpose, parts).map_or(0, |text| self.hasher.hash(text).as_u128());
+        match parts.iter().map(|part| part.len() + 4).sum::<usize>() + 1 {
+            ..=128 => hash_in(&mut [0; 128]),
+            129..=384 => hash_in(&mut [0; 384]),
+            length => hash_in(&mut vec![0; length]),
         }
     }
 }
@@ -244,6 +253,20 @@ mod tests {
         assert_eq!(branch.loop_hash(), 0xabc);
         for other in [&b"z9hG4bK1"[..], b"", &text.to_ascii_uppercase(), &[&text[..], b"0"].concat(), &text[1..]] {
             assert_eq!(Branch::read(other), None);
+        }
+    }
+
+    #[test]
+    fn digits_are_read_as_they_are_written_and_no_others() {
+        for position in 0..16 {
+            for byte in 0..=u8::MAX {
+                let mut digits = *b"0123456789abcdef";
+                digits[position] = byte;
+                let text = std::str::from_utf8(&digits)
+                    .ok()
+                    .filter(|_| byte.is_ascii_digit() || (b'a'..=b'f').contains(&byte));
+                assert_eq!(number_of(&digits), text.map(|text| u64::from_str_radix(text, 16).unwrap()), "{digits:?}");
+            }
         }
     }
 
