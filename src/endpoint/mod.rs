@@ -338,6 +338,11 @@ impl Endpoint {
         self.overload.is_watching()
     }
 
+    /// Whether a new call that this source offers counts as one of too many. The offer is noted.
+    pub fn is_too_much(&mut self, source: IpAddr, now: Mono) -> bool {
+        self.is_overloaded() && !self.sources.offer(source, now)
+    }
+
     /// Whether new calls are refused because messages wait too long.
     pub fn is_overloaded(&self) -> bool {
         self.overload.is_shedding()

@@ -239,7 +239,17 @@ impl Common<'_> {
             Worker {
                 poll,
                 clock,
-                core: Core { endpoint, now, limits, gate: Gate::new(), post, is_restored, handled: 0 },
+                core: Core {
+                    endpoint,
+                    now,
+                    limits,
+                    gate: Gate::new(),
+                    post,
+                    is_restored,
+                    is_swamped: false,
+                    unread: 0,
+                    handled: 0,
+                },
                 udp,
                 acceptors,
                 connections,

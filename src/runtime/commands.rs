@@ -95,6 +95,7 @@ impl Worker {
         samples.push(dropped("tcp_silent", tcp.silent));
         samples.push(dropped("tcp_stalled", tcp.stalled));
         samples.push(dropped("strangers", self.core.gate.unread));
+        samples.push(dropped("overload", self.core.unread));
         samples.push(dropped("worker_queue", self.core.post.dropped));
         samples.push(gauge("sipstamp_overloaded_workers", u64::from(self.core.endpoint.is_overloaded())));
         samples.push(counter("sipstamp_overloads_total", self.overloads));

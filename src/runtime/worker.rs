@@ -25,7 +25,7 @@ use crate::flow::{Flow, Transport};
 use crate::journal::{Kind, Position, Writer};
 use crate::overload::Lag;
 use crate::sink::EventInput;
-use crate::sip::{FrameError, Limits, Message};
+use crate::sip::{FrameError, Limits, Message, begins_call};
 use crate::time::{Mono, Now};
 use crate::transport::{Acceptor, Connections, Failed, Source, Taker, UdpPorts, UdpSource, Unreachable};
 
@@ -37,6 +37,8 @@ const MOST_MAIL: usize = 64;
 const STORED_AT_ONCE: usize = 256;
 /// A datagram that keeps a NAT binding open has at most this many bytes (RFC 5626 §3.5.1 and what phones send).
 const KEEP_ALIVE: usize = 4;
+/// Halves of `limits.overload_delay` beyond which not even refusals are in time.
+const SWAMPED: u32 = 3;
 /// In the place of a source where a log line is about none.
 const NOBODY: IpAddr = IpAddr::V4(Ipv4Addr::UNSPECIFIED);
 /// Messages that have waited for less are on time, whatever is configured.
@@ -84,6 +86,10 @@ pub(super) struct Core {
     pub(super) post: Post,
     /// Calls of an earlier process were restored: they may wait for their peers.
     pub(super) is_restored: bool,
+    /// There is no time even to refuse new calls: over UDP their INVITEs, which will be sent again, are not read.
+    pub(super) is_swamped: bool,
+    /// INVITEs that were not read for that.
+    pub(super) unread: u64,
     /// Messages since it began.
     pub(super) handled: u64,
 }
@@ -246,7 +252,9 @@ impl Worker {
             strangers: gate.read + gate.unread,
         };
         self.handle(Input::Lag(lag));
-        if self.core.endpoint.is_overloaded() && !was_overloaded {
+        let is_overloaded = self.core.endpoint.is_overloaded();
+        self.core.is_swamped = is_overloaded && delay > self.core.endpoint.policy().limits.overload_delay * SWAMPED / 2;
+        if is_overloaded && !was_overloaded {
             self.overloads += 1;
             if let Some(suppressed) = self.limiter.admit(NOBODY, self.core.now.mono) {
                 tracing::warn!(
@@ -458,9 +466,14 @@ impl Core {
     }
 
     fn datagram(&mut self, flow: Flow, bytes: Bytes) {
-        if bytes.len() > KEEP_ALIVE && self.gate.admits(flow.remote, self.endpoint.policy(), self.now.mono) {
-            self.message(flow, bytes);
+        if bytes.len() <= KEEP_ALIVE || !self.gate.admits(flow.remote, self.endpoint.policy(), self.now.mono) {
+            return;
         }
+        if self.is_swamped && begins_call(&bytes) && self.endpoint.is_too_much(flow.remote.ip(), self.now.mono) {
+            self.unread += 1;
+            return;
+        }
+        self.message(flow, bytes);
     }
 
     /// A message to whom its Call-ID names; one without to whoever has read it.
