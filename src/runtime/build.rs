@@ -260,6 +260,7 @@ impl Common<'_> {
                 told: Vec::new(),
                 processing: Processing::new(),
                 limiter: Limiter::new(),
+                flood_limiter: Limiter::new(),
                 overloads: 0,
                 failed: Vec::new(),
                 deadline: None,

@@ -62,6 +62,8 @@ pub(super) struct Worker {
     pub(super) told: Vec<(Event, Option<Position>)>,
     pub(super) processing: Processing,
     pub(super) limiter: Limiter,
+    /// The same for lines about messages that are not read, which would else stand in the place of those that say why.
+    pub(super) flood_limiter: Limiter,
     /// How often new calls began to be refused because messages waited too long.
     pub(super) overloads: u64,
     /// Failures of sends, to be told after the outputs are drained.
@@ -224,7 +226,7 @@ impl Worker {
         let now = self.core.now.mono;
         self.connections.read(now, &mut self.core);
         if let Some(remote) = self.core.gate.take_refused()
-            && let Some(suppressed) = self.limiter.admit(remote, now)
+            && let Some(suppressed) = self.flood_limiter.admit(remote, now)
         {
             let (unread, one, all) = (self.core.gate.unread, gate::OF_ONE_STRANGER, gate::OF_ALL_STRANGERS);
             tracing::warn!(%remote, unread, suppressed, "strangers send more than is read of them: {one} messages per second of one, {all} of all");
