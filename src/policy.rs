@@ -260,7 +260,7 @@ impl Default for Limits {
             calls: 100_000,
             calls_per_second: 0,
             calls_per_second_per_source: 0,
-            transactions: 400_000,
+            transactions: 2_000_000,
             overload_delay: Duration::from_millis(25),
         }
     }

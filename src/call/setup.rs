@@ -84,14 +84,16 @@ impl Endpoint {
     }
 
     fn classify(&mut self, key: Key, invite: &Message) -> Initial {
-        if self.calls.by_key(key).nth(MOST_ALIKE).is_some() {
-            return Initial::Merged;
-        }
         let cseq = invite.cseq().number;
         let is_retry = |call: &Call| matches!(&call.phase, Phase::Challenged(last) if cseq >= last.cseq);
-        let retry = self.calls.by_key(key).find(|(_, call)| is_retry(call)).map(|(handle, _)| handle);
+        // One more than there may be.
+        let alike = || self.calls.by_key(key).take(MOST_ALIKE + 1);
+        let retry = alike().find(|(_, call)| is_retry(call)).map(|(handle, _)| handle);
         if let Some(call) = retry {
             return Initial::Retry(call);
+        }
+        if alike().count() > MOST_ALIKE {
+            return Initial::Merged;
         }
         let same_cseq = |setup: &&Setup| setup.cseq == cseq;
         let setups = self.calls.by_key(key).filter_map(|(_, call)| call.setup().filter(same_cseq));
@@ -187,7 +189,7 @@ impl Endpoint {
         let is_light = self.sources.offer(source, now);
         let limit = if self.calls.len() >= limits.calls {
             Some(CallLimit::Calls)
-        } else if self.server_txs.len() >= limits.transactions {
+        } else if self.transactions() >= limits.transactions {
             Some(CallLimit::Transactions)
         } else if self.overload.is_shedding() && !is_light {
             Some(CallLimit::OverloadDelay)

@@ -405,7 +405,7 @@ pub struct Limits {
     #[schemars(range(max = 1_000_000), extend("default" = 0))]
     pub calls_per_second_per_source: Key<u64>,
     /// Requests that are being answered or were answered lately.
-    #[schemars(range(min = 1_000, max = 100_000_000), extend("default" = 400_000))]
+    #[schemars(range(min = 1_000, max = 100_000_000), extend("default" = 2_000_000))]
     pub transactions: Key<u64>,
     /// How long messages may wait to be read before new calls are refused, 5ms to 10s; 0ms: for ever.
     #[schemars(extend("default" = "25ms"))]

@@ -160,23 +160,28 @@ impl Endpoint {
         }
     }
 
-    /// Whether there is room for another transaction. Without, a request outside of a dialog gets 503; at twice the limit,
-    /// which only requests inside dialogs and new calls that are refused can reach, nothing is taken.
+    /// Whether there is room for another transaction. Without, a request outside of a dialog gets 503; new calls are refused
+    /// up to one and a half times the limit, what belongs to open ones is taken up to twice.
     fn has_room(&mut self, flow: &Flow, message: &Message, is_initial: bool) -> bool {
-        let (open, limit) = (self.server_txs.len(), self.policy.limits.transactions);
+        let (open, limit) = (self.transactions(), self.policy.limits.transactions);
         if open < limit {
             return true;
         }
-        if open >= limit.saturating_mul(2) {
-            self.stats.on_rejected(Refused::NoRoom.label());
-            return false;
-        }
         let is_refused = is_initial && message.method() != Method::Invite;
+        let most = if is_initial { limit.saturating_add(limit / 2) } else { limit.saturating_mul(2) };
+        if !is_refused && open < most {
+            return true;
+        }
+        self.stats.on_rejected(Refused::NoRoom.label());
         if is_refused {
-            self.stats.on_rejected(Refused::NoRoom.label());
             self.reply_without_state(flow, message, Reply { code: 503, phrase: None, extra: RETRY_SOON });
         }
-        !is_refused
+        false
+    }
+
+    /// Transactions of the kind of which there are more.
+    pub(crate) fn transactions(&self) -> usize {
+        self.server_txs.len().max(self.client_txs.len())
     }
 
     /// Answers as RFC 3261 §8.2.7 has it: nothing is remembered.

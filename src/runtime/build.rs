@@ -3,13 +3,14 @@
 use std::io;
 use std::net::TcpListener;
 use std::sync::Arc;
+use std::time::Duration;
 
 use mio::Poll;
 use tokio::sync::mpsc::{self, UnboundedSender};
 use tokio::sync::oneshot;
 
 use super::clock::Clock;
-use super::gate::Gate;
+use super::gate::{Gate, Peers};
 use super::limiter::Limiter;
 use super::mail::{Address, Inbox, Mail, Post, mailbox};
 use super::reload::{ReloadFigures, share_of};
@@ -32,6 +33,7 @@ use crate::policy::{Listener, Policy};
 use crate::recent::Recent;
 use crate::sink::Sinks;
 use crate::sip::Limits;
+use crate::time::Mono;
 use crate::transport::{
     Acceptor, Bound, Connections, Inherited, LocalAddresses, Names, SeatLimits, Seats, UdpPorts, UdpSockets,
 };
@@ -75,6 +77,7 @@ struct Common<'a> {
     listeners: Vec<Listener>,
     addresses: Vec<Address>,
     reports: UnboundedSender<Report>,
+    peers: Peers,
 }
 
 /// # Errors
@@ -134,6 +137,7 @@ pub(super) fn build(parts: Parts, asks: mpsc::Receiver<Ask>, stopped: oneshot::R
         listeners,
         addresses: addresses.clone(),
         reports: reports.clone(),
+        peers: Peers::new(),
     };
     let mut workers = Vec::new();
     for (me, (poll, inbox)) in ends.into_iter().enumerate() {
@@ -219,6 +223,7 @@ impl Common<'_> {
     ) -> io::Result<Birth> {
         let count = self.addresses.len();
         let (clock, key, limits) = (self.clock, self.key, sip_limits(self.settings));
+        let peers = self.peers.clone();
         let policy = share_of(&self.policy, me, count);
         let post = Post::new(me, self.addresses.clone(), &key);
         let events = self.sinks.input().ok_or_else(|| io::Error::other("the sinks are closed"))?;
@@ -243,7 +248,7 @@ impl Common<'_> {
                     endpoint,
                     now,
                     limits,
-                    gate: Gate::new(),
+                    gate: Gate::new(peers),
                     post,
                     is_restored,
                     is_swamped: false,
@@ -260,7 +265,11 @@ impl Common<'_> {
                 told: Vec::new(),
                 processing: Processing::new(),
                 limiter: Limiter::new(),
+                stranger_limiter: Limiter::new(),
                 flood_limiter: Limiter::new(),
+                overload_line_at: Mono::default(),
+                waited: Duration::ZERO,
+                busy: (Mono::default(), Mono::default()),
                 overloads: 0,
                 failed: Vec::new(),
                 deadline: None,

@@ -52,12 +52,13 @@ pub(super) struct Inbox {
 struct Bell {
     is_asleep: AtomicBool,
     waker: Waker,
-    /// Inputs in the queue.
-    inputs: AtomicUsize,
+    /// Inputs and messages to send in the queue.
+    waiting: AtomicUsize,
 }
 
-/// Inputs that may wait for a worker; beyond it what was read for it is dropped, as the kernel would if nobody read.
-const MOST_INPUTS: usize = 16 * 1024;
+/// Inputs and messages to send that may wait for a worker; beyond it what was read for it is dropped, as the kernel would if
+/// nobody read, and what it should send has failed.
+const MOST_WAITING: usize = 16 * 1024;
 
 /// The queue of a worker.
 ///
@@ -65,15 +66,24 @@ const MOST_INPUTS: usize = 16 * 1024;
 /// Where the system gives no means of waking.
 pub(super) fn mailbox(registry: &Registry) -> io::Result<(Address, Inbox)> {
     let waker = Waker::new(registry, Source::Mail.token())?;
-    let bell = Arc::new(Bell { is_asleep: AtomicBool::new(false), waker, inputs: AtomicUsize::new(0) });
+    let bell = Arc::new(Bell { is_asleep: AtomicBool::new(false), waker, waiting: AtomicUsize::new(0) });
     let (sender, queue) = channel();
     Ok((Address { queue: sender, bell: bell.clone() }, Inbox { queue, bell, next: None }))
+}
+
+/// What counts towards [`MOST_WAITING`].
+fn weight(mail: &Mail) -> usize {
+    match mail {
+        Mail::Inputs(inputs, _) => inputs.len(),
+        Mail::Transmit { .. } => 1,
+        Mail::Failed(_) | Mail::Accepted(_) | Mail::Job(_) => 0,
+    }
 }
 
 impl Address {
     /// Posts inputs, if there is room for them. Returns what is left: nothing, or all.
     fn post_inputs(&self, inputs: Vec<Input>, since: Mono) -> Option<Vec<Input>> {
-        if self.bell.inputs.load(Ordering::Relaxed) + inputs.len() > MOST_INPUTS {
+        if self.has_no_room_for(inputs.len()) {
             return Some(inputs);
         }
         // Only at the end a worker is gone before another.
@@ -81,11 +91,13 @@ impl Address {
         None
     }
 
+    fn has_no_room_for(&self, more: usize) -> bool {
+        self.bell.waiting.load(Ordering::Relaxed) + more > MOST_WAITING
+    }
+
     /// False where the worker has ended.
     pub fn post(&self, mail: Mail) -> bool {
-        if let Mail::Inputs(inputs, _) = &mail {
-            self.bell.inputs.fetch_add(inputs.len(), Ordering::Relaxed);
-        }
+        self.bell.waiting.fetch_add(weight(&mail), Ordering::Relaxed);
         if self.queue.send(mail).is_err() {
             return false;
         }
@@ -119,8 +131,8 @@ impl Inbox {
 
     pub fn take(&mut self) -> Option<Mail> {
         let mail = self.next.take().or_else(|| self.queue.try_recv().ok());
-        if let Some(Mail::Inputs(inputs, _)) = &mail {
-            self.bell.inputs.fetch_sub(inputs.len(), Ordering::Relaxed);
+        if let Some(mail) = &mail {
+            self.bell.waiting.fetch_sub(weight(mail), Ordering::Relaxed);
         }
         mail
     }
@@ -213,8 +225,10 @@ impl Post {
         }
     }
 
+    /// False where the worker has ended, or a message to send does not fit into its queue.
     pub fn send(&self, worker: usize, mail: Mail) -> bool {
-        self.addresses.get(worker).is_some_and(|address| address.post(mail))
+        let fits = |address: &&Address| !matches!(mail, Mail::Transmit { .. }) || !address.has_no_room_for(1);
+        self.addresses.get(worker).filter(fits).is_some_and(|address| address.post(mail))
     }
 
     pub fn others(&self) -> impl Iterator<Item = usize> + use<> {
@@ -276,10 +290,10 @@ mod tests {
             post.hand_over(Mono(1));
             post.dropped
         };
-        assert_eq!(hand_over(MOST_INPUTS - 1), 0);
+        assert_eq!(hand_over(MOST_WAITING - 1), 0);
         assert_eq!(hand_over(2), 2);
         assert_eq!(hand_over(1), 2);
-        assert!(matches!(inbox.take(), Some(Mail::Inputs(inputs, _)) if inputs.len() == MOST_INPUTS - 1));
+        assert!(matches!(inbox.take(), Some(Mail::Inputs(inputs, _)) if inputs.len() == MOST_WAITING - 1));
         assert_eq!(hand_over(5), 2, "there is room again");
     }
 

@@ -6,7 +6,6 @@
 //! exchange it, and an idle worker is woken by nothing but its next deadline.
 
 use std::io;
-use std::net::{IpAddr, Ipv4Addr};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -23,7 +22,7 @@ use crate::endpoint::{Endpoint, Input, Notice, Output, Record, RecordOf, Transmi
 use crate::event::Event;
 use crate::flow::{Flow, Transport};
 use crate::journal::{Kind, Position, Writer};
-use crate::overload::Lag;
+use crate::overload::{Lag, fits};
 use crate::sink::EventInput;
 use crate::sip::{FrameError, Limits, Message, begins_call};
 use crate::time::{Mono, Now};
@@ -39,8 +38,6 @@ const STORED_AT_ONCE: usize = 256;
 const KEEP_ALIVE: usize = 4;
 /// Halves of `limits.overload_delay` beyond which not even refusals are in time.
 const SWAMPED: u32 = 3;
-/// In the place of a source where a log line is about none.
-const NOBODY: IpAddr = IpAddr::V4(Ipv4Addr::UNSPECIFIED);
 /// Messages that have waited for less are on time, whatever is configured.
 const NOTEWORTHY: Duration = Duration::from_millis(1);
 /// After the last call of a drain, for its final response to be acknowledged (64·T1 at most) and written.
@@ -62,8 +59,16 @@ pub(super) struct Worker {
     pub(super) told: Vec<(Event, Option<Position>)>,
     pub(super) processing: Processing,
     pub(super) limiter: Limiter,
+    /// The same for lines about what strangers send: they cannot silence those about others.
+    pub(super) stranger_limiter: Limiter,
     /// The same for lines about messages that are not read, which would else stand in the place of those that say why.
     pub(super) flood_limiter: Limiter,
+    /// When the next line about overload fits.
+    pub(super) overload_line_at: Mono,
+    /// How long what came by mail in this turn had waited, at most.
+    pub(super) waited: Duration,
+    /// Begin and end of the last turn in which there was something to do.
+    pub(super) busy: (Mono, Mono),
     /// How often new calls began to be refused because messages waited too long.
     pub(super) overloads: u64,
     /// Failures of sends, to be told after the outputs are drained.
@@ -149,7 +154,7 @@ impl Worker {
                 Source::Mail => {}
                 Source::Udp(key) => self.udp.note(key, event),
                 Source::Acceptor(index) => self.acceptors.get_mut(index).map_or((), Acceptor::note),
-                Source::Connection(key) => self.connections.note(key, event),
+                Source::Connection(key) => self.connections.note(key, event, self.core.now.mono),
             }
         }
         let now = self.core.now.mono;
@@ -159,15 +164,17 @@ impl Worker {
         self.connections.on_deadlines(now);
         self.open_mail();
         self.read();
-        let waited = self.waited();
+        let read = self.waited_to_be_read();
+        let waited = std::mem::take(&mut self.waited).max(read);
         self.note_lag(waited);
-        self.core.post.hand_over(now - waited);
+        self.core.post.hand_over(now - read);
         self.store_all();
         self.drain_outputs();
         let messages = self.core.handled - before;
         if messages > 0 {
-            let spent = self.clock.mono().since(now).as_secs_f64();
-            self.processing.observe(spent, messages);
+            let end = self.clock.mono();
+            self.busy = (now, end);
+            self.processing.observe(end.since(now).as_secs_f64(), messages);
         }
         self.look_at_the_end();
     }
@@ -188,7 +195,7 @@ impl Worker {
             match mail {
                 Mail::Inputs(mut inputs, since) => {
                     taken += inputs.len();
-                    self.note_lag(self.core.now.mono.since(since));
+                    self.waited = self.waited.max(self.core.now.mono.since(since));
                     self.core.handled += inputs.len() as u64;
                     for input in inputs.drain(..) {
                         self.core.endpoint.handle(self.core.now, input);
@@ -234,10 +241,17 @@ impl Worker {
     }
 
     /// How long what was read in this turn had waited to be read, at most.
-    fn waited(&mut self) -> Duration {
+    fn waited_to_be_read(&mut self) -> Duration {
+        let now = self.core.now.mono;
         let by_kernel = self.udp.take_oldest().map_or(0, |oldest| self.core.now.wall.0.saturating_sub(oldest.0));
-        let waited = Duration::from_micros(u64::try_from(by_kernel).unwrap_or(0));
-        waited.max(self.connections.take_longest_wait(self.core.now.mono))
+        let datagrams = Duration::from_micros(u64::try_from(by_kernel).unwrap_or(0));
+        let streams = self.connections.take_longest_wait(now).map_or(Duration::ZERO, |waited| {
+            // The kernel does not say when bytes came. Where the last turn ended just now, they may have come as it began.
+            let (begin, end) = self.busy;
+            let is_at_once = now.since(end) < NOTEWORTHY;
+            waited.max(if is_at_once { now.since(begin) } else { Duration::ZERO })
+        });
+        datagrams.max(streams)
     }
 
     /// Has the core know how long messages wait, where that is worth a thought.
@@ -258,10 +272,10 @@ impl Worker {
         self.core.is_swamped = is_overloaded && delay > self.core.endpoint.policy().limits.overload_delay * SWAMPED / 2;
         if is_overloaded && !was_overloaded {
             self.overloads += 1;
-            if let Some(suppressed) = self.limiter.admit(NOBODY, self.core.now.mono) {
+            if fits(&mut self.overload_line_at, 1, self.core.now.mono, true) {
                 tracing::warn!(
                     ?delay,
-                    suppressed,
+                    overloads = self.overloads,
                     "overloaded: messages wait longer than limits.overload_delay and ever longer; new calls get 503"
                 );
             }
@@ -378,6 +392,11 @@ impl Worker {
 
     fn send(&mut self, transmit: Transmit) {
         let me = self.core.post.me;
+        let Core { gate, endpoint, now, .. } = &mut self.core;
+        // Who gets requests of ours belongs to a call; a response may be a stranger's 403.
+        if !transmit.bytes.starts_with(b"SIP/") {
+            gate.note_sent(transmit.hop.remote, endpoint.policy(), now.mono);
+        }
         match transmit.hop.transport {
             Transport::Tcp => self.send_by_connection(transmit, me),
             Transport::Udp => {
@@ -435,7 +454,9 @@ impl Worker {
     }
 
     fn note(&mut self, notice: &Notice) {
-        if let Some(suppressed) = self.limiter.admit(notice.remote.ip(), self.core.now.mono) {
+        let is_stranger = self.core.endpoint.policy().source(notice.remote).is_none();
+        let limiter = if is_stranger { &mut self.stranger_limiter } else { &mut self.limiter };
+        if let Some(suppressed) = limiter.admit(notice.remote.ip(), self.core.now.mono) {
             let Notice { remote, reason, detail } = notice;
             tracing::warn!(%remote, reason, detail, suppressed, "message refused");
         }

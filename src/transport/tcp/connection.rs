@@ -97,6 +97,14 @@ pub enum Read {
     Broken(FrameError),
 }
 
+impl Waiting {
+    /// Takes the bytes out of the larger piece of memory that they are a part of, which would else stay for as long as they
+    /// wait.
+    pub fn unshare(&mut self) {
+        self.bytes = Bytes::copy_from_slice(&self.bytes);
+    }
+}
+
 impl Connection {
     pub fn new(
         stream: TcpStream,
@@ -135,6 +143,12 @@ impl Connection {
     pub fn fail_all(&mut self) -> impl Iterator<Item = Failed> {
         self.unsent = 0;
         self.queue.drain(..).filter_map(|waiting| waiting.failed)
+    }
+
+    /// It is open: from here on the peer may be silent for as long as after a message. Returns the deadline to set.
+    pub fn on_opened(&mut self, now: Mono, idle: Duration) -> Option<Mono> {
+        self.heard = Some(now);
+        self.silent_until(idle)
     }
 
     /// Takes note of what reading has brought. Returns the deadline to set.
@@ -176,7 +190,7 @@ impl Connection {
         [self.whole_by, silent].into_iter().flatten().min()
     }
 
-    fn is_stranger(&self) -> bool {
+    pub fn is_stranger(&self) -> bool {
         self.guest.is_some_and(|guest| guest.is_stranger)
     }
 
@@ -224,6 +238,7 @@ impl Connection {
                 Ok(written) => self.advance(written),
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
                     self.is_blocked = true;
+                    self.queue.iter_mut().for_each(Waiting::unshare);
                     return Ok(());
                 }
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}

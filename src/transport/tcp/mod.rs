@@ -139,8 +139,9 @@ impl Connections {
     }
 
     /// How long what was read since this was asked had waited, at most: a connection is not read to its end at once.
-    pub fn take_longest_wait(&mut self, now: Mono) -> Duration {
-        self.waited_since.take().map_or(Duration::ZERO, |since| now.since(since))
+    /// `None` where nothing was.
+    pub fn take_longest_wait(&mut self, now: Mono) -> Option<Duration> {
+        self.waited_since.take().map(|since| now.since(since))
     }
 
     /// Whether a message to this hop would go by a connection that is here.
@@ -205,11 +206,11 @@ impl Connections {
     }
 
     /// Notes what an event says of a connection.
-    pub fn note(&mut self, key: usize, event: &Event) {
+    pub fn note(&mut self, key: usize, event: &Event, now: Mono) {
         let Some(connection) = self.slots.get_mut(key) else { return };
         if connection.phase == Phase::Opening {
             if event.is_writable() || event.is_error() {
-                self.on_opened(key);
+                self.on_opened(key, now);
             }
             return;
         }
@@ -303,9 +304,9 @@ impl Connections {
         self.slots.iter().all(|(_, connection)| connection.phase != Phase::Opening && connection.unsent == 0)
     }
 
-    fn enqueue(&mut self, key: usize, waiting: Waiting) {
+    fn enqueue(&mut self, key: usize, mut waiting: Waiting) {
         let Some(connection) = self.slots.get_mut(key) else { return self.failed.extend(waiting.failed) };
-        let is_behind = connection.unsent > 0 && self.unsent > MOST_UNSENT_IN_ALL;
+        let is_behind = connection.phase == Phase::Open && connection.is_blocked && self.unsent > MOST_UNSENT_IN_ALL;
         if is_behind || connection.unsent + waiting.bytes.len() > MOST_UNSENT {
             tracing::warn!(remote = %connection.flow.remote, "connection closed: the peer does not read");
             self.figures.stalled += 1;
@@ -313,6 +314,9 @@ impl Connections {
             return self.remove(key, "stalled");
         }
         self.unsent += waiting.bytes.len();
+        if connection.is_blocked {
+            waiting.unshare();
+        }
         connection.push(waiting);
         self.set_dirty(key);
     }
@@ -342,7 +346,7 @@ impl Connections {
     }
 
     /// A connection has opened, or has not, or does not say yet.
-    fn on_opened(&mut self, key: usize) {
+    fn on_opened(&mut self, key: usize, now: Mono) {
         let Some(connection) = self.slots.get_mut(key) else { return };
         let error = connection.stream.take_error().unwrap_or_else(Some);
         if let Some(error) = error {
@@ -358,9 +362,9 @@ impl Connections {
             Ok(local) => known_as(&self.listeners, local, wanted),
             Err(_) => wanted,
         };
+        let deadline = connection.on_opened(now, self.idle);
         self.note_opened(key);
-        // From its first message on it may be silent for so long.
-        self.set_deadline(key, None);
+        self.set_deadline(key, deadline);
         self.unblock(key);
         self.set_readable(key);
     }
@@ -385,7 +389,9 @@ impl Connections {
         let (flow, is_readable) = (connection.flow, connection.is_readable);
         // What is left waits since its first byte came: a connection that is never read to its end has a queue.
         let since = *connection.waiting_since.get_or_insert(now);
-        self.waited_since = Some(self.waited_since.map_or(since, |other| other.min(since)));
+        if !connection.is_stranger() {
+            self.waited_since = Some(self.waited_since.map_or(since, |other| other.min(since)));
+        }
         if !is_readable {
             connection.waiting_since = None;
         }

@@ -65,7 +65,7 @@ impl Bench {
             for event in &events {
                 match Source::of(event.token()) {
                     Source::Acceptor(_) => self.acceptor.note(),
-                    Source::Connection(key) => self.connections.note(key, event),
+                    Source::Connection(key) => self.connections.note(key, event, NOW),
                     other => panic!("{other:?}"),
                 }
             }
@@ -350,7 +350,7 @@ fn pings_that_nobody_reads_the_answers_of_fill_nothing_up() {
         bench.poll.poll(&mut events, Some(Duration::ZERO)).unwrap();
         for event in &events {
             if let Source::Connection(key) = Source::of(event.token()) {
-                bench.connections.note(key, event);
+                bench.connections.note(key, event, NOW);
             }
         }
     }
