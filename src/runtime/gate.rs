@@ -88,7 +88,7 @@ impl Peers {
 const TAG: u64 = !(u32::MAX as u64);
 
 fn seconds(at: Mono) -> u64 {
-    at.0 / 1_000_000 & !TAG
+    (at.0 / 1_000_000) & !TAG
 }
 
 impl Gate {
