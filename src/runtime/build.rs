@@ -252,6 +252,7 @@ impl Common<'_> {
                     post,
                     is_restored,
                     is_swamped: false,
+                    offered: 0,
                     unread: 0,
                     handled: 0,
                 },

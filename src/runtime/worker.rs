@@ -36,6 +36,8 @@ const MOST_MAIL: usize = 64;
 const STORED_AT_ONCE: usize = 256;
 /// A datagram that keeps a NAT binding open has at most this many bytes (RFC 5626 §3.5.1 and what phones send).
 const KEEP_ALIVE: usize = 4;
+/// One in so many INVITEs for which there is no time is refused.
+const ANSWERED: u64 = 8;
 /// Halves of `limits.overload_delay` beyond which not even refusals are in time.
 const SWAMPED: u32 = 3;
 /// Messages that have waited for less are on time, whatever is configured.
@@ -95,7 +97,9 @@ pub(super) struct Core {
     pub(super) is_restored: bool,
     /// There is no time even to refuse new calls: over UDP their INVITEs, which will be sent again, are not read.
     pub(super) is_swamped: bool,
-    /// INVITEs that were not read for that.
+    /// INVITEs that came then.
+    pub(super) offered: u64,
+    /// Those of them that were not read.
     pub(super) unread: u64,
     /// Messages since it began.
     pub(super) handled: u64,
@@ -493,8 +497,12 @@ impl Core {
             return;
         }
         if self.is_swamped && begins_call(&bytes) && self.endpoint.is_too_much(flow.remote.ip(), self.now.mono) {
-            self.unread += 1;
-            return;
+            self.offered += 1;
+            // Some get a 503 all the same, which says when to come again.
+            if !self.offered.is_multiple_of(ANSWERED) {
+                self.unread += 1;
+                return;
+            }
         }
         self.message(flow, bytes);
     }
