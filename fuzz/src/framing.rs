@@ -7,7 +7,7 @@ use crate::Reader;
 use crate::messages;
 
 /// Short, so that it is reached.
-const LIMITS: Limits = Limits { message_bytes: 1_500, fields: 128 };
+const LIMITS: Limits = Limits::standard(1_500);
 /// Lengths of pieces that an input begins with.
 const CUTS: usize = 8;
 

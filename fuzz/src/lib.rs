@@ -21,9 +21,9 @@ pub mod world;
 use sipstamp::sip::Limits;
 
 /// What messages are read with: as the program does.
-pub const LIMITS: Limits = Limits { message_bytes: 65_535, fields: 128 };
+pub const LIMITS: Limits = Limits::standard(65_535);
 /// What we wrote ourselves may be of any length.
-pub const WIDE: Limits = Limits { message_bytes: usize::MAX, fields: usize::MAX };
+pub const WIDE: Limits = Limits::NONE;
 
 /// A target's inputs to begin with.
 pub type Seeds = fn() -> Vec<Vec<u8>>;

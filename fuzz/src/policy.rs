@@ -85,7 +85,11 @@ pub fn policy(bits: u16) -> Policy {
             disposition: Some("NA".into()),
             next: Some("next record".into()),
         }],
-        limits: Limits { calls: if is(12) { 2 } else { 100_000 }, calls_per_second: u32::from(is(13)) },
+        limits: Limits {
+            calls: if is(12) { 2 } else { 100_000 },
+            calls_per_second: u32::from(is(13)),
+            ..Limits::default()
+        },
         strangers: if is(14) { Strangers::Forbid } else { Strangers::Drop },
         // By these, calls that have started are known.
         lifecycle: true,

@@ -102,7 +102,7 @@ fn uri(text: &[u8]) {
     assert!(uri.host.start < uri.host.end && uri.host.start == uri.host_port.start);
     assert_eq!(uri.port.is_some(), uri.host_port.end > uri.host.end);
     assert_eq!(uri.host_port.end, uri.params.start);
-    assert_eq!(uri.has_headers(), uri.params.end < text.len());
+    assert!(!uri.has_dangerous_headers() || uri.params.end < text.len());
     let mut written = scheme.to_vec();
     written.push(b':');
     if let Some(user) = &uri.user {
@@ -215,7 +215,7 @@ fn with_routes<'a>(values: impl IntoIterator<Item = &'a [u8]>) -> Option<Message
     }
     raw.extend_from_slice(b"\r\n");
     let length = raw.len();
-    let message = Message::parse(raw.into(), &Limits { message_bytes: usize::MAX, fields: usize::MAX }).ok()?;
+    let message = Message::parse(raw.into(), &Limits::NONE).ok()?;
     // A text with line ends of its own may have been more than a value.
     (message.raw().len() == length && message.fields().iter().skip(5).all(|field| field.name == Name::Route))
         .then_some(message)
