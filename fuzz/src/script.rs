@@ -32,6 +32,7 @@ macro_rules! steps {
                     }
                     step += 1;
                 )*
+                // Behind the last step nobody asks for the next number.
                 let _ = step;
             }
         }

@@ -103,6 +103,7 @@ pub async fn admit(State(guard): State<Guard>, request: Request, next: Next) -> 
             let response = next.run(request).await;
             // Until the last byte of the answer.
             let hold = move |error| {
+                // Taken into the closure, which lives for as long as the answer.
                 let _ = &busy;
                 error
             };

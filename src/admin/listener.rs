@@ -325,6 +325,7 @@ mod tests {
             answer.push(byte[0]);
         }
         let mut other = connect(address);
+        // It may have been closed already: what is read of it tells.
         let _ = other.write_all(REQUEST);
         assert_eq!(rest(other), "");
         busy.set_read_timeout(Some(Duration::from_millis(1))).unwrap();
@@ -336,6 +337,7 @@ mod tests {
         let (_end, address) = server(limits(LONG, LONG));
         let answer = |request: String| {
             let mut client = connect(address);
+            // The answer may come, and the end, before all of it is written.
             let _ = client.write_all(request.as_bytes());
             rest(client).lines().next().unwrap_or_default().to_owned()
         };

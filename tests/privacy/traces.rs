@@ -5,6 +5,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
 use serde_json::Value;
+use sipstamp::outcome::Outcome;
 
 /// In every number of a call, and nowhere else.
 pub const MARK: &str = "876123";
@@ -59,16 +60,7 @@ impl Traces {
             assert!(!self.of(channel).is_empty(), "nothing in {channel}");
         }
         let events = self.of("the events' file");
-        for outcome in [
-            "Normal",
-            "NumberBusy",
-            "NoAnswer",
-            "NumberUnobtainable",
-            "NumberChanged",
-            "CallRejected",
-            "CallFailed",
-            "VoicemailDrop",
-        ] {
+        for outcome in Outcome::ALL.iter().map(|outcome| outcome.label()) {
             assert!(events.contains(&format!("\"outcome\":\"{outcome}\"")), "no {outcome} in {events}");
         }
         for cause in [
