@@ -38,6 +38,7 @@ pub fn seeds() -> Vec<Vec<u8>> {
         "4711 INVITE",
         "[2001:db8:::192.0.2.1]",
         "<sip:10.0.0.1;lr>,<sip:h;x=\"y,z\">, \"c,d\" <sip:e>",
+        "<sip:open\r\nRoute: <sip:h>",
     ]
     .iter()
     .map(|text| text.as_bytes().to_vec())
@@ -192,7 +193,8 @@ fn reasons(text: &[u8]) {
     is_blocked(603, text, &[text]);
 }
 
-/// The elements of a list are the same when they stand alone in fields, and when they share one.
+/// The elements of a list are the same when they stand alone in fields, and when they share one; but what a bracket or a quote
+/// leaves open at the end of a field has no end in a shared one.
 fn lists(text: &[u8]) {
     let Some(message) = with_routes([text]) else { return };
     let elements = |message: &Message| {
@@ -201,8 +203,13 @@ fn lists(text: &[u8]) {
     let all = elements(&message);
     let alone = with_routes(all.iter().map(Vec::as_slice)).unwrap();
     assert_eq!(elements(&alone), all);
-    let together = with_routes([&all.join(&b", "[..])[..]]).unwrap();
-    assert_eq!(elements(&together), all);
+    let ends = |element: &Vec<u8>| {
+        with_routes([&[element, &b", x"[..]].concat()[..]]).is_some_and(|two| elements(&two).len() == 2)
+    };
+    if all.split_last().is_none_or(|(_, before)| before.iter().all(ends)) {
+        let together = with_routes([&all.join(&b", "[..])[..]]).unwrap();
+        assert_eq!(elements(&together), all);
+    }
 }
 
 /// A message with these Route fields, where it is one.

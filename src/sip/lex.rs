@@ -4,7 +4,7 @@
 
 use std::ops::Range;
 
-use memchr::memchr2;
+use memchr::{memchr2, memchr3};
 
 use crate::scan::{below, equal, first};
 
@@ -97,22 +97,26 @@ pub(super) fn quoted_end(text: &[u8], at: usize) -> Option<usize> {
 }
 
 /// Whether every NUL in a field's value is a quoted pair inside a quoted string, the one place where
-/// the grammar has it (RFC 4475 §3.1.1.2).
+/// the grammar has it (RFC 4475 §3.1.1.2), and a quoted string to whoever looks for brackets first, too.
 pub(super) fn has_only_quoted_nuls(value: &[u8]) -> bool {
     let mut at = 0;
-    while let Some(hit) = memchr2(b'"', 0, value.get(at..).unwrap_or_default()) {
+    while let Some(hit) = memchr3(b'"', b'<', 0, value.get(at..).unwrap_or_default()) {
         at += hit;
-        if value.get(at) == Some(&0) {
-            return false;
-        }
-        let Some(end) = quoted_end(value, at) else { return false };
-        let string = value.get(at..end).unwrap_or_default();
-        if !nuls_are_escaped(string) {
-            return false;
-        }
+        let end = match value.get(at) {
+            Some(b'"') => quoted_end(value, at).filter(|end| nuls_are_escaped(value.get(at..*end).unwrap_or_default())),
+            Some(b'<') => bracket_end(value, at),
+            _ => None,
+        };
+        let Some(end) = end else { return false };
         at = end;
     }
     true
+}
+
+/// One past the bracket that closes the one at `at`, where neither a quote nor a NUL is between them.
+fn bracket_end(value: &[u8], at: usize) -> Option<usize> {
+    let end = at + memchr3(b'"', b'>', 0, value.get(at..)?)?;
+    (value.get(end) == Some(&b'>')).then_some(end + 1)
 }
 
 fn nuls_are_escaped(string: &[u8]) -> bool {
@@ -237,6 +241,10 @@ mod tests {
         assert!(!has_only_quoted_nuls(b"\"a\0b\" <sip:x>"));
         assert!(!has_only_quoted_nuls(b"a\\\0b"));
         assert!(!has_only_quoted_nuls(b"\"a\\\0"));
+        assert!(has_only_quoted_nuls(b"<sip:a>, \"a\\\0b\" <sip:x>"));
+        for two_readings in [&b"<a\"> \"b\" \\\0\" <sip:x>"[..], b"<a\"b\"> \"\\\0\"", b"<a\0>", b"< \"a\\\0b\""] {
+            assert!(!has_only_quoted_nuls(two_readings), "{two_readings:?}");
+        }
     }
 
     #[test]
