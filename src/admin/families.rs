@@ -38,6 +38,7 @@ pub const SAMPLED: &[(&str, Unit, &str)] = &[
     ("sipstamp_tcp_connections", Unit::Count, "Open TCP connections."),
     ("sipstamp_overloaded_workers", Unit::Count, "Workers that refuse new calls because messages wait too long."),
     ("sipstamp_overloads_total", Unit::Count, "How often workers began to refuse new calls for overload."),
+    ("sipstamp_worker_handovers_total", Unit::Count, "Messages that a worker has read for another."),
     ("sipstamp_admin_refused_total", Unit::Count, "Requests and connections that the admin API refused, by reason."),
     (
         "sipstamp_transport_dropped_total",

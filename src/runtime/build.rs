@@ -35,7 +35,7 @@ use crate::sink::Sinks;
 use crate::sip::Limits;
 use crate::time::Mono;
 use crate::transport::{
-    Acceptor, Bound, Connections, Inherited, LocalAddresses, Names, SeatLimits, Seats, UdpPorts, UdpSockets,
+    Acceptor, Bound, Connections, Inherited, LocalAddresses, Names, SeatLimits, Seats, Steering, UdpPorts, UdpSockets,
 };
 
 /// What it takes.
@@ -105,9 +105,6 @@ pub(super) fn build(parts: Parts, asks: mpsc::Receiver<Ask>, stopped: oneshot::R
     for server in &policy.servers {
         histograms.add_server(server.id, &server.name);
     }
-    let mut sockets = UdpSockets::new(bound.udp, count)?;
-    sockets.follow(&policy, &mut inherited);
-    drop(inherited);
     let seats = Seats::new(seats_of(&settings));
     let (reports, reported) = mpsc::unbounded_channel();
     let mut ends = Vec::new();
@@ -123,6 +120,9 @@ pub(super) fn build(parts: Parts, asks: mpsc::Receiver<Ask>, stopped: oneshot::R
         Some(found) => found.key,
         None => journal::random_key()?,
     };
+    let mut sockets = UdpSockets::new(bound.udp, count, Steering::new(&key))?;
+    sockets.follow(&policy, &mut inherited);
+    drop(inherited);
     let post = Post::new(0, addresses.clone(), &key);
     let stored = found.map(Found::into_stored).unwrap_or_default();
     let mut stored = stored.split(count, |call_id| post.of_call(call_id)).into_iter();

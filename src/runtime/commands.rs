@@ -97,6 +97,7 @@ impl Worker {
         samples.push(dropped("strangers", self.core.gate.unread));
         samples.push(dropped("overload", self.core.unread));
         samples.push(dropped("worker_queue", self.core.post.dropped));
+        samples.push(counter("sipstamp_worker_handovers_total", self.core.post.handed_over));
         samples.push(gauge("sipstamp_overloaded_workers", u64::from(self.core.endpoint.is_overloaded())));
         samples.push(counter("sipstamp_overloads_total", self.overloads));
         Figures { samples, histograms: vec![self.processing.snapshot()] }

@@ -16,7 +16,7 @@ use super::worker::Worker;
 use crate::endpoint::{Input, Owner, Transmit};
 use crate::flow::Hop;
 use crate::time::Mono;
-use crate::transport::{Accepted, Names, Source};
+use crate::transport::{Accepted, Names, Source, Steering};
 
 /// Something to be done by a worker, between two batches.
 pub(super) type Job = Box<dyn FnOnce(&mut Worker) + Send>;
@@ -142,6 +142,9 @@ impl Inbox {
 pub(super) struct Post {
     pub me: usize,
     addresses: Vec<Address>,
+    /// Of calls.
+    steering: Steering,
+    /// Of peers.
     hasher: SipHasher13,
     names: Names,
     /// By worker.
@@ -151,6 +154,8 @@ pub(super) struct Post {
     spare: Vec<Vec<Input>>,
     /// Inputs that were dropped because another worker had too many.
     pub dropped: u64,
+    /// Messages that were put aside for another worker.
+    pub handed_over: u64,
 }
 
 impl Post {
@@ -158,19 +163,21 @@ impl Post {
         let workers = addresses.len();
         Post {
             me,
+            steering: Steering::new(key),
             hasher: SipHasher13::new_with_key(key),
             names: Names::new(me, workers),
             inputs: addresses.iter().map(|_| Vec::new()).collect(),
             has_inputs: false,
             spare: Vec::new(),
             dropped: 0,
+            handed_over: 0,
             addresses,
         }
     }
 
     /// The worker that treats the calls with this Call-ID.
     pub fn of_call(&self, call_id: &[u8]) -> usize {
-        if self.addresses.len() == 1 { 0 } else { self.place(self.hasher.hash(call_id)) }
+        if self.addresses.len() == 1 { 0 } else { self.place(self.steering.share(call_id).into()) }
     }
 
     /// The worker whose connections lead to this peer.
@@ -196,6 +203,7 @@ impl Post {
     /// Puts an input aside for another worker.
     pub fn put_aside(&mut self, worker: usize, input: Input) {
         if let Some(inputs) = self.inputs.get_mut(worker) {
+            self.handed_over += u64::from(matches!(input, Input::Message { .. }));
             inputs.push(input);
             self.has_inputs = true;
         }

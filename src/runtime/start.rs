@@ -81,7 +81,7 @@ pub struct Running {
 pub fn start(settings: Settings, bind: Bind) -> Result<Running, StartError> {
     descriptors::allow(&settings);
     let mut inherited = inherited(&settings, &bind)?;
-    let bound = transport::bind(&settings.listen, &mut inherited).map_err(StartError::Listen)?;
+    let bound = transport::bind(&settings.listen, settings.workers, &mut inherited).map_err(StartError::Listen)?;
     let sockets_stay = !bind.takeover && bound.opened == 0;
     let mut http = |key, address: Option<SocketAddr>| {
         let mut listen = |address| match inherited.take_tcp(address) {
@@ -242,7 +242,7 @@ fn inherited(settings: &Settings, bind: &Bind) -> Result<Inherited, StartError> 
 fn check(settings: &Settings, holds: &[Held]) -> Result<(), StartError> {
     let is_held = |transport, address| holds.iter().any(|held| held.0 == transport && overlap(held.1, address));
     let own = settings.listen.iter().filter(|one| !is_held(one.transport, one.address)).cloned().collect::<Vec<_>>();
-    transport::bind(&own, &mut Inherited::default()).map_err(StartError::Listen)?;
+    transport::bind(&own, 1, &mut Inherited::default()).map_err(StartError::Listen)?;
     let admin = settings.admin.as_ref().map(|admin| ("admin.listen", admin.listen));
     let metrics = settings.metrics_listen.map(|address| ("metrics.listen", address));
     for (key, address) in admin.into_iter().chain(metrics) {

@@ -19,7 +19,7 @@ fn a_worker_that_panics_ends_the_process_as_failed() {
     let (readiness, recent) = (Readiness::new(), Recent::new(1));
     let histograms = Histograms::new();
     let sinks = Sinks::open(&settings.events, None, recent.clone(), &readiness, histograms.clone()).unwrap();
-    let bound = crate::transport::bind(&settings.listen, &mut Default::default()).unwrap();
+    let bound = crate::transport::bind(&settings.listen, 1, &mut Default::default()).unwrap();
     let parts = Parts {
         settings,
         bind: Bind::default(),

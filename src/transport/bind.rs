@@ -4,7 +4,8 @@ use std::fmt;
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
 
-use socket2::{Domain, Protocol, Socket, Type};
+use nix::sys::socket::{setsockopt, sockopt};
+use socket2::{Domain, Socket, Type};
 
 use crate::config::{ListenAddress, Locate};
 use crate::flow::Transport;
@@ -17,7 +18,8 @@ const BACKLOG: i32 = 1024;
 /// Sockets that are bound and not yet read.
 #[derive(Debug, Default)]
 pub struct Bound {
-    pub udp: Vec<(UdpSocket, Listener)>,
+    /// At each address one, or one for each worker.
+    pub udp: Vec<(Vec<UdpSocket>, Listener)>,
     pub tcp: Vec<(std::net::TcpListener, Listener)>,
     /// How many of them were not handed over.
     pub opened: usize,
@@ -35,24 +37,25 @@ pub struct BindError {
 #[derive(Clone, Debug)]
 pub struct LocalAddresses(pub Vec<Listener>);
 
-/// Binds all listeners, or none; those that were handed over are there already.
-pub fn bind(addresses: &[ListenAddress], inherited: &mut Inherited) -> Result<Bound, BindError> {
+/// Binds all listeners, or none; those that were handed over are there already, and stay as many as they are.
+pub fn bind(addresses: &[ListenAddress], workers: usize, inherited: &mut Inherited) -> Result<Bound, BindError> {
     let mut bound = Bound::default();
     for one in addresses {
         let failed = |error| BindError { key: one.key(), address: one.address, error };
         match one.transport {
             Transport::Udp => {
-                let socket = match inherited.take_udp(one.address) {
-                    Some(socket) => socket,
-                    None => {
-                        bound.opened += 1;
-                        inherited.clear_the_way(Transport::Udp, one.address);
-                        open(one.address, Type::DGRAM, Protocol::UDP).map_err(failed)?.into()
-                    }
-                };
-                socket.set_nonblocking(true).map_err(failed)?;
-                let listener = listener(Transport::Udp, socket.local_addr().map_err(failed)?);
-                bound.udp.push((socket, listener));
+                let mut sockets = inherited.take_udp(one.address);
+                if sockets.is_empty() {
+                    bound.opened += 1;
+                    inherited.clear_the_way(Transport::Udp, one.address);
+                    sockets = open_udp(one.address, workers).map_err(failed)?;
+                }
+                for socket in &sockets {
+                    socket.set_nonblocking(true).map_err(failed)?;
+                }
+                let Some(first) = sockets.first() else { continue };
+                let listener = listener(Transport::Udp, first.local_addr().map_err(failed)?);
+                bound.udp.push((sockets, listener));
             }
             Transport::Tcp => {
                 let socket = match inherited.take_tcp(one.address) {
@@ -60,7 +63,7 @@ pub fn bind(addresses: &[ListenAddress], inherited: &mut Inherited) -> Result<Bo
                     None => {
                         bound.opened += 1;
                         inherited.clear_the_way(Transport::Tcp, one.address);
-                        let socket = open(one.address, Type::STREAM, Protocol::TCP).map_err(failed)?;
+                        let socket = open(one.address, Type::STREAM, false).map_err(failed)?;
                         socket.listen(BACKLOG).map_err(failed)?;
                         socket.into()
                     }
@@ -107,8 +110,25 @@ impl Locate for LocalAddresses {
     }
 }
 
-fn open(address: SocketAddr, kind: Type, protocol: Protocol) -> io::Result<Socket> {
-    let socket = Socket::new(Domain::for_address(address), kind, Some(protocol))?;
+/// So many sockets at one address. The first is bound alone, so that another process there is seen.
+fn open_udp(address: SocketAddr, workers: usize) -> io::Result<Vec<UdpSocket>> {
+    let first = UdpSocket::from(open(address, Type::DGRAM, false)?);
+    let address = first.local_addr()?;
+    if workers > 1 {
+        setsockopt(&first, sockopt::ReusePort, &true)?;
+    }
+    let mut sockets = vec![first];
+    for _ in 1..workers {
+        sockets.push(open(address, Type::DGRAM, true)?.into());
+    }
+    Ok(sockets)
+}
+
+fn open(address: SocketAddr, kind: Type, is_one_of_many: bool) -> io::Result<Socket> {
+    let socket = Socket::new(Domain::for_address(address), kind, None)?;
+    if is_one_of_many {
+        setsockopt(&socket, sockopt::ReusePort, &true)?;
+    }
     if address.is_ipv6() {
         socket.set_only_v6(true)?;
     }
@@ -162,7 +182,7 @@ mod tests {
         let first = UdpSocket::bind("127.0.0.1:0").unwrap();
         let address = first.local_addr().unwrap();
         let listen = ListenAddress { transport: Transport::Udp, address, key: ListenKey::File(0) };
-        let error = bind(&[listen], &mut Inherited::default()).unwrap_err().to_string();
+        let error = bind(&[listen], 2, &mut Inherited::default()).unwrap_err().to_string();
         assert!(error.starts_with(&format!("listen.udp[0]: cannot listen on {address}: ")), "{error}");
         assert!(error.contains("another process"), "{error}");
     }
@@ -171,7 +191,7 @@ mod tests {
     fn a_wildcard_listener_is_reached_by_the_address_that_routing_chooses() {
         let any =
             ListenAddress { transport: Transport::Udp, address: "0.0.0.0:0".parse().unwrap(), key: ListenKey::Flag };
-        let bound = bind(&[any], &mut Inherited::default()).unwrap();
+        let bound = bind(&[any], 1, &mut Inherited::default()).unwrap();
         let port = bound.udp[0].1.bound.port();
         let mut locals = LocalAddresses(bound.listeners());
         let local = locals.local_towards(Transport::Udp, "127.0.0.9:5060".parse().unwrap()).unwrap();
@@ -186,6 +206,6 @@ mod tests {
         let address = SocketAddr::from((Ipv4Addr::UNSPECIFIED, old.local_addr().unwrap().port()));
         let listen = ListenAddress { transport: Transport::Udp, address, key: ListenKey::File(0) };
         let mut inherited = Inherited::of([std::os::fd::OwnedFd::from(old)]);
-        bind(&[listen], &mut inherited).unwrap();
+        bind(&[listen], 2, &mut inherited).unwrap();
     }
 }

@@ -48,9 +48,10 @@ impl Inherited {
         self.udp.clear();
     }
 
-    /// The listener for datagrams at an address.
-    pub fn take_udp(&mut self, address: SocketAddr) -> Option<UdpSocket> {
-        take(&mut self.udp, |socket| socket.local_addr().ok() == Some(address) && socket.peer_addr().is_err())
+    /// The listeners for datagrams at an address, in their order: of several workers each had one.
+    pub fn take_udp(&mut self, address: SocketAddr) -> Vec<UdpSocket> {
+        let is_it = |socket: &mut UdpSocket| socket.local_addr().ok() == Some(address) && socket.peer_addr().is_err();
+        self.udp.extract_if(.., is_it).collect()
     }
 
     /// The socket that is connected to a peer.
@@ -88,8 +89,8 @@ mod tests {
         let (at, from, stream) =
             (udp.local_addr().unwrap(), connected.local_addr().unwrap(), tcp.local_addr().unwrap());
         let mut inherited = Inherited::of([OwnedFd::from(udp), connected.into(), tcp.into()]);
-        assert!(inherited.take_udp(from).is_none());
-        assert!(inherited.take_udp(at).is_some() && inherited.take_udp(at).is_none());
+        assert!(inherited.take_udp(from).is_empty());
+        assert!(inherited.take_udp(at).len() == 1 && inherited.take_udp(at).is_empty());
         assert!(inherited.take_connected(from, at).is_some());
         assert!(inherited.take_tcp(at).is_none() && inherited.take_tcp(stream).is_some());
         assert!(inherited.is_empty());

@@ -1,5 +1,5 @@
 //! System calls over arrays that are made once: many datagrams with one `recvmmsg` or `sendmmsg`, and a
-//! `read` that writes into spare capacity.
+//! `read` that writes into spare capacity; and an option of sockets that no crate has.
 //!
 //! The crates that wrap these make their headers anew for each batch, or want memory that is zeroed
 //! before. What is written here before a call: lengths, and for sending addresses. Invariants: an array
@@ -190,6 +190,23 @@ pub fn read(stream: &TcpStream, buffer: &mut BytesMut) -> io::Result<usize> {
     // SAFETY: the kernel has written that many bytes, and never more than there was room for.
     unsafe { buffer.advance_mut(read) };
     Ok(read)
+}
+
+/// Has the kernel ask a program to which of the sockets at one address (SO_REUSEPORT) a datagram goes: the result is the
+/// socket's number, in the order in which they were bound.
+///
+/// # Errors
+/// The kernel's; `ENOMEM` where it gives programs less memory than this one needs.
+pub fn choose_by(socket: &UdpSocket, program: &[libc::sock_filter]) -> io::Result<()> {
+    let len = u16::try_from(program.len()).map_err(|_| io::ErrorKind::InvalidInput)?;
+    let program = libc::sock_fprog { len, filter: program.as_ptr().cast_mut() };
+    let size = size_of::<libc::sock_fprog>() as libc::socklen_t;
+    let at = std::ptr::from_ref(&program).cast();
+    // SAFETY: the kernel reads the structure and as many instructions as it names, which are borrowed for this call, and
+    // checks them before it runs them.
+    let done =
+        unsafe { libc::setsockopt(socket.as_raw_fd(), libc::SOL_SOCKET, libc::SO_ATTACH_REUSEPORT_CBPF, at, size) };
+    if done == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
 }
 
 fn read_name(name: &libc::sockaddr_storage) -> Option<SocketAddr> {

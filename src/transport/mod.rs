@@ -8,6 +8,7 @@ mod errqueue;
 mod inherited;
 mod mmsg;
 mod sockets;
+mod steer;
 mod tcp;
 mod udp;
 
@@ -17,6 +18,7 @@ pub use bind::{BindError, Bound, LocalAddresses, bind};
 pub use errqueue::Unreachable;
 pub use inherited::{Inherited, overlap};
 pub use sockets::UdpSockets;
+pub use steer::Steering;
 pub use tcp::{Accepted, Acceptor, Connections, Failed, Names, NoSeat, SeatLimits, Seats, Taker, TcpFigures};
 pub use udp::{Ends, Refusal, UdpFigures, UdpPorts, UdpSource};
 

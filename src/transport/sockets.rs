@@ -1,5 +1,9 @@
 //! The UDP sockets of the process: the listeners, and a connected one for each configured next hop.
 //!
+//! With several workers a listener is a socket for each of them, and the kernel brings a call's datagrams to that of its
+//! worker ([`Steering`]). There are no connected sockets beside such a listener: the kernel would prefer them,
+//! and each of them is read by one worker.
+//!
 //! A connected socket has its listener's address and port. The kernel lets two sockets have one address
 //! only while both allow it (SO_REUSEADDR): they do for as long as the second one is bound, so that a
 //! second process is still told that the address is in use.
@@ -13,6 +17,7 @@ use socket2::{Domain, Protocol, SockRef, Socket, Type};
 
 use super::errqueue;
 use super::inherited::Inherited;
+use super::steer::Steering;
 use super::udp::{Ends, UdpSource};
 use crate::flow::Transport;
 use crate::policy::{Listener, Policy};
@@ -36,12 +41,21 @@ impl UdpSockets {
     ///
     /// # Errors
     /// Where the kernel refuses an option that is needed.
-    pub fn new(bound: Vec<(UdpSocket, Listener)>, workers: usize) -> io::Result<UdpSockets> {
+    pub fn new(bound: Vec<(Vec<UdpSocket>, Listener)>, workers: usize, steering: Steering) -> io::Result<UdpSockets> {
         let mut sockets = UdpSockets { sources: Vec::new(), workers, dealt: 0 };
         let mut is_small = false;
-        for (socket, listener) in bound {
-            is_small |= prepare(&socket, listener.bound.ip())?;
-            sockets.add(socket, listener, None);
+        for (group, listener) in bound {
+            for socket in &group {
+                is_small |= prepare(socket, listener.bound.ip())?;
+            }
+            if let [first, _, ..] = &group[..] {
+                steer(steering, first, group.len());
+                // The program counts from the listener's first socket.
+                sockets.dealt = 0;
+            }
+            for socket in group {
+                sockets.add(socket, listener, None);
+            }
         }
         if is_small {
             tracing::info!(
@@ -96,8 +110,11 @@ impl UdpSockets {
         self.sources.retain(|source| source.ends.is_none());
     }
 
+    /// The listener that a connected socket may be beside of.
     fn listener_for(&self, ends: Ends) -> Option<Listener> {
-        self.sources.iter().find(|source| source.is_bound_for(ends)).map(|source| source.listener)
+        let mut bound = self.sources.iter().filter(|source| source.is_bound_for(ends));
+        let listener = bound.next()?.listener;
+        bound.next().is_none().then_some(listener)
     }
 
     fn add_connected(&mut self, socket: io::Result<UdpSocket>, listener: Listener, ends: Ends) {
@@ -120,6 +137,20 @@ impl UdpSource {
         let bound = self.listener.bound;
         let is_wildcard = bound.ip().is_unspecified() && bound.is_ipv4() == ends.local.is_ipv4();
         self.ends.is_none() && bound.port() == ends.local.port() && (is_wildcard || bound.ip() == ends.local.ip())
+    }
+}
+
+/// Has the kernel bring a call's datagrams to its worker's socket; without that, workers hand them over.
+fn steer(steering: Steering, socket: &UdpSocket, sockets: usize) {
+    match steering.attach(socket, u32::try_from(sockets).unwrap_or(u32::MAX)) {
+        Ok(reach) if reach < Steering::REACH => tracing::info!(
+            reach,
+            wanted = Steering::REACH,
+            "the kernel looks for a Call-ID in so many bytes of a message only, and workers hand over what it does not \
+             find: raise net.core.optmem_max to 131072"
+        ),
+        Ok(_) => {}
+        Err(error) => tracing::warn!(%error, "the kernel takes no program: workers hand over each other's datagrams"),
     }
 }
 

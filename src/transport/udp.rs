@@ -1,6 +1,6 @@
 //! Datagrams, read and sent in batches: one system call for many, in both directions.
 //!
-//! A socket is read by one worker and sent through by all. Besides the listeners there is a connected
+//! A socket is read by one worker; with one worker there is, besides the listeners, a connected
 //! socket for each configured next hop: what goes there by it needs no route to be looked up, and what
 //! comes from there is delivered to it by the kernel.
 
@@ -29,6 +29,9 @@ use crate::time::Wall;
 const MOST_QUEUED: usize = 10_000;
 /// How often in a row a send may report what ICMP has left on the socket, each time for another datagram.
 const MOST_LEFTOVERS: u32 = 1_000;
+
+/// That of a connected socket.
+const BEST_FIT: u8 = 4;
 
 /// A socket and what it is for.
 #[derive(Clone, Debug)]
@@ -177,7 +180,7 @@ impl UdpPorts {
 
     /// Puts a datagram into the next batch. Beyond the limit the oldest is dropped. False where no socket leads there.
     pub fn enqueue(&mut self, hop: Hop, bytes: Bytes, owner: Option<Owner>) -> bool {
-        let Some(port) = port_towards(&mut self.ports, &hop) else { return false };
+        let Some(port) = port_towards(&mut self.ports, &hop, self.worker) else { return false };
         if port.queue.len() >= MOST_QUEUED {
             port.queue.pop_front();
             self.figures.unsent += 1;
@@ -329,27 +332,30 @@ impl UdpSource {
         }
     }
 
-    /// How well this socket fits a hop: a connected one before its listener, any of the family at last.
-    fn fitness(&self, hop: &Hop) -> u8 {
+    /// How well this socket fits a hop: a connected one before its listener, of which the worker's own socket is the best;
+    /// any of the family at last.
+    fn fitness(&self, hop: &Hop, worker: usize) -> u8 {
         let bound = self.listener.bound;
         match self.ends {
-            Some(ends) if ends.remote == hop.remote && ends.local == hop.local => 3,
+            Some(ends) if ends.remote == hop.remote && ends.local == hop.local => BEST_FIT,
             Some(_) => 0,
-            None if bound.port() == hop.local.port() && is_reached_by(bound.ip(), hop.local.ip()) => 2,
+            None if bound.port() == hop.local.port() && is_reached_by(bound.ip(), hop.local.ip()) => {
+                2 + u8::from(self.reader == worker)
+            }
             None => u8::from(bound.is_ipv4() == hop.remote.is_ipv4()),
         }
     }
 }
 
 /// The socket to send by: the first of those that fit best.
-fn port_towards<'a>(ports: &'a mut Slab<Port>, hop: &Hop) -> Option<&'a mut Port> {
+fn port_towards<'a>(ports: &'a mut Slab<Port>, hop: &Hop, worker: usize) -> Option<&'a mut Port> {
     let mut best = (0, 0);
     for (key, port) in ports.iter() {
-        let fitness = port.source.fitness(hop);
+        let fitness = port.source.fitness(hop, worker);
         if fitness > best.0 {
             best = (fitness, key);
         }
-        if fitness == 3 {
+        if fitness == BEST_FIT {
             break;
         }
     }
@@ -371,7 +377,7 @@ mod tests {
     use mio::{Events, Poll};
 
     use super::*;
-    use crate::transport::UdpSockets;
+    use crate::transport::{Steering, UdpSockets};
 
     const LOOPBACK: &str = "127.0.0.1:0";
 
@@ -387,7 +393,7 @@ mod tests {
         let (socket, address) = bound(LOOPBACK);
         socket.set_nonblocking(true).unwrap();
         let listener = Listener { transport: Transport::Udp, bound: address, address };
-        let sockets = UdpSockets::new(vec![(socket, listener)], 1).unwrap();
+        let sockets = UdpSockets::new(vec![(vec![socket], listener)], 1, Steering::new(&[1; 16])).unwrap();
         let poll = Poll::new().unwrap();
         let ports = UdpPorts::new(sockets.sources(), 0, poll.registry().try_clone().unwrap()).unwrap();
         (poll, ports, address, sockets)

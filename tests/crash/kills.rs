@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use super::agent::{Agent, KINDS, Kind};
 use super::server::NatsServer;
-use super::site::Site;
+use super::site::{Sidecar, Site};
 
 /// Of a run, what is random.
 struct Dice(u64);
@@ -97,8 +97,18 @@ fn take_over_from_each_other(site: Site) {
 }
 
 #[test]
-fn restarts_with_sockets_of_systemd_lose_no_call() {
-    let site = Site::new("systemd").configured("workers = 2").with_socket();
+fn restarts_with_a_socket_of_systemd_lose_no_call() {
+    restart_with(Site::new("systemd").configured("workers = 2").with_sockets(1));
+}
+
+#[test]
+fn restarts_with_a_socket_of_systemd_for_each_worker_lose_no_call() {
+    let sidecar = restart_with(Site::new("systemd-each").configured("workers = 2").with_sockets(2));
+    assert_eq!(sidecar.sum("sipstamp_worker_handovers_total"), 0.0);
+}
+
+/// Returns the last of the processes.
+fn restart_with(site: Site) -> Sidecar {
     let mut sidecar = site.start();
     let (agents, calls) = callers(&site, 600, 60, Duration::from_secs(4));
     for _ in 0..4 {
@@ -112,6 +122,7 @@ fn restarts_with_sockets_of_systemd_lose_no_call() {
     site.balances(&sidecar, &calls);
     assert!(!site.log().contains("draining"), "{}", site.log());
     assert_eq!(site.complaints(), [""; 0]);
+    sidecar
 }
 
 #[test]

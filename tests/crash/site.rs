@@ -9,7 +9,9 @@ use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
+use nix::sys::socket::{setsockopt, sockopt};
 use serde_json::Value;
+use socket2::{Domain, Socket, Type};
 
 use super::agent::Kind;
 use super::metrics::Scrape;
@@ -24,8 +26,8 @@ pub struct Site {
     pub ports: Ports,
     /// Where the sidecar sees its files.
     place: Option<Place>,
-    /// Of SIP, handed to each process as systemd does.
-    socket: Option<UdpSocket>,
+    /// Of SIP, at one address, handed to each process as systemd does: at most two.
+    sockets: Vec<UdpSocket>,
 }
 
 /// A process at work.
@@ -41,7 +43,7 @@ impl Site {
         drop(fs::remove_dir_all(&folder));
         fs::create_dir_all(&folder).unwrap();
         let ports = Ports::claim().unwrap();
-        Site { folder, ports, place: None, socket: None }.configured("")
+        Site { folder, ports, place: None, sockets: Vec::new() }.configured("")
     }
 
     /// The same in a place of its own.
@@ -49,10 +51,15 @@ impl Site {
         Site { place: Some(place), ..self }
     }
 
-    /// The same with a socket that outlives its processes.
-    pub fn with_socket(self) -> Site {
-        let socket = UdpSocket::bind((SIDECAR, self.ports.sip)).unwrap();
-        Site { socket: Some(socket), ..self }
+    /// The same with one or two sockets that outlive its processes.
+    pub fn with_sockets(self, count: usize) -> Site {
+        let open = || {
+            let socket = Socket::new(Domain::IPV4, Type::DGRAM, None).unwrap();
+            setsockopt(&socket, sockopt::ReusePort, &(count > 1)).unwrap();
+            socket.bind(&SocketAddr::from((SIDECAR, self.ports.sip)).into()).unwrap();
+            socket.into()
+        };
+        Site { sockets: (0..count).map(|_| open()).collect(), ..self }
     }
 
     #[track_caller]
@@ -110,21 +117,22 @@ impl Site {
             Some(place) => place.command(&binary),
             None => Command::new(&binary),
         };
-        let mut stdin = Stdio::null();
-        if let Some(socket) = &self.socket {
+        let mut sockets = self.sockets.iter().map(|socket| OwnedFd::from(socket.try_clone().unwrap()).into());
+        if !self.sockets.is_empty() {
             // What systemd hands over begins with descriptor 3.
-            let script = "exec 3<&0 </dev/null; LISTEN_PID=$$ LISTEN_FDS=1 exec \"$0\" \"$@\"";
+            let count = self.sockets.len();
+            let script =
+                format!("exec 3<&0 4<&1 </dev/null >/dev/null; LISTEN_PID=$$ LISTEN_FDS={count} exec \"$0\" \"$@\"");
             command = Command::new("sh");
-            command.args(["-c", script, &binary]);
-            stdin = OwnedFd::from(socket.try_clone().unwrap()).into();
+            command.args(["-c", &script, &binary]);
         }
         let child = command
             .args(["run", "--config"])
             .arg(self.folder.join("sipstamp.toml"))
             .args(arguments)
             .env_remove("RUST_LOG")
-            .stdin(stdin)
-            .stdout(Stdio::null())
+            .stdin(sockets.next().unwrap_or_else(Stdio::null))
+            .stdout(sockets.next().unwrap_or_else(Stdio::null))
             .stderr(log)
             .spawn()
             .unwrap();

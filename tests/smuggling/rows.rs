@@ -94,6 +94,12 @@ fn a_nul_in_the_head_is_refused_but_for_a_quoted_pair() {
         row("in a quoted string", before(TO, "X: \"a\0b\"\r\n"), "dropped", "dropped forwarded"),
         row("escaped outside of quotes", before(TO, "X: a\\\0b\r\n"), "dropped", "400 closed"),
         row("escaped in a quoted string", before(TO, "X: \"a\\\0b\"\r\n"), "forwarded", "forwarded forwarded"),
+        row(
+            "where brackets go before quotes",
+            before(TO, "Contact: <sip:a;x=\"\\\0\">\r\n"),
+            "dropped",
+            "dropped forwarded",
+        ),
         row("in the body", with(BODY, "\r\nb\0dy"), "forwarded", "forwarded forwarded"),
     ]);
 }

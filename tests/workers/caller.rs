@@ -9,6 +9,8 @@ pub struct Caller {
     wire: Wire,
     /// Begins every Call-ID.
     name: String,
+    /// How it writes that header's name.
+    call_id: &'static str,
     calls: HashMap<String, Call>,
 }
 
@@ -25,7 +27,12 @@ struct Call {
 
 impl Caller {
     pub fn new(wire: Wire, name: &str) -> Caller {
-        Caller { wire, name: name.to_owned(), calls: HashMap::new() }
+        Caller { wire, name: name.to_owned(), call_id: "Call-ID", calls: HashMap::new() }
+    }
+
+    /// Writes the name of the header Call-ID so.
+    pub fn spelling(self, call_id: &'static str) -> Caller {
+        Caller { call_id, ..self }
     }
 
     pub fn call_id(&self, number: usize) -> String {
@@ -144,10 +151,10 @@ impl Caller {
     }
 
     fn request(&self, method: &str, uri: &str, id: &str, cseq: u32, to: &str, routes: &str) -> String {
-        let (transport, local) = (self.wire.name(), self.wire.local());
+        let (transport, local, call_id) = (self.wire.name(), self.wire.local(), self.call_id);
         format!(
             "{method} {uri} SIP/2.0\r\nVia: SIP/2.0/{transport} {local};branch=z9hG4bK{id}{method}{cseq}\r\n{routes}\
-             Max-Forwards: 70\r\nFrom: <sip:+15550100@example.net>;tag=caller\r\nTo: {to}\r\nCall-ID: {id}\r\n\
+             Max-Forwards: 70\r\nFrom: <sip:+15550100@example.net>;tag=caller\r\nTo: {to}\r\n{call_id}: {id}\r\n\
              CSeq: {cseq} {method}\r\nContact: <sip:{local}>\r\nContent-Length: 0\r\n\r\n"
         )
     }

@@ -14,7 +14,10 @@ pub struct Message(pub String);
 impl Message {
     /// The values of all fields of that name, in order.
     pub fn values<'a>(&'a self, name: &'a str) -> impl Iterator<Item = &'a str> + use<'a> {
-        self.0.lines().filter_map(move |line| line.split_once(": ").filter(|(field, _)| *field == name)).map(|of| of.1)
+        self.0
+            .lines()
+            .filter_map(move |line| line.split_once(": ").filter(|(field, _)| field.eq_ignore_ascii_case(name)))
+            .map(|of| of.1)
     }
 
     pub fn value<'a>(&'a self, name: &'a str) -> &'a str {
