@@ -14,10 +14,15 @@ const OWN: [&str; 3] = [
      To: \"Alice; A.\" <sip:alice@example.net>;tag=1928301774;x=\"y\"\r\nCall-ID: a84b4c76e66710\r\nCSeq: 231 BYE\r\nl: 0\r\n\r\n",
 ];
 
-pub fn all() -> Vec<(String, Vec<u8>)> {
+/// Those that are always there.
+pub fn own() -> Vec<(String, Vec<u8>)> {
     let own = OWN.iter().enumerate().map(|(at, text)| (format!("own {at}"), text.as_bytes().to_vec()));
-    let mut all = own.collect::<Vec<_>>();
-    all.extend(torture().into_iter().map(|row| (format!("own {}", row.section), row.bytes)));
+    own.chain(torture().into_iter().map(|row| (format!("own {}", row.section), row.bytes))).collect()
+}
+
+/// Those of the corpora; none where they are not.
+pub fn of_the_corpora() -> Vec<(String, Vec<u8>)> {
+    let mut all = Vec::new();
     for set in ["rfc4475", "rfc5118", "vendor", "protos", "kamailio"] {
         let messages = Corpus::open(set).map(|corpus| corpus.all()).unwrap_or_default();
         all.extend(messages.into_iter().map(|(name, bytes)| (format!("{set}/{name}"), bytes)));

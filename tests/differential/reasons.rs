@@ -87,8 +87,8 @@ pub const REASONS: &[Reason] = &[
     }),
     reason("rsip takes header fields behind the host of a URI for a part of it (§19.1.1)", |bytes, difference| {
         match difference {
-            Ours => finds(r"[^@]:[0-9]+\?", &uri(bytes)),
-            Item("Request-URI host", ours, theirs) => theirs.starts_with(&format!("{ours}?")),
+            Ours => finds(r"[^@]:[0-9]+\?|\?[^@]*:", &uri(bytes)),
+            Item("Request-URI host", ours, theirs) => theirs.contains(&format!("{ours}?")),
             Item("Request-URI port", ours, _) => ours == "None" && finds(r"^[^@]*(@[^@]*)?\?[^@]*:[0-9]+", &uri(bytes)),
             _ => false,
         }
