@@ -270,7 +270,6 @@ impl Common<'_> {
                 flood_limiter: Limiter::new(),
                 overload_line_at: Mono::default(),
                 waited: Duration::ZERO,
-                busy: (Mono::default(), Mono::default()),
                 overloads: 0,
                 failed: Vec::new(),
                 deadline: None,

@@ -69,8 +69,6 @@ pub(super) struct Worker {
     pub(super) overload_line_at: Mono,
     /// How long what came by mail in this turn had waited, at most.
     pub(super) waited: Duration,
-    /// Begin and end of the last turn in which there was something to do.
-    pub(super) busy: (Mono, Mono),
     /// How often new calls began to be refused because messages waited too long.
     pub(super) overloads: u64,
     /// Failures of sends, to be told after the outputs are drained.
@@ -176,9 +174,7 @@ impl Worker {
         self.drain_outputs();
         let messages = self.core.handled - before;
         if messages > 0 {
-            let end = self.clock.mono();
-            self.busy = (now, end);
-            self.processing.observe(end.since(now).as_secs_f64(), messages);
+            self.processing.observe(self.clock.mono().since(now).as_secs_f64(), messages);
         }
         self.look_at_the_end();
     }
@@ -246,16 +242,9 @@ impl Worker {
 
     /// How long what was read in this turn had waited to be read, at most.
     fn waited_to_be_read(&mut self) -> Duration {
-        let now = self.core.now.mono;
-        let by_kernel = self.udp.take_oldest().map_or(0, |oldest| self.core.now.wall.0.saturating_sub(oldest.0));
-        let datagrams = Duration::from_micros(u64::try_from(by_kernel).unwrap_or(0));
-        let streams = self.connections.take_longest_wait(now).map_or(Duration::ZERO, |waited| {
-            // The kernel does not say when bytes came. Where the last turn ended just now, they may have come as it began.
-            let (begin, end) = self.busy;
-            let is_at_once = now.since(end) < NOTEWORTHY;
-            waited.max(if is_at_once { now.since(begin) } else { Duration::ZERO })
-        });
-        datagrams.max(streams)
+        let oldest = [self.udp.take_oldest(), self.connections.take_oldest()].into_iter().flatten().min();
+        let micros = oldest.map_or(0, |oldest| self.core.now.wall.0.saturating_sub(oldest.0));
+        Duration::from_micros(u64::try_from(micros).unwrap_or(0))
     }
 
     /// Has the core know how long messages wait, where that is worth a thought.

@@ -56,11 +56,17 @@ pub struct Sender {
 pub struct Received<'a> {
     pub bytes: &'a [u8],
     pub remote: SocketAddr,
-    /// The local address that it was sent to, where the socket tells.
+    pub told: Told,
+}
+
+/// What the kernel tells beside what is read, where the socket asks it to.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Told {
+    /// The local address that a datagram was sent to.
     pub local: Option<IpAddr>,
     /// Datagrams that the socket has had no room for since it was opened, modulo 2³².
     pub drops: Option<u32>,
-    /// When the kernel took it, by the clock that people read, where the socket tells.
+    /// When the kernel took it, by the clock that people read; of a stream, the last segment of which anything was read.
     pub at: Option<Wall>,
 }
 
@@ -139,11 +145,7 @@ impl Receiver {
         let slots = self.slots.headers.iter().zip(&self.slots.names).zip(self.buffer.chunks(LARGEST));
         slots.take(self.used).filter_map(|((header, name), room)| {
             let bytes = room.get(..usize::try_from(header.msg_len).ok()?)?;
-            let mut datagram = Received { bytes, remote: read_name(name)?, local: None, drops: None, at: None };
-            if header.msg_hdr.msg_controllen > 0 {
-                read_controls(&header.msg_hdr, &mut datagram);
-            }
-            Some(datagram)
+            Some(Received { bytes, remote: read_name(name)?, told: Told::by(&header.msg_hdr) })
         })
     }
 }
@@ -178,18 +180,27 @@ impl Sender {
     }
 }
 
-/// Reads what is there into the buffer's spare capacity. 0 is the end of the stream, as where there is no capacity.
+/// Reads what is there into the buffer's spare capacity, and when the last of it came. 0 is the end of the stream, as where
+/// there is no capacity.
 ///
 /// # Errors
 /// The kernel's; `WouldBlock` where nothing is there.
-pub fn read(stream: &TcpStream, buffer: &mut BytesMut) -> io::Result<usize> {
+pub fn read(stream: &TcpStream, buffer: &mut BytesMut) -> io::Result<(usize, Option<Wall>)> {
     let room = buffer.spare_capacity_mut();
-    // SAFETY: `room` may be written to for its whole length.
-    let read = unsafe { libc::recv(stream.as_raw_fd(), room.as_mut_ptr().cast(), room.len(), libc::MSG_DONTWAIT) };
+    let mut control = Control([0; CONTROL]);
+    let mut part = libc::iovec { iov_base: room.as_mut_ptr().cast(), iov_len: room.len() };
+    // SAFETY: a plain C structure for which zeroes are a value.
+    let mut header: libc::msghdr = unsafe { MaybeUninit::zeroed().assume_init() };
+    header.msg_iov = &raw mut part;
+    header.msg_iovlen = 1;
+    header.msg_control = control.0.as_mut_ptr().cast();
+    header.msg_controllen = CONTROL as _;
+    // SAFETY: `room` may be written to for its whole length, and so may `control`.
+    let read = unsafe { libc::recvmsg(stream.as_raw_fd(), &raw mut header, libc::MSG_DONTWAIT) };
     let read = usize::try_from(read).map_err(|_| io::Error::last_os_error())?;
     // SAFETY: the kernel has written that many bytes, and never more than there was room for.
     unsafe { buffer.advance_mut(read) };
-    Ok(read)
+    Ok((read, Told::by(&header).at))
 }
 
 /// Has the kernel ask a program to which of the sockets at one address (SO_REUSEPORT) a datagram goes: the result is the
@@ -253,31 +264,38 @@ fn write_name(name: &mut libc::sockaddr_storage, remote: SocketAddr) -> usize {
     }
 }
 
-fn read_controls(header: &libc::msghdr, datagram: &mut Received<'_>) {
-    // SAFETY: `msg_control` and `msg_controllen` are what the kernel left of a whole buffer of ours, which these walk
-    // without leaving it; data of the kinds read here is of the types that it is read as, wherever it stands.
-    unsafe {
-        let mut at = libc::CMSG_FIRSTHDR(header);
-        while let Some(control) = at.as_ref() {
-            let data = libc::CMSG_DATA(at);
-            match (control.cmsg_level, control.cmsg_type) {
-                (libc::IPPROTO_IP, libc::IP_PKTINFO) => {
-                    let info = data.cast::<libc::in_pktinfo>().read_unaligned();
-                    datagram.local = Some(IpAddr::from(info.ipi_addr.s_addr.to_ne_bytes()));
-                }
-                (libc::IPPROTO_IPV6, libc::IPV6_PKTINFO) => {
-                    let info = data.cast::<libc::in6_pktinfo>().read_unaligned();
-                    datagram.local = Some(IpAddr::from(info.ipi6_addr.s6_addr));
-                }
-                (libc::SOL_SOCKET, libc::SCM_TIMESTAMPNS) => {
-                    let at = data.cast::<libc::timespec>().read_unaligned();
-                    datagram.at = Some(Wall(at.tv_sec * 1_000_000 + at.tv_nsec / 1_000));
-                }
-                (libc::SOL_SOCKET, libc::SO_RXQ_OVFL) => datagram.drops = Some(data.cast::<u32>().read_unaligned()),
-                _ => {}
-            }
-            at = libc::CMSG_NXTHDR(header, at);
+impl Told {
+    fn by(header: &libc::msghdr) -> Told {
+        let mut told = Told::default();
+        if header.msg_controllen == 0 {
+            return told;
         }
+        // SAFETY: `msg_control` and `msg_controllen` are what the kernel left of a whole buffer of ours, which these walk
+        // without leaving it; data of the kinds read here is of the types that it is read as, wherever it stands.
+        unsafe {
+            let mut at = libc::CMSG_FIRSTHDR(header);
+            while let Some(control) = at.as_ref() {
+                let data = libc::CMSG_DATA(at);
+                match (control.cmsg_level, control.cmsg_type) {
+                    (libc::IPPROTO_IP, libc::IP_PKTINFO) => {
+                        let info = data.cast::<libc::in_pktinfo>().read_unaligned();
+                        told.local = Some(IpAddr::from(info.ipi_addr.s_addr.to_ne_bytes()));
+                    }
+                    (libc::IPPROTO_IPV6, libc::IPV6_PKTINFO) => {
+                        let info = data.cast::<libc::in6_pktinfo>().read_unaligned();
+                        told.local = Some(IpAddr::from(info.ipi6_addr.s6_addr));
+                    }
+                    (libc::SOL_SOCKET, libc::SCM_TIMESTAMPNS) => {
+                        let at = data.cast::<libc::timespec>().read_unaligned();
+                        told.at = Some(Wall(at.tv_sec * 1_000_000 + at.tv_nsec / 1_000));
+                    }
+                    (libc::SOL_SOCKET, libc::SO_RXQ_OVFL) => told.drops = Some(data.cast::<u32>().read_unaligned()),
+                    _ => {}
+                }
+                at = libc::CMSG_NXTHDR(header, at);
+            }
+        }
+        told
     }
 }
 
@@ -340,7 +358,9 @@ mod tests {
             // Waits, since the socket does.
             let _ = socket.peek(&mut [0]).unwrap();
             receiver.receive(socket).unwrap();
-            all.extend(receiver.datagrams().map(|one| (one.bytes.to_vec(), one.remote, one.local, one.drops)));
+            all.extend(
+                receiver.datagrams().map(|one| (one.bytes.to_vec(), one.remote, one.told.local, one.told.drops)),
+            );
         }
         all
     }
@@ -432,6 +452,35 @@ mod tests {
     }
 
     #[test]
+    fn the_kernel_tells_when_the_bytes_of_a_stream_came() {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let mut near = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+        let (far, _) = listener.accept().unwrap();
+        setsockopt(&far, sockopt::ReceiveTimestampns, &true).unwrap();
+        let now = || Wall(std::time::UNIX_EPOCH.elapsed().unwrap().as_micros() as i64);
+        // It begins to take the time a moment after it was asked to.
+        let mut first = None;
+        while first.is_none() {
+            near.write_all(b"x").unwrap();
+            assert_eq!(far.peek(&mut [0]).unwrap(), 1);
+            first = read(&far, &mut BytesMut::with_capacity(8)).unwrap().1;
+        }
+        let before = now();
+        near.write_all(&[b'x'; 100_000]).unwrap();
+        let (mut buffer, mut last, mut size) = (BytesMut::new(), before, 0);
+        while size < 100_000 {
+            // Waits until something is there.
+            assert_eq!(far.peek(&mut [0]).unwrap(), 1);
+            buffer.clear();
+            buffer.reserve(3_000);
+            let (read, at) = read(&far, &mut buffer).unwrap();
+            let at = at.unwrap();
+            assert!(at >= last && at <= now(), "{last:?} {at:?} {:?}", now());
+            (last, size) = (at, size + read);
+        }
+    }
+
+    #[test]
     fn a_stream_is_read_into_spare_capacity() {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let mut near = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
@@ -441,10 +490,10 @@ mod tests {
         assert_eq!(read(&far, &mut buffer).unwrap_err().kind(), io::ErrorKind::WouldBlock);
         near.write_all(b"after").unwrap();
         assert_eq!(far.peek(&mut [0; 9]).unwrap(), 5);
-        assert_eq!(read(&far, &mut buffer).unwrap(), 5);
+        assert_eq!(read(&far, &mut buffer).unwrap(), (5, None));
         assert_eq!(buffer, &b"before after"[..]);
         drop(near);
         assert_eq!(far.peek(&mut [0; 9]).unwrap(), 0);
-        assert_eq!(read(&far, &mut buffer).unwrap(), 0);
+        assert_eq!(read(&far, &mut buffer).unwrap(), (0, None));
     }
 }

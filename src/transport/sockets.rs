@@ -10,6 +10,7 @@
 
 use std::io;
 use std::net::{IpAddr, UdpSocket};
+use std::os::fd::AsFd;
 use std::sync::Arc;
 
 use nix::sys::socket::{setsockopt, sockopt};
@@ -167,16 +168,23 @@ fn prepare(socket: &UdpSocket, bound: IpAddr) -> io::Result<bool> {
     setsockopt(socket, sockopt::RxqOvfl, &1)?;
     // How long datagrams wait shows whether there is too much to do.
     setsockopt(socket, sockopt::ReceiveTimestampns, &true)?;
-    // The first of each needs a capability; the second is capped by the kernel. Less is no reason not to start.
     let at = SockRef::from(socket);
-    if setsockopt(socket, sockopt::RcvBufForce, &BUFFER).is_err() {
-        at.set_recv_buffer_size(BUFFER)?;
-    }
+    make_room(socket)?;
     if setsockopt(socket, sockopt::SndBufForce, &BUFFER).is_err() {
         at.set_send_buffer_size(BUFFER)?;
     }
     // The kernel counts its own needs too, and doubles what it is asked for.
     Ok(at.recv_buffer_size()?.min(at.send_buffer_size()?) < 2 * BUFFER)
+}
+
+/// Asks for a large receive buffer, for a socket or for the connections that it accepts: what waits there shows how long it
+/// waits, and in the peer nobody sees that. The first way needs a capability; the second is capped by the kernel. Less is no
+/// reason not to start.
+pub(super) fn make_room(socket: &impl AsFd) -> io::Result<()> {
+    match setsockopt(socket, sockopt::RcvBufForce, &BUFFER) {
+        Err(_) => SockRef::from(socket).set_recv_buffer_size(BUFFER),
+        Ok(()) => Ok(()),
+    }
 }
 
 /// A socket with the port of its neighbours that is connected to one peer.

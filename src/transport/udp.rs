@@ -249,10 +249,10 @@ impl UdpPorts {
         }
         let mut datagrams = self.receiver.datagrams().peekable();
         // Those that the socket had first are read first.
-        let first = datagrams.peek().and_then(|datagram| datagram.at);
+        let first = datagrams.peek().and_then(|datagram| datagram.told.at);
         self.oldest = [self.oldest, first].into_iter().flatten().min();
         for datagram in datagrams {
-            if let Some(drops) = datagram.drops {
+            if let Some(drops) = datagram.told.drops {
                 self.figures.unread += u64::from(drops.wrapping_sub(std::mem::replace(&mut port.drops, drops)));
             }
             take(port.source.flow(&datagram), self.chunks.copy(datagram.bytes));
@@ -310,8 +310,11 @@ impl Port {
 impl UdpSource {
     fn flow(&self, datagram: &Received<'_>) -> Flow {
         let bound = self.ends.map_or(self.listener.bound, |ends| ends.local);
-        let ip =
-            if bound.ip().is_unspecified() { datagram.local.unwrap_or(self.listener.address.ip()) } else { bound.ip() };
+        let ip = if bound.ip().is_unspecified() {
+            datagram.told.local.unwrap_or(self.listener.address.ip())
+        } else {
+            bound.ip()
+        };
         Flow {
             transport: Transport::Udp,
             local: SocketAddr::new(ip, bound.port()),

@@ -66,7 +66,7 @@ fn connections_that_drip_or_say_nothing_take_no_seats_of_others() {
     setrlimit(Resource::RLIMIT_NOFILE, hard.min(soft.max(8_192)), hard).unwrap();
     let limit = format!("[limits]\ntcp_connections_per_source = {OF_ONE_SOURCE}\n");
     let server = socket(PBX).local_addr().unwrap();
-    let target = Target::start_as("loris", server, &limit, true, command);
+    let target = Target::start_as("loris", server, &limit, 1, true, command);
     let sip = target.site.sip();
     let connected = || target.site.metric("sipstamp_tcp_connections", &[]);
     let refused = || target.dropped("tcp_connections");
@@ -113,7 +113,7 @@ fn with_descriptors(name: &str, kind: &str, count: u64) -> Target {
         shell.arg(sidecar.get_program()).args(sidecar.get_args()).env_remove("RUST_LOG");
         shell
     };
-    Target::start_as(name, server, "", false, shell)
+    Target::start_as(name, server, "", 1, false, shell)
 }
 
 fn descriptors(target: &Target) -> u64 {

@@ -1,6 +1,5 @@
 //! More calls than a worker can make: those that it takes complete, the others are told to come again.
 
-use std::net::SocketAddr;
 use std::time::Duration;
 
 use super::target::{PBX, Target, alone, socket};
@@ -9,6 +8,7 @@ use crate::generator::check::Profile;
 use crate::generator::engine::{Load, Report, Settings, Step, Work};
 use crate::generator::lanes::Waits;
 use crate::ports::DIALER;
+use crate::site::command;
 
 /// In MiB, of a debug build. Measured: 51.
 const MEMORY: u64 = 256;
@@ -32,15 +32,30 @@ fn assert_all_ended(report: &Report) {
 
 #[test]
 fn beyond_its_capacity_it_completes_what_it_takes_and_refuses_the_rest() {
+    overload("overload", 1, false);
+}
+
+#[test]
+fn so_do_several_workers() {
+    overload("overload-workers", 2, false);
+}
+
+#[test]
+fn so_it_does_over_tcp() {
+    overload("overload-tcp", 1, true);
+}
+
+fn overload(name: &str, workers: usize, is_tcp: bool) {
     let _alone = alone();
     let server = socket(PBX).local_addr().unwrap();
-    let target = Target::start("overload", server, "");
+    let uri = format!("{server}{}", if is_tcp { ";transport=tcp" } else { "" });
+    let target = Target::start_as(name, uri, "", workers, false, command);
     let profile = Profile { is_proxy: true, record_routes: true, stamps: true };
     let short = Duration::from_millis(20);
     let waits = Waits { ring: short, talk: short, t1: Duration::from_millis(500), linger: Duration::from_secs(40) };
     let device = target.site.sip();
-    let dialer = SocketAddr::from((DIALER, 0));
-    let settings = Settings { device, dialer, server, is_tcp: false, profile, waits, series: 11 };
+    let dialer = socket(DIALER).local_addr().unwrap();
+    let settings = Settings { device, dialer, server, is_tcp, profile, waits, series: 11 };
     let mut load = Load::new(&settings).unwrap();
 
     let mut capacity = RATES.0;

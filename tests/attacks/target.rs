@@ -43,19 +43,20 @@ impl Target {
     /// In front of this server. `more` are tables, and before them perhaps the dialer's sources. The calls beside come by
     /// UDP.
     pub fn start(name: &str, server: impl Display, more: &str) -> Target {
-        Target::start_as(name, server, more, false, command)
+        Target::start_as(name, server, more, 1, false, command)
     }
 
     pub fn start_as(
         name: &str,
         server: impl Display,
         more: &str,
+        workers: usize,
         by_tcp: bool,
         command: impl FnOnce(&Path) -> Command,
     ) -> Target {
         let ports = Ports::claim().unwrap();
         let tables = tables(ports.sip, server, platform(), more);
-        let site = Site::start_with(&format!("attacks-{name}"), ports, 1, &tables, command);
+        let site = Site::start_with(&format!("attacks-{name}"), ports, workers, &tables, command);
         let beside = Beside::start(site.sip(), by_tcp);
         Target { site, beside, begun: Instant::now() }
     }

@@ -11,7 +11,7 @@ use super::{Guest, MESSAGE_TIMEOUT};
 use crate::endpoint::Owner;
 use crate::flow::{ConnectionId, Flow};
 use crate::sip::{Frame, FrameError, Framer, Limits};
-use crate::time::Mono;
+use crate::time::{Mono, Wall};
 use crate::transport::mmsg;
 
 /// Room that is made for the next read.
@@ -40,8 +40,6 @@ pub struct Connection {
     heard: Option<Mono>,
     /// By when the message that has begun must be there.
     whole_by: Option<Mono>,
-    /// Since when something has waited to be read.
-    pub waiting_since: Option<Mono>,
     /// Something is known to be there that has not been read.
     pub is_readable: bool,
     /// The peer has said that nothing more comes: what is there is read to its end.
@@ -123,7 +121,6 @@ impl Connection {
             deadline: None,
             heard: None,
             whole_by: None,
-            waiting_since: None,
             is_readable: false,
             is_ending: false,
             is_blocked: phase == Phase::Opening,
@@ -194,16 +191,18 @@ impl Connection {
         self.guest.is_some_and(|guest| guest.is_stranger)
     }
 
-    /// Reads what is there, up to a limit. The number is that of whole messages.
-    pub fn read(&mut self, take: &mut dyn FnMut(Flow, Bytes)) -> (usize, Read) {
+    /// Reads what is there, up to a limit. The number is that of whole messages; `first` is when the kernel had the first of
+    /// what was read.
+    pub fn read(&mut self, first: &mut Option<Wall>, take: &mut dyn FnMut(Flow, Bytes)) -> (usize, Read) {
         let (mut size, mut messages) = (0, 0);
         while size < MOST_READ {
             self.framer.buffer.reserve(READ_SIZE);
             let room = self.framer.buffer.capacity() - self.framer.buffer.len();
             match mmsg::read(&self.stream, &mut self.framer.buffer) {
-                Ok(0) => return (messages, Read::Ended),
-                Ok(read) => {
+                Ok((0, _)) => return (messages, Read::Ended),
+                Ok((read, at)) => {
                     size += read;
+                    *first = first.or(at);
                     if let Err(error) = self.cut(take, &mut messages) {
                         return (messages, Read::Broken(error));
                     }

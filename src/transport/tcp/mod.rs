@@ -18,6 +18,7 @@ use bytes::Bytes;
 use mio::event::Event;
 use mio::unix::SourceFd;
 use mio::{Interest, Registry};
+use nix::sys::socket::{setsockopt, sockopt};
 use slab::Slab;
 use socket2::{Domain, Protocol, Socket, Type};
 
@@ -30,7 +31,7 @@ use crate::endpoint::Transmit;
 use crate::flow::{ConnectionId, Flow, Hop, Transport};
 use crate::policy::Listener;
 use crate::sip::{FrameError, Limits};
-use crate::time::Mono;
+use crate::time::{Mono, Wall};
 
 /// Longest time for a connection to open where the message does not say.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(4);
@@ -85,8 +86,8 @@ pub struct Connections {
     idle: Duration,
     /// Bytes that wait to be written on all connections.
     unsent: usize,
-    /// Since when something has waited to be read that was read last, since that was asked.
-    waited_since: Option<Mono>,
+    /// When the kernel had what waited longest of what was read since this was asked, but for strangers.
+    oldest: Option<Wall>,
     seats: Seats,
     listeners: Vec<Listener>,
     registry: Registry,
@@ -115,7 +116,7 @@ impl Connections {
             limits,
             idle: Duration::ZERO,
             unsent: 0,
-            waited_since: None,
+            oldest: None,
             seats,
             listeners,
             registry,
@@ -138,10 +139,9 @@ impl Connections {
         self.idle = idle;
     }
 
-    /// How long what was read since this was asked had waited, at most: a connection is not read to its end at once.
-    /// `None` where nothing was.
-    pub fn take_longest_wait(&mut self, now: Mono) -> Option<Duration> {
-        self.waited_since.take().map(|since| now.since(since))
+    /// When the kernel had what waited longest of what was read since this was asked, but for strangers.
+    pub fn take_oldest(&mut self) -> Option<Wall> {
+        self.oldest.take()
     }
 
     /// Whether a message to this hop would go by a connection that is here.
@@ -326,6 +326,8 @@ impl Connections {
         flow.connection = Some(id);
         // Without it a small message could wait for the acknowledgement of the one before.
         let _ = stream.set_nodelay(true);
+        // How long bytes wait shows whether there is too much to do.
+        let _ = setsockopt(&stream, sockopt::ReceiveTimestampns, &true);
         let entry = self.slots.vacant_entry();
         let key = entry.key();
         let interest = if phase == Phase::Opening { Interest::WRITABLE } else { Interest::READABLE };
@@ -382,18 +384,14 @@ impl Connections {
             return 0;
         }
         let unsent = connection.unsent;
-        let (messages, read) = connection.read(&mut |flow, bytes| taker.message(flow, bytes));
+        let mut first = None;
+        let (messages, read) = connection.read(&mut first, &mut |flow, bytes| taker.message(flow, bytes));
         let ponged = connection.unsent - unsent;
         let has_ponged = ponged > 0;
         self.unsent += ponged;
         let (flow, is_readable) = (connection.flow, connection.is_readable);
-        // What is left waits since its first byte came: a connection that is never read to its end has a queue.
-        let since = *connection.waiting_since.get_or_insert(now);
         if !connection.is_stranger() {
-            self.waited_since = Some(self.waited_since.map_or(since, |other| other.min(since)));
-        }
-        if !is_readable {
-            connection.waiting_since = None;
+            self.oldest = [self.oldest, first].into_iter().flatten().min();
         }
         let deadline = connection.on_read(now, messages, has_ponged, self.idle);
         self.set_deadline(key, deadline);

@@ -120,6 +120,33 @@ fn many_messages_of_one_read_are_taken_in_order_without_a_copy() {
 }
 
 #[test]
+fn when_the_oldest_of_what_is_read_came_is_told_but_not_of_strangers() {
+    let now = || Wall(std::time::UNIX_EPOCH.elapsed().unwrap().as_micros() as i64);
+    for is_strange in [false, true] {
+        let mut bench = Bench::new(64);
+        let mut first = bench.peer();
+        // The kernel begins to take the time a moment after it was asked to.
+        while bench.connections.take_oldest().is_none() {
+            let count = bench.taken.messages.len() + 1;
+            first.write_all(MESSAGE.as_bytes()).unwrap();
+            bench.until(|bench| bench.taken.messages.len() == count);
+        }
+        bench.taken.messages.clear();
+        bench.is_strange = is_strange;
+        let mut peers = [bench.peer(), bench.peer()];
+        let before = now();
+        peers[0].write_all(MESSAGE.as_bytes()).unwrap();
+        let between = now();
+        peers[1].write_all(MESSAGE.as_bytes()).unwrap();
+        bench.until(|bench| bench.taken.messages.len() == 2);
+        let oldest = bench.connections.take_oldest();
+        assert_eq!(oldest.is_some(), !is_strange);
+        assert!(oldest.is_none_or(|at| at >= before && at <= between), "{before:?} {oldest:?} {between:?}");
+        assert_eq!(bench.connections.take_oldest(), None);
+    }
+}
+
+#[test]
 fn one_busy_peer_does_not_keep_the_others_waiting() {
     let mut bench = Bench::new(8);
     let (mut busy, mut quiet) = (bench.peer(), bench.peer());
