@@ -105,6 +105,11 @@ fn webhooks_are_checked() {
     let hooks = load(&site(&webhook(""))).events.webhooks;
     assert_eq!((hooks[0].timeout, hooks[0].max_in_flight), (Duration::from_secs(15), 8));
     let dead = format!("{}/config-values.dead.jsonl", env!("CARGO_TARGET_TMPDIR"));
+    // In the journal's directory before that is made.
+    let journal = format!("{}/config-values.none-yet", env!("CARGO_TARGET_TMPDIR"));
+    let inside = format!("dead_letter = {{ file = '{journal}/crm.dead' }}");
+    let text = site(&format!("[events]\njournal = '{journal}'\nfile = '{journal}/events'\n{}", webhook(&inside)));
+    assert!(load(&text).events.webhooks[0].dead_letter.is_some());
     let hooks = load(&site(&webhook(&format!("dead_letter = {{ file = '{dead}' }}")))).events.webhooks;
     assert_eq!(hooks[0].dead_letter.as_ref().unwrap().after, Duration::from_secs(24 * 3600));
     // An old one and a new one, raw.

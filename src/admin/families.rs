@@ -20,6 +20,7 @@ pub const SAMPLED: &[(&str, Unit, &str)] = &[
     ("sipstamp_call_end_causes_total", Unit::Count, "Calls that ended, by the reason why."),
     ("sipstamp_calls_started_total", Unit::Count, "Calls begun by an INVITE."),
     ("sipstamp_calls_refused_total", Unit::Count, "New calls that were refused, by the limit that was reached."),
+    ("sipstamp_calls_restored_total", Unit::Count, "Open calls of an earlier process that go on, by state."),
     ("sipstamp_calls_active", Unit::Count, "Open calls, by state."),
     ("sipstamp_accounting_imbalance", Unit::Count, "Calls started less calls ended less calls open: always 0."),
     (

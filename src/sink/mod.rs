@@ -110,11 +110,9 @@ impl Sinks {
     ) -> Result<Sinks, OpenError> {
         let mut queues = Vec::new();
         let mut file = None;
-        // What the journal keeps is not lost where a sink is dead.
-        let told = kept.is_none().then(|| readiness.clone());
         let queue = |name: &str| {
             let backlog = kept.map(|kept| kept.backlog(name));
-            Arc::new(Queue::new(name.into(), events.memory_limit, told.clone(), backlog))
+            Arc::new(Queue::new(name.into(), events.memory_limit, Some(readiness.clone()), backlog))
         };
         if let Some(path) = &events.file {
             let queue = queue(FILE);

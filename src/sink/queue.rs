@@ -21,7 +21,7 @@ use crate::journal::segment::Stream;
 pub struct Queue {
     name: Arc<str>,
     limit: usize,
-    /// Told whether outcomes are kept; a sink of best effort has none.
+    /// Told whether this sink works and, without a journal, whether outcomes are kept; a sink of best effort has none.
     readiness: Option<Readiness>,
     state: Mutex<State>,
     /// The sink's thread's alone.
@@ -84,6 +84,8 @@ struct State {
     /// Closed, and not to be waited for longer than this.
     ends: Option<Instant>,
     warned: Option<Instant>,
+    /// The last attempt has failed.
+    is_failing: bool,
 }
 
 /// Lines that are written with one call.
@@ -133,8 +135,8 @@ impl Queue {
             if let Some(count) = state.dropped.get_mut(dropped.kind.index()) {
                 *count += 1;
             }
-            if let (EventKind::Ended, Some(readiness)) = (dropped.kind, &self.readiness) {
-                readiness.set_events_kept(false);
+            if dropped.kind == EventKind::Ended {
+                self.tell_kept(state, false);
             }
             if state.warned.is_none_or(|last| last.elapsed() > Duration::from_secs(1)) {
                 state.warned = Some(Instant::now());
@@ -228,9 +230,8 @@ impl Queue {
         if let Some(backlog) = &state.backlog {
             to.into_values().for_each(|at| backlog.delivered(at));
         }
-        if let Some(readiness) = &self.readiness {
-            readiness.set_events_kept(true);
-        }
+        self.tell_health(&mut state, true);
+        self.tell_kept(&state, true);
         self.changed.notify_all();
     }
 
@@ -238,6 +239,7 @@ impl Queue {
     pub fn failed(&self, back_off: Duration) -> bool {
         let mut state = self.state();
         state.failed += 1;
+        self.tell_health(&mut state, false);
         if state.is_closed {
             return false;
         }
@@ -245,6 +247,23 @@ impl Queue {
         let (state, _) =
             self.changed.wait_timeout_while(state, back_off, waits).unwrap_or_else(PoisonError::into_inner);
         !state.is_closed
+    }
+
+    /// Whether an attempt was a success.
+    fn tell_health(&self, state: &mut State, is_well: bool) {
+        if state.is_failing == is_well {
+            state.is_failing = !is_well;
+            if let Some(readiness) = &self.readiness {
+                readiness.set_failing(&self.name, !is_well);
+            }
+        }
+    }
+
+    /// Whether outcomes are kept: what the journal keeps is not lost where a sink is dead.
+    fn tell_kept(&self, state: &State, are_kept: bool) {
+        if let (None, Some(readiness)) = (&state.backlog, &self.readiness) {
+            readiness.set_events_kept(are_kept);
+        }
     }
 
     /// Makes the sink look up from waiting.

@@ -1,5 +1,8 @@
 //! The admin API does not show that there are several workers.
 
+use std::io::Write;
+use std::process::{Command, Stdio};
+
 use super::callee::{Answer, Callee};
 use super::caller::Caller;
 use super::site::{Site, addresses};
@@ -62,4 +65,19 @@ fn a_drain_waits_for_the_last_call_of_the_last_worker() {
     caller.acknowledge_refusals(CALLS);
     let ended = crate::ports::wait_for("the end", super::wire::PATIENCE, || Ok(site.child.try_wait().unwrap()));
     assert!(ended.unwrap().success());
+}
+
+#[test]
+fn what_prometheus_gets_passes_its_linter() {
+    let callee = Callee::udp([127, 0, 0, 20].into(), Answer::Ok);
+    let site = Site::start("metrics", 2, "udp", &addresses(&[&callee]));
+    Caller::new(site.udp(site.sip()), "call").make_calls(4, 2, 1);
+    site.events(4);
+    let linter =
+        Command::new("promtool").args(["check", "metrics"]).stdin(Stdio::piped()).stderr(Stdio::piped()).spawn();
+    let mut linter = linter.expect("promtool is installed: `make tools`");
+    linter.stdin.take().unwrap().write_all(site.metrics().as_bytes()).unwrap();
+    let output = linter.wait_with_output().unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    site.end();
 }

@@ -111,9 +111,14 @@ impl Site {
 
     /// The sum of all series of a name with this label.
     pub fn metric(&self, name: &str, labels: &[(&str, &str)]) -> u64 {
-        let (_, page) = self.try_request("GET", "/metrics").expect("the admin API answers");
+        let page = self.metrics();
         let labels: BTreeMap<_, _> = labels.iter().map(|(name, value)| (name.to_string(), value.to_string())).collect();
         Scrape::parse(&page).sum(name, &labels).0 as u64
+    }
+
+    /// What Prometheus gets.
+    pub fn metrics(&self) -> String {
+        self.try_request("GET", "/metrics").expect("the admin API answers").1
     }
 
     /// Waits for so many events, and that all is quiet; no Call-ID may be there twice.

@@ -4,7 +4,7 @@ use std::fs::{self, OpenOptions};
 use std::net::{Ipv4Addr, SocketAddr};
 use std::ops::RangeInclusive;
 use std::os::unix::fs::PermissionsExt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -40,7 +40,7 @@ impl Checker<'_> {
         Events {
             journal: written.journal.given("events.journal").and_then(|given| self.directory(&given)),
             sync: self.sync(&written.sync),
-            file: written.file.given("events.file").and_then(|given| self.writable(&given)),
+            file: written.file.given("events.file").and_then(|given| self.writable(&given, &written.journal)),
             stdout: flag(&written.stdout, false),
             webhooks: self.webhooks(written),
             memory_limit: self.memory_limit(&written.memory_limit).unwrap_or(MEMORY_LIMIT),
@@ -155,9 +155,13 @@ impl Checker<'_> {
         }
     }
 
-    /// Opens the file as its sink will; it is made if it is missing.
-    pub(super) fn writable(&mut self, given: &Given<'_>) -> Option<PathBuf> {
+    /// Opens the file as its sink will; it is made if it is missing. In the journal's directory it may lie before that is made.
+    pub(super) fn writable(&mut self, given: &Given<'_>, journal: &Key<String>) -> Option<PathBuf> {
         let path = PathBuf::from(given.text);
+        let journal = journal.value().map(Path::new).filter(|journal| !journal.exists());
+        if journal.is_some() && path.parent() == journal {
+            return Some(path);
+        }
         match OpenOptions::new().append(true).create(true).open(&path) {
             Ok(_) => Some(path),
             Err(error) => {

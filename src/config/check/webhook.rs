@@ -10,7 +10,6 @@ use base64::engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig};
 use http::Uri;
 
 use super::{Checker, number};
-use crate::config::key::Key;
 use crate::config::report::{At, Given};
 use crate::config::settings::Settings;
 use crate::config::webhook::{DeadLetter, SigningKeys, Url, Webhook};
@@ -42,7 +41,7 @@ impl Checker<'_> {
             let url = one.url.given(format!("{path}.url")).and_then(|given| self.url(&given));
             let keys = one.secret_file.given(format!("{path}.secret_file")).and_then(|given| self.keys(&given));
             let timeout = self.duration(&one.timeout, &format!("{path}.timeout"), TIMEOUT, DEFAULT_TIMEOUT);
-            let dead_letter = self.dead_letter(&one.dead_letter, &path, &written.file, item.at());
+            let dead_letter = self.dead_letter(&one.dead_letter, &path, written, item.at());
             if let (Some(name), Some(url), Some(keys)) = (name, url, keys) {
                 let max_in_flight = number(&one.max_in_flight, MAX_IN_FLIGHT);
                 webhooks.push(Webhook { name, url, keys, timeout, max_in_flight, dead_letter });
@@ -129,7 +128,7 @@ impl Checker<'_> {
         &mut self,
         written: &written::DeadLetter,
         path: &str,
-        events: &Key<String>,
+        events: &written::Events,
         at: At,
     ) -> Option<DeadLetter> {
         let path = format!("{path}.dead_letter");
@@ -142,11 +141,11 @@ impl Checker<'_> {
             }
             return None;
         };
-        if events.value().map(String::as_str) == Some(given.text) {
-            given.mistake(self.report, "is `events.file` too").also(events.at(), "here first");
+        if events.file.value().map(String::as_str) == Some(given.text) {
+            given.mistake(self.report, "is `events.file` too").also(events.file.at(), "here first");
             return None;
         }
-        self.writable(&given).map(|file| DeadLetter { file, after })
+        self.writable(&given, &events.journal).map(|file| DeadLetter { file, after })
     }
 }
 

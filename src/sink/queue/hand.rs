@@ -81,8 +81,9 @@ impl Queue {
         if let Some(backlog) = &state.backlog {
             to.into_values().for_each(|at| backlog.delivered(at));
         }
-        if let (Settled::Delivered, Some(readiness)) = (how, &self.readiness) {
-            readiness.set_events_kept(true);
+        if how == Settled::Delivered {
+            self.tell_health(state, true);
+            self.tell_kept(state, true);
         }
         if state.lines.is_empty() {
             self.changed.notify_all();
@@ -91,7 +92,9 @@ impl Queue {
 
     /// Counts an attempt that has failed.
     pub fn count_failed(&self) {
-        self.state().failed += 1;
+        let mut state = self.state();
+        state.failed += 1;
+        self.tell_health(&mut state, false);
     }
 
     /// Waits until there may be lines to take, or the end has come nearer.
