@@ -10,7 +10,6 @@ use crate::endpoint::{Endpoint, reason_fields};
 use crate::event::EventKind;
 use crate::flow::{Flow, Side};
 use crate::outcome::{Anomaly, EndCause, provisional_stamp};
-use crate::policy::ServerId;
 use crate::proxy::route::{self, Routes};
 use crate::sip::{Message, Method, Name, seconds};
 use crate::stats::{AttemptResult, Race};
@@ -330,21 +329,11 @@ impl Endpoint {
     }
 
     fn close_answered_attempt(&mut self, handle: Handle, tx: Handle, code: u16) {
-        let Some(call) = self.calls.get_mut(handle) else { return };
-        let Some(leg) = call.setup().and_then(|setup| setup.legs.iter().find(|leg| leg.client == tx).copied()) else {
-            return;
-        };
-        let Some(attempt) = call.attempts.get_mut(usize::from(leg.attempt)) else { return };
-        let server = attempt.server;
-        if server != ServerId::DIALER {
-            call.server = Some(server);
+        let setup = self.calls.get(handle).and_then(|call| call.setup());
+        let leg = setup.and_then(|setup| setup.legs.iter().find(|leg| leg.client == tx).copied());
+        if let Some(leg) = leg {
+            self.note_deciding_attempt(handle, leg.attempt, code, AttemptResult::Answered);
         }
-        if !attempt.ended.is_set() {
-            return self.note_attempt(handle, leg.attempt, Some(code), AttemptResult::Answered);
-        }
-        // It was given up, and counted so, and answers all the same.
-        (attempt.ended, attempt.code) = (super::Moment::at(self.now.mono), Some(code));
-        self.stats.on_final_response(server, code);
     }
 }
 
