@@ -167,7 +167,9 @@ impl Endpoint {
         let Some(server) = self.server_txs.get_mut(tx) else { return true };
         match server.on_ack() {
             OnAck::Confirmed { timer_i } => {
-                let stored = server.is_stored.then_some(server.key.0);
+                // Nothing is sent of it any more, and a process that comes after this one can do without it.
+                self.store.release(std::mem::take(&mut server.last));
+                let stored = std::mem::take(&mut server.is_stored).then_some(server.key.0);
                 self.stop_repeating(tx);
                 if let Some(key) = stored {
                     self.forget(RecordOf::Server, key);
