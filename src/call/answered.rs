@@ -14,9 +14,10 @@ use crate::proxy::route::{self, Routes};
 use crate::sip::{Message, Method, Name, seconds};
 use crate::stats::{AttemptResult, Race};
 use crate::transaction::client::Note;
+use crate::transaction::server::State;
 
 /// Dialogs of one call beyond this many are forwarded but not followed.
-const MOST_DIALOGS: usize = 64;
+pub(super) const MOST_DIALOGS: usize = 64;
 /// Early ones leave room for those that are answered.
 const MOST_EARLY_DIALOGS: usize = 16;
 /// Longest time beyond 64·T1 for which a server may still end a call without ACK itself.
@@ -76,7 +77,8 @@ impl Endpoint {
         });
         if is_known {
             self.on_repeated_response(tx);
-            return self.forward_2xx(tx, upstream, message);
+            self.forward_2xx(tx, upstream, message);
+            return;
         }
         self.note_anomaly(handle, Anomaly::Extra2xx);
         if matches!(self.calls.get(handle).map(|call| &call.phase), Some(Phase::Answered)) {
@@ -87,11 +89,12 @@ impl Endpoint {
         }
     }
 
-    /// A 2xx on its way to the caller, with the stamp that its like bore before.
-    pub(super) fn forward_2xx(&mut self, tx: Handle, upstream: Handle, message: &Message) {
-        let Some(client) = self.client_txs.get(tx) else { return };
-        let crate::transaction::client::User::Leg { call, .. } = client.user else { return };
-        let Some(server) = self.server_txs.get(upstream) else { return };
+    /// A 2xx on its way to the caller, with the stamp that its like bore before. True where it is the first one of its
+    /// dialog.
+    pub(super) fn forward_2xx(&mut self, tx: Handle, upstream: Handle, message: &Message) -> bool {
+        let Some(client) = self.client_txs.get(tx) else { return false };
+        let crate::transaction::client::User::Leg { call, .. } = client.user else { return false };
+        let Some(server) = self.server_txs.get(upstream) else { return false };
         let uid = <[u8; 16]>::try_from(&*server.stamp).ok().map(|uid| super::Uid(u128::from_be_bytes(uid)));
         let mut stamp = std::mem::take(&mut self.lines);
         stamp.clear();
@@ -103,6 +106,23 @@ impl Endpoint {
         let phrase = is_phrased.then(|| crate::outcome::Outcome::Normal.label());
         self.forward_leg_response(call, upstream, message, (!stamp.is_empty()).then_some(&stamp), phrase);
         self.lines = stamp;
+        self.note_2xx(upstream, message)
+    }
+
+    /// Notes whose 2xx went to the caller, for as long as it may come again. True the first time; of dialogs beyond
+    /// [`MOST_DIALOGS`] never.
+    fn note_2xx(&mut self, upstream: Handle, message: &Message) -> bool {
+        let tag = self.keys.name(message.to_tag().unwrap_or_default()).to_be_bytes();
+        let Some(server) = self.server_txs.get_mut(upstream).filter(|server| server.state == State::Accepted) else {
+            return false;
+        };
+        let mut known = server.last.chunks_exact(tag.len());
+        if known.len() >= MOST_DIALOGS || known.any(|known| known == tag) {
+            return false;
+        }
+        let last = self.store.keep(&[&server.last, &tag]);
+        self.store.release(std::mem::replace(&mut server.last, last));
+        true
     }
 
     /// The ACK of a 2xx passed from the caller's side.

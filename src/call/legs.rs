@@ -98,8 +98,11 @@ impl Endpoint {
         }
         self.heard_from(handle, attempt);
         let Some(call) = self.calls.get(handle) else {
-            // The call is over; its 2xx may still come again (RFC 6026).
-            return self.forward_2xx(tx, upstream, message);
+            // The call is over; its 2xx may still come again (RFC 6026), or another fork's come.
+            if self.forward_2xx(tx, upstream, message) {
+                self.count_race(Race::LateFork);
+            }
+            return;
         };
         if !matches!(call.phase, Phase::Setup(_)) {
             return self.on_more_2xx(handle, tx, upstream, flow, message);

@@ -97,9 +97,12 @@ impl Endpoint {
         let finished = server.on_response(code);
         let (hop, side) = (*server.reply, server.side);
         // A 2xx to an INVITE is repeated by whoever sent it, not by us (RFC 6026 §7.1); a 100 can be made again.
-        let is_kept = code > 100 && !(server.is_invite && (200..300).contains(&code));
-        let last = if is_kept { self.store.keep(&[&bytes]) } else { Kept::default() };
-        self.store.release(std::mem::replace(&mut server.last, last));
+        let is_answer = server.is_invite && (200..300).contains(&code);
+        if finished.is_some() || !is_answer {
+            let is_kept = code > 100 && !is_answer;
+            let last = if is_kept { self.store.keep(&[&bytes]) } else { Kept::default() };
+            self.store.release(std::mem::replace(&mut server.last, last));
+        }
         if let Some(finished) = finished {
             self.store.release(std::mem::take(&mut server.request));
             if let Some(interval) = finished.retransmit {
@@ -353,6 +356,7 @@ impl Endpoint {
                 self.on_repeated_response(tx);
                 self.ack_failure(tx, message);
             }
+            OnResponse::Contradict => self.on_contradiction(tx, message),
             OnResponse::Absorb => self.on_repeated_response(tx),
         }
     }

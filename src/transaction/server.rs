@@ -52,7 +52,8 @@ pub struct ServerTx {
     pub request: Kept,
     /// Of the request only the start line and the fields that responses need are left.
     pub is_outline: bool,
-    /// The last response but 100, for retransmissions.
+    /// The last response but 100, for retransmissions. Of an INVITE that was answered, the hashed To tags of its 2xx: those
+    /// are repeated by who sent them.
     pub last: Kept,
     /// Header lines for the final response of this transaction; of an INVITE that was answered, the call's uid, of which
     /// they are made for each 2xx.
