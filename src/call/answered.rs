@@ -6,13 +6,14 @@ use super::dialog::{Callee, Party};
 use super::identity::contact;
 use super::{CallState, CallTimer, Dialog, DialogState, Phase, Reasons};
 use crate::arena::Handle;
-use crate::endpoint::{Endpoint, reason_fields};
+use crate::endpoint::{Endpoint, MANY, reason_fields};
 use crate::event::EventKind;
 use crate::flow::{Flow, Side};
 use crate::outcome::{Anomaly, EndCause, provisional_stamp};
 use crate::proxy::route::{self, Routes};
 use crate::sip::{Message, Method, Name, seconds};
 use crate::stats::{AttemptResult, Race};
+use crate::transaction::Key;
 use crate::transaction::client::Note;
 use crate::transaction::server::State;
 
@@ -125,10 +126,15 @@ impl Endpoint {
         true
     }
 
-    /// The ACK of a 2xx passed from the caller's side.
-    pub(crate) fn on_dialog_ack(&mut self, handle: Handle, dialog: u8, side: Side) {
+    /// The ACK of a 2xx passed. The caller's is that of the dialog's first one.
+    pub(crate) fn on_dialog_ack(&mut self, handle: Handle, dialog: u8, side: Side, key: Key) {
         let Some(call) = self.calls.get_mut(handle) else { return };
-        if side != call.caller_side() {
+        let caller = call.caller_side();
+        let repeats = call.dialog_mut(dialog).map_or(0, |dialog| dialog.party_mut(side, caller).on_ack(key));
+        if repeats > MANY {
+            call.anomalies.add(Anomaly::Retransmissions);
+        }
+        if side != caller {
             return;
         }
         if let Some(acked) = call.dialog_mut(dialog) {
