@@ -84,6 +84,10 @@ closed_enum! {
         Late2xx = "late_2xx",
         /// Another final response that nobody waited for any more.
         LateFinal = "late_final",
+        /// The first 2xx of a further fork after the event of its call: forwarded, so that the caller can end its dialog.
+        LateFork = "late_fork",
+        /// A 2xx from a server that has refused the same INVITE: dropped.
+        AnswerAfterFailure = "answer_after_failure",
         /// Both sides said BYE.
         ByeGlare = "bye_glare",
     }

@@ -6,18 +6,19 @@ use super::dialog::{Callee, Party};
 use super::identity::contact;
 use super::{CallState, CallTimer, Dialog, DialogState, Phase, Reasons};
 use crate::arena::Handle;
-use crate::endpoint::{Endpoint, reason_fields};
+use crate::endpoint::{Endpoint, MANY, reason_fields};
 use crate::event::EventKind;
 use crate::flow::{Flow, Side};
 use crate::outcome::{Anomaly, EndCause, provisional_stamp};
-use crate::policy::ServerId;
 use crate::proxy::route::{self, Routes};
 use crate::sip::{Message, Method, Name, seconds};
 use crate::stats::{AttemptResult, Race};
+use crate::transaction::Key;
 use crate::transaction::client::Note;
+use crate::transaction::server::State;
 
 /// Dialogs of one call beyond this many are forwarded but not followed.
-const MOST_DIALOGS: usize = 64;
+pub(super) const MOST_DIALOGS: usize = 64;
 /// Early ones leave room for those that are answered.
 const MOST_EARLY_DIALOGS: usize = 16;
 /// Longest time beyond 64·T1 for which a server may still end a call without ACK itself.
@@ -77,7 +78,8 @@ impl Endpoint {
         });
         if is_known {
             self.on_repeated_response(tx);
-            return self.forward_2xx(tx, upstream, message);
+            self.forward_2xx(tx, upstream, message);
+            return;
         }
         self.note_anomaly(handle, Anomaly::Extra2xx);
         if matches!(self.calls.get(handle).map(|call| &call.phase), Some(Phase::Answered)) {
@@ -88,11 +90,12 @@ impl Endpoint {
         }
     }
 
-    /// A 2xx on its way to the caller, with the stamp that its like bore before.
-    pub(super) fn forward_2xx(&mut self, tx: Handle, upstream: Handle, message: &Message) {
-        let Some(client) = self.client_txs.get(tx) else { return };
-        let crate::transaction::client::User::Leg { call, .. } = client.user else { return };
-        let Some(server) = self.server_txs.get(upstream) else { return };
+    /// A 2xx on its way to the caller, with the stamp that its like bore before. True where it is the first one of its
+    /// dialog.
+    pub(super) fn forward_2xx(&mut self, tx: Handle, upstream: Handle, message: &Message) -> bool {
+        let Some(client) = self.client_txs.get(tx) else { return false };
+        let crate::transaction::client::User::Leg { call, .. } = client.user else { return false };
+        let Some(server) = self.server_txs.get(upstream) else { return false };
         let uid = <[u8; 16]>::try_from(&*server.stamp).ok().map(|uid| super::Uid(u128::from_be_bytes(uid)));
         let mut stamp = std::mem::take(&mut self.lines);
         stamp.clear();
@@ -104,12 +107,34 @@ impl Endpoint {
         let phrase = is_phrased.then(|| crate::outcome::Outcome::Normal.label());
         self.forward_leg_response(call, upstream, message, (!stamp.is_empty()).then_some(&stamp), phrase);
         self.lines = stamp;
+        self.note_2xx(upstream, message)
     }
 
-    /// The ACK of a 2xx passed from the caller's side.
-    pub(crate) fn on_dialog_ack(&mut self, handle: Handle, dialog: u8, side: Side) {
+    /// Notes whose 2xx went to the caller, for as long as it may come again. True the first time; of dialogs beyond
+    /// [`MOST_DIALOGS`] never.
+    fn note_2xx(&mut self, upstream: Handle, message: &Message) -> bool {
+        let tag = self.keys.name(message.to_tag().unwrap_or_default()).to_be_bytes();
+        let Some(server) = self.server_txs.get_mut(upstream).filter(|server| server.state == State::Accepted) else {
+            return false;
+        };
+        let mut known = server.last.chunks_exact(tag.len());
+        if known.len() >= MOST_DIALOGS || known.any(|known| known == tag) {
+            return false;
+        }
+        let last = self.store.keep(&[&server.last, &tag]);
+        self.store.release(std::mem::replace(&mut server.last, last));
+        true
+    }
+
+    /// The ACK of a 2xx passed. The caller's is that of the dialog's first one.
+    pub(crate) fn on_dialog_ack(&mut self, handle: Handle, dialog: u8, side: Side, key: Key) {
         let Some(call) = self.calls.get_mut(handle) else { return };
-        if side != call.caller_side() {
+        let caller = call.caller_side();
+        let repeats = call.dialog_mut(dialog).map_or(0, |dialog| dialog.party_mut(side, caller).on_ack(key));
+        if repeats > MANY {
+            call.anomalies.add(Anomaly::Retransmissions);
+        }
+        if side != caller {
             return;
         }
         if let Some(acked) = call.dialog_mut(dialog) {
@@ -330,21 +355,11 @@ impl Endpoint {
     }
 
     fn close_answered_attempt(&mut self, handle: Handle, tx: Handle, code: u16) {
-        let Some(call) = self.calls.get_mut(handle) else { return };
-        let Some(leg) = call.setup().and_then(|setup| setup.legs.iter().find(|leg| leg.client == tx).copied()) else {
-            return;
-        };
-        let Some(attempt) = call.attempts.get_mut(usize::from(leg.attempt)) else { return };
-        let server = attempt.server;
-        if server != ServerId::DIALER {
-            call.server = Some(server);
+        let setup = self.calls.get(handle).and_then(|call| call.setup());
+        let leg = setup.and_then(|setup| setup.legs.iter().find(|leg| leg.client == tx).copied());
+        if let Some(leg) = leg {
+            self.note_deciding_attempt(handle, leg.attempt, code, AttemptResult::Answered);
         }
-        if !attempt.ended.is_set() {
-            return self.note_attempt(handle, leg.attempt, Some(code), AttemptResult::Answered);
-        }
-        // It was given up, and counted so, and answers all the same.
-        (attempt.ended, attempt.code) = (super::Moment::at(self.now.mono), Some(code));
-        self.stats.on_final_response(server, code);
     }
 }
 

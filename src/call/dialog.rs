@@ -94,6 +94,9 @@ pub struct Party {
     pub path: Path,
     /// Highest CSeq number that it has used.
     pub cseq: u32,
+    /// Part of the key of its last ACK of a 2xx, and how often that came again: they fit into what would be padding.
+    ack: u16,
+    ack_repeats: u8,
 }
 
 /// The callee as a response shows it.
@@ -110,7 +113,15 @@ pub struct Callee<'a> {
 
 impl Party {
     pub fn new(path: Path, cseq: u32) -> Party {
-        Party { path, cseq }
+        Party { path, cseq, ack: 0, ack_repeats: 0 }
+    }
+
+    /// An ACK of a 2xx came from it. Returns how often it has come before.
+    pub fn on_ack(&mut self, key: Key) -> u8 {
+        let ack = key.0 as u16;
+        self.ack_repeats = if ack == self.ack { self.ack_repeats.saturating_add(1) } else { 0 };
+        self.ack = ack;
+        self.ack_repeats
     }
 
     fn stored<'a>(&'a self, learnt: Option<&'a Whereabouts>) -> StoredParty<'a> {

@@ -1,6 +1,7 @@
 //! Answers that nobody waits for any more: a 2xx after our own final response, or after another
 //! server's 2xx, is acknowledged and ended here (RFC 3261 §13.2.2.4, RFC 5407 §3).
 
+use super::answered::MOST_DIALOGS;
 use super::contact;
 use crate::arena::Handle;
 use crate::endpoint::{Endpoint, Transmit};
@@ -26,6 +27,21 @@ impl Endpoint {
             }
             _ => self.count_race(Race::LateFinal),
         }
+    }
+
+    /// A 2xx to an INVITE that has failed: a fork went on behind the server that told the failure. No transaction takes it
+    /// any more (RFC 3261 §17.1.1.2).
+    pub(crate) fn on_contradiction(&mut self, tx: Handle, message: &Message) {
+        let tag = self.keys.name(message.to_tag().unwrap_or_default());
+        let Some(client) = self.client_txs.get_mut(tx) else { return };
+        let is_leg = matches!(client.user, client::User::Leg { .. });
+        let known = client.rare.as_ref().map_or(&[][..], |rare| &rare.answered);
+        if !is_leg || known.len() >= MOST_DIALOGS || known.iter().any(|(known, ..)| *known == tag) {
+            return self.on_repeated_response(tx);
+        }
+        let hop = *client.path;
+        client.rare().answered.push((tag, hop, Box::default()));
+        self.count_race(Race::AnswerAfterFailure);
     }
 
     /// ACK and BYE for a 2xx that nobody wants; the ACK alone when the 2xx comes again. True the first time.

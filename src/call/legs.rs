@@ -98,8 +98,11 @@ impl Endpoint {
         }
         self.heard_from(handle, attempt);
         let Some(call) = self.calls.get(handle) else {
-            // The call is over; its 2xx may still come again (RFC 6026).
-            return self.forward_2xx(tx, upstream, message);
+            // The call is over; its 2xx may still come again (RFC 6026), or another fork's come.
+            if self.forward_2xx(tx, upstream, message) {
+                self.count_race(Race::LateFork);
+            }
+            return;
         };
         if !matches!(call.phase, Phase::Setup(_)) {
             return self.on_more_2xx(handle, tx, upstream, flow, message);
@@ -108,7 +111,7 @@ impl Endpoint {
             100 => self.extend_grace(handle),
             101..200 => self.on_provisional(handle, tx, upstream, flow, message),
             200..300 => self.on_answer(handle, tx, upstream, flow, message),
-            _ => self.on_leg_failure(handle, tx, message),
+            _ => self.on_leg_failure(handle, tx, attempt, message),
         }
     }
 
@@ -271,7 +274,7 @@ impl Endpoint {
         self.set_call_timer(handle, CallTimer::CancelGrace, grace);
     }
 
-    fn on_leg_failure(&mut self, handle: Handle, tx: Handle, message: &Message) {
+    fn on_leg_failure(&mut self, handle: Handle, tx: Handle, attempt: u8, message: &Message) {
         let code = message.code();
         let is_given_up = self.is_given_up(handle, tx);
         if !is_given_up {
@@ -286,6 +289,9 @@ impl Endpoint {
         }
         if is_given_up && code < 600 && self.has_live_leg(handle) {
             return;
+        }
+        if is_given_up && self.stopping_cause(handle) != Some(EndCause::NoAnswerTimer) {
+            self.note_deciding_attempt(handle, attempt, code, AttemptResult::Failed);
         }
         if self.is_stopping(handle) {
             return self.conclude_stop_with(handle, message);
@@ -370,6 +376,23 @@ impl Endpoint {
         if let Some(code) = code {
             self.stats.on_final_response(server, code);
         }
+    }
+
+    /// The final response of this attempt is the call's: its server decided, also where another one was asked after it.
+    pub(super) fn note_deciding_attempt(&mut self, handle: Handle, attempt: u8, code: u16, result: AttemptResult) {
+        let now = self.now.mono;
+        let Some(call) = self.calls.get_mut(handle) else { return };
+        let Some(tried) = call.attempts.get_mut(usize::from(attempt)) else { return };
+        let server = tried.server;
+        if server != ServerId::DIALER {
+            call.server = Some(server);
+        }
+        if !tried.ended.is_set() {
+            return self.note_attempt(handle, attempt, Some(code), result);
+        }
+        // It was given up, and counted so, and gives a final response all the same.
+        (tried.ended, tried.code) = (Moment::at(now), Some(code));
+        self.stats.on_final_response(server, code);
     }
 
     fn server_of(&self, handle: Handle, tx: Handle) -> Option<ServerId> {

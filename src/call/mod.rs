@@ -70,7 +70,7 @@ pub struct Call {
     pub reasons: Reasons,
     pub dialogs: SmallVec<[Dialog; 1]>,
     pub timers: SmallVec<[(CallTimer, TimerKey); 3]>,
-    /// The server tried last; of an inbound call, the one it came from.
+    /// The server tried last, unless an earlier one's final response decided; of an inbound call, the one it came from.
     pub server: Option<ServerId>,
     pub anomalies: Anomalies,
     pub progress_q850: Option<u16>,

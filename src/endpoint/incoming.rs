@@ -39,7 +39,7 @@ impl Endpoint {
         match (method, known) {
             (Method::Ack, Some(tx)) if !self.on_ack_of(tx) => {}
             (Method::Ack, _) => self.forward_ack(flow, side, key, message),
-            (_, Some(tx)) => self.on_repeated_request(tx),
+            (_, Some(tx)) => self.on_repeated_request(tx, message),
             (Method::Cancel, None) => self.on_cancel(flow, side, key, message),
             (_, None) => self.on_new_request(flow, side, key, message),
         }

@@ -50,7 +50,7 @@ use keep::Keeping;
 pub use keep::{Record, RecordOf};
 use restore::LostPeers;
 pub use restore::{Restored, Stored};
-pub(crate) use wire::{Reply, Request};
+pub(crate) use wire::{MANY, Reply, Request};
 
 /// What the world does to the core.
 #[expect(clippy::large_enum_variant, reason = "made and taken once per message: a box would cost an allocation")]

@@ -209,7 +209,8 @@ impl Endpoint {
             server.path = self.paths.of(Hop { connection: flow.connection, ..*server.path });
             server.reply = self.paths.of(Hop { connection: flow.connection, ..*server.reply });
             let (hop, side) = (*server.reply, server.side);
-            if !server.last.is_empty() {
+            // A 2xx to an INVITE is not ours to repeat.
+            if !server.last.is_empty() && server.state != server::State::Accepted {
                 let bytes = self.out.copy(&server.last);
                 self.transmit(Transmit { hop, bytes, side, owner: None, connect_timeout: None });
             }

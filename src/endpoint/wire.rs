@@ -8,6 +8,7 @@ use super::{Deadline, Endpoint, Output, Owner, RecordOf, Transmit};
 use crate::arena::Handle;
 use crate::flow::{Flow, Hop, Side, Transport};
 use crate::kept::Kept;
+use crate::outcome::Anomaly;
 use crate::policy::Timeouts;
 use crate::proxy::make;
 use crate::sip::{Limits, Message, Method};
@@ -97,9 +98,12 @@ impl Endpoint {
         let finished = server.on_response(code);
         let (hop, side) = (*server.reply, server.side);
         // A 2xx to an INVITE is repeated by whoever sent it, not by us (RFC 6026 §7.1); a 100 can be made again.
-        let is_kept = code > 100 && !(server.is_invite && (200..300).contains(&code));
-        let last = if is_kept { self.store.keep(&[&bytes]) } else { Kept::default() };
-        self.store.release(std::mem::replace(&mut server.last, last));
+        let is_answer = server.is_invite && (200..300).contains(&code);
+        if finished.is_some() || !is_answer {
+            let is_kept = code > 100 && !is_answer;
+            let last = if is_kept { self.store.keep(&[&bytes]) } else { Kept::default() };
+            self.store.release(std::mem::replace(&mut server.last, last));
+        }
         if let Some(finished) = finished {
             self.store.release(std::mem::take(&mut server.request));
             if let Some(interval) = finished.retransmit {
@@ -142,7 +146,7 @@ impl Endpoint {
     }
 
     /// A request that came again.
-    pub(crate) fn on_repeated_request(&mut self, tx: Handle) {
+    pub(crate) fn on_repeated_request(&mut self, tx: Handle, message: &Message) {
         let Some(server) = self.server_txs.get_mut(tx) else { return };
         let (hop, side) = (*server.reply, server.side);
         let is_answered = server.on_repeat() == OnRepeat::Answer;
@@ -150,8 +154,14 @@ impl Endpoint {
         let last = if is_answered { copy(&server.last, self.out.piece()) } else { None };
         let is_trying = is_answered && last.is_none();
         self.stats.on_retransmission(side, RetransmitKind::RequestReceived);
-        if let (server::User::Call(call), true) = (user, repeats > MANY) {
-            self.note_anomaly(call, crate::outcome::Anomaly::Retransmissions);
+        if repeats > MANY {
+            let call = match user {
+                server::User::Call(call) => Some(call),
+                // Its way to the other side may have ended before it.
+                _ if message.method() == Method::Cancel => None,
+                _ => self.calls.by_dialog(self.keys.dialog_of(message)).map(|(call, _)| call),
+            };
+            self.note_many(call);
         }
         if let Some(bytes) = last {
             self.stats.on_retransmission(side, RetransmitKind::ResponseSent);
@@ -167,7 +177,9 @@ impl Endpoint {
         let Some(server) = self.server_txs.get_mut(tx) else { return true };
         match server.on_ack() {
             OnAck::Confirmed { timer_i } => {
-                let stored = server.is_stored.then_some(server.key.0);
+                // Nothing is sent of it any more, and a process that comes after this one can do without it.
+                self.store.release(std::mem::take(&mut server.last));
+                let stored = std::mem::take(&mut server.is_stored).then_some(server.key.0);
                 self.stop_repeating(tx);
                 if let Some(key) = stored {
                     self.forget(RecordOf::Server, key);
@@ -318,6 +330,8 @@ impl Endpoint {
         let before = client.state;
         let meaning = client.on_response(message.code());
         let is_invite = client.is_invite;
+        // A re-INVITE has one dialog: another 2xx is the first one again. Of a call's INVITE it may be another fork's.
+        let is_answer_again = before == client::State::Accepted && matches!(client.user, client::User::Relay { .. });
         let rare = client.rare.as_mut();
         if let (Some(rare), OnResponse::Pass { first: true, .. }) = (rare, meaning) {
             // The way over TCP has proved good.
@@ -344,6 +358,9 @@ impl Endpoint {
                 if is_invite && message.code() >= 300 {
                     self.ack_failure(tx, message);
                 }
+                if is_answer_again {
+                    self.on_repeated_response(tx);
+                }
                 self.on_client_response(tx, flow, message);
                 self.end_if_reliable(tx);
             }
@@ -351,6 +368,7 @@ impl Endpoint {
                 self.on_repeated_response(tx);
                 self.ack_failure(tx, message);
             }
+            OnResponse::Contradict => self.on_contradiction(tx, message),
             OnResponse::Absorb => self.on_repeated_response(tx),
         }
     }
@@ -360,8 +378,19 @@ impl Endpoint {
         client.repeats = client.repeats.saturating_add(1);
         let (side, user, repeats) = (client.side, client.user, client.repeats);
         self.stats.on_retransmission(side, RetransmitKind::ResponseReceived);
-        if let (client::User::Leg { call, .. }, true) = (user, repeats > MANY) {
-            self.note_anomaly(call, crate::outcome::Anomaly::Retransmissions);
+        if repeats > MANY {
+            self.note_many(match user {
+                client::User::Leg { call, .. } | client::User::Bye { call } => Some(call),
+                client::User::Relay { call, .. } => call,
+                client::User::Cancel { .. } | client::User::Nobody => None,
+            });
+        }
+    }
+
+    /// A message of a call came again more than [`MANY`] times.
+    fn note_many(&mut self, call: Option<Handle>) {
+        if let Some(call) = call {
+            self.note_anomaly(call, Anomaly::Retransmissions);
         }
     }
 
@@ -570,7 +599,7 @@ impl Endpoint {
 }
 
 /// More repetitions of one message than this are an anomaly.
-const MANY: u8 = 3;
+pub(crate) const MANY: u8 = 3;
 
 /// A kept text as bytes to send; `None` where it is empty.
 fn copy(kept: &Kept, out: &mut bytes::BytesMut) -> Option<Bytes> {

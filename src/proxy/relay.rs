@@ -112,7 +112,7 @@ impl Endpoint {
         let loop_hash = self.loop_hash_of(message, dialog_key, side, own_routes);
         let dialog = self.calls.by_dialog(dialog_key);
         if let Some((call, dialog)) = dialog {
-            self.on_dialog_ack(call, dialog, side);
+            self.on_dialog_ack(call, dialog, side, key);
         }
         let (flow, hop) = (*flow, flow.reply());
         let relayed = Relayed { tx: None, key, flow, side, loop_hash, own_routes, uri: None, route: None, hop, dialog };

@@ -72,7 +72,8 @@ pub struct Fallback {
 #[derive(Debug, Default)]
 pub struct Rare {
     pub fallback: Option<Box<Fallback>>,
-    /// To tags (hashed) of 2xx that were cleared here, each with its ACK and where that goes.
+    /// To tags (hashed) of 2xx that were cleared here, each with its ACK and where that goes; of an INVITE that has failed,
+    /// those of 2xx that were dropped, without ACK.
     pub answered: Vec<(u64, Hop, Box<[u8]>)>,
     /// Whole Reason lines of a CANCEL that is held.
     pub reasons: Box<str>,
@@ -134,6 +135,8 @@ pub enum OnResponse {
     },
     /// A final response to an INVITE, again: send the ACK again.
     AckAgain,
+    /// A 2xx to an INVITE that has failed.
+    Contradict,
     Absorb,
 }
 
@@ -181,6 +184,7 @@ impl ClientTx {
         let (t1, t4) = (self.estimates.t1(), self.estimates.t4());
         match self.state {
             State::Completed if code >= 300 && self.is_invite => OnResponse::AckAgain,
+            State::Completed if code >= 200 && self.is_invite => OnResponse::Contradict,
             State::Completed => OnResponse::Absorb,
             State::Accepted if (200..300).contains(&code) => OnResponse::Pass { end: None, first: false },
             State::Accepted => OnResponse::Absorb,

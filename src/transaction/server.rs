@@ -1,4 +1,7 @@
 //! Server transactions: RFC 3261 §17.2, with Accepted of RFC 6026 §7.1.
+//!
+//! Timer I is T4 on every transport, where §17.2.1 lets it be zero on reliable ones: a CANCEL may cross the failure of its
+//! INVITE there too, and is to find an INVITE that has been answered (§9.2), not none.
 
 use std::time::Duration;
 
@@ -16,7 +19,7 @@ pub enum State {
     Proceeding,
     /// A 3xx–6xx to the INVITE, or any final response to another request, went out.
     Completed,
-    /// The ACK for it came.
+    /// The ACK for it came. What is left absorbs further ones, and a CANCEL finds it; it holds no text.
     Confirmed,
     /// A 2xx to the INVITE went out; more may follow (RFC 6026).
     Accepted,
@@ -49,7 +52,8 @@ pub struct ServerTx {
     pub request: Kept,
     /// Of the request only the start line and the fields that responses need are left.
     pub is_outline: bool,
-    /// The last response but 100, for retransmissions.
+    /// The last response but 100, for retransmissions. Of an INVITE that was answered, the hashed To tags of its 2xx: those
+    /// are repeated by who sent them.
     pub last: Kept,
     /// Header lines for the final response of this transaction; of an INVITE that was answered, the call's uid, of which
     /// they are made for each 2xx.
@@ -156,8 +160,7 @@ impl ServerTx {
         match self.state {
             State::Completed if self.is_invite => {
                 self.state = State::Confirmed;
-                let timer_i = if self.path.transport.is_reliable() { Duration::ZERO } else { self.estimates.t4() };
-                OnAck::Confirmed { timer_i }
+                OnAck::Confirmed { timer_i: self.estimates.t4() }
             }
             State::Accepted => OnAck::Forward,
             _ => OnAck::Absorb,

@@ -1,6 +1,7 @@
 //! The caller gives up before the answer: cases 5 to 7.
 
-use crate::support::{DIALER, PBX_A, World, ms, ok, policy, secs};
+use super::transport::tcp;
+use crate::support::{DIALER, PBX_A, Uas, World, ms, ok, policy, secs};
 
 #[test]
 fn a_cancel_is_answered_at_once_and_its_reasons_go_along() {
@@ -227,6 +228,56 @@ fn a_cancel_after_the_final_response_has_no_effect() {
     world.only(DIALER, "200");
     world.hang_up(DIALER, PBX_A, answered.bye());
     world.ended_as("Normal", "answered_bye_caller");
+    world.settle();
+}
+
+#[test]
+fn a_cancel_after_an_acknowledged_failure_has_no_effect() {
+    for transport in ["UDP", "TCP"] {
+        for code in [302, 407, 486, 603] {
+            let mut world = World::new(policy());
+            let mut uac = world.uac();
+            uac.transport = transport;
+            let flow = tcp(DIALER, 7, None);
+            let send = |world: &mut World, text| match transport {
+                "TCP" => world.send_on(flow, text),
+                _ => world.send(DIALER, text),
+            };
+            send(&mut world, uac.invite());
+            let uas = Uas::new(PBX_A, world.take(PBX_A, "INVITE"), "callee");
+            world.send(PBX_A, uas.reply(code));
+            let failure = world.take(DIALER, &code.to_string());
+            send(&mut world, uac.ack_of(&failure));
+            world.take_all(DIALER);
+            world.take_all(PBX_A);
+            world.advance(ms(4_900));
+            send(&mut world, uac.ack_of(&failure));
+            world.nothing_sent();
+            send(&mut world, uac.cancel());
+            let answer = world.only(DIALER, "200");
+            assert_eq!(answer.cseq(), (1, "CANCEL"), "{code} over {transport}");
+            world.settle();
+            assert_eq!(world.ended().sip_code, Some(code));
+        }
+    }
+}
+
+#[test]
+fn a_cancel_after_an_acknowledged_failure_of_ours_has_no_effect_over_tcp() {
+    let mut world = World::new(policy());
+    let mut uac = world.uac();
+    uac.transport = "TCP";
+    let flow = tcp(DIALER, 7, None);
+    let invite = uac.invite().put("Max-Forwards: 0");
+    world.send_on(flow, invite);
+    let failure = world.take(DIALER, "483");
+    world.send_on(flow, uac.ack_of(&failure));
+    world.take_all(DIALER);
+    world.send_on(flow, uac.cancel());
+    assert_eq!(world.only(DIALER, "200").cseq(), (1, "CANCEL"));
+    world.advance(secs(5));
+    world.send_on(flow, uac.cancel());
+    world.only(DIALER, "481");
     world.settle();
 }
 

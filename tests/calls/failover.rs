@@ -2,6 +2,8 @@
 
 use bytes::Bytes;
 use sipstamp::endpoint::Input;
+use sipstamp::outcome::Outcome;
+use sipstamp::policy::{Rule, When};
 
 use crate::support::{DIALER, PBX_A, PBX_B, PBX_C, Uas, World, ms, ok, policy, reply_to, secs, server};
 
@@ -281,6 +283,53 @@ fn a_6xx_stops_every_other_branch() {
     assert_eq!(world.take(DIALER, "603").stamp().map(|(outcome, ..)| outcome), Some("CallFailed"));
     assert_eq!(world.kinds(PBX_C), [""; 0]);
     world.ended_as("CallFailed", "peer_final");
+    world.settle();
+}
+
+#[test]
+fn a_6xx_from_a_server_that_was_given_up_is_booked_on_that_server() {
+    let mut policy = policy();
+    policy.servers.push(server(2, "pbx-b", PBX_B));
+    let of_a = When { server: Some("pbx-a".into()), ..When::default() };
+    policy.rules.push(Rule { name: "pbx-a".into(), when: of_a, outcome: Outcome::NumberBusy });
+    let mut world = World::new(policy);
+    let (_, first) = world.called();
+    world.send(PBX_A, first.reply(100));
+    world.advance(secs(8));
+    world.take(PBX_A, "CANCEL");
+    let second = Uas::new(PBX_B, world.take(PBX_B, "INVITE"), "b");
+    world.send(PBX_B, second.reply(180));
+    world.take(DIALER, "180");
+    world.advance(secs(1));
+    world.send(PBX_A, first.reply(603));
+    world.cancelled(&second);
+    world.take(DIALER, "603");
+    let ended = world.ended_as("NumberBusy", "peer_final");
+    assert_eq!((ended.server.as_deref(), ended.sip_code), (Some("pbx-a"), Some(603)));
+    let attempts = ended.attempts.iter().map(|one| (&*one.server, one.sip_code, one.duration_ms));
+    assert_eq!(attempts.collect::<Vec<_>>(), [("pbx-a", Some(603), 9_000), ("pbx-b", None, 1_000)]);
+    let sample = |name, label, value| world.sample(name, &[("server", "pbx-a"), (label, value)]);
+    assert_eq!(sample("sipstamp_final_responses_total", "code", "603"), 1);
+    assert_eq!(sample("sipstamp_server_call_outcomes_total", "outcome", "NumberBusy"), 1);
+    assert_eq!(sample("sipstamp_attempts_total", "result", "timeout"), 1, "as which it was counted");
+    assert_eq!(sample("sipstamp_attempts_total", "result", "failed"), 0);
+    world.settle();
+}
+
+#[test]
+fn a_6xx_from_a_server_that_was_given_up_decides_nothing_after_the_no_answer_timer() {
+    let mut world = two_servers();
+    let (_, first) = world.called();
+    world.send(PBX_A, first.reply(100));
+    world.advance(secs(8));
+    world.take(PBX_A, "CANCEL");
+    let second = Uas::new(PBX_B, world.take(PBX_B, "INVITE"), "b");
+    world.send(PBX_B, second.reply(180));
+    world.advance(secs(22));
+    world.send(PBX_A, first.reply(603));
+    let ended = world.ended_as("NoAnswer", "no_answer_timer");
+    assert_eq!(ended.server.as_deref(), Some("pbx-b"));
+    assert_eq!(ended.attempts.iter().map(|one| one.sip_code).collect::<Vec<_>>(), [None, None]);
     world.settle();
 }
 

@@ -110,6 +110,26 @@ fn a_retransmitted_failure_is_acknowledged_again_and_not_counted() {
 }
 
 #[test]
+fn a_2xx_after_the_servers_own_failure_is_dropped_and_counted_once() {
+    let mut world = World::new(policy());
+    let (uac, uas) = world.called();
+    world.fail(&uac, &uas, uas.reply(486));
+    world.ended_as("NumberBusy", "peer_final");
+    let count = |world: &World| world.sample("sipstamp_races_total", &[("kind", "answer_after_failure")]);
+    for (tag, races) in [("callee", 1), ("other", 2), ("callee", 2)] {
+        for _ in 0..3 {
+            world.send(PBX_A, uas.fork(tag).reply(200));
+            world.nothing_sent();
+            assert_eq!(count(&world), races);
+        }
+    }
+    world.send(PBX_A, uas.reply(486));
+    world.only(PBX_A, "ACK");
+    assert_eq!(world.sample("sipstamp_races_total", &[]), 2);
+    world.settle();
+}
+
+#[test]
 fn an_invite_that_comes_again_after_its_failure_is_a_call_that_hears_its_answers() {
     let mut world = World::new(policy());
     let mut uac = world.uac();

@@ -54,6 +54,41 @@ fn a_2xx_of_another_dialog_after_the_end_is_forwarded_and_is_no_second_call() {
 }
 
 #[test]
+fn a_2xx_of_another_dialog_after_the_end_is_a_race_and_a_repeated_one_is_none() {
+    let mut world = World::new(policy());
+    let (uac, first) = world.called();
+    let (second, third) = (first.fork("second"), first.fork("third"));
+    let (mut uac, first) = world.answer(uac, first);
+    world.hang_up(DIALER, PBX_A, uac.bye());
+    world.ended_as("Normal", "answered_bye_caller");
+    for (uas, races) in [(&first, 0), (&second, 1), (&third, 2), (&second, 2)] {
+        for _ in 0..3 {
+            world.send(PBX_A, uas.reply(200));
+            world.only(DIALER, "200");
+            assert_eq!(world.sample("sipstamp_races_total", &[("kind", "late_fork")]), races);
+        }
+    }
+    assert_eq!(world.sample("sipstamp_races_total", &[]), 2);
+    world.settle();
+}
+
+#[test]
+fn a_2xx_of_another_dialog_before_the_end_is_no_race_when_it_comes_again_after_it() {
+    let mut world = World::new(policy());
+    let (uac, first) = world.called();
+    let second = first.fork("second");
+    let (mut one, _) = world.answer(uac.clone(), first);
+    let (mut other, second) = world.answer(uac, second);
+    world.hang_up(DIALER, PBX_A, one.bye());
+    world.hang_up(DIALER, PBX_A, other.bye());
+    world.ended_as("Normal", "answered_bye_caller");
+    world.send(PBX_A, second.reply(200));
+    world.only(DIALER, "200");
+    assert_eq!(world.sample("sipstamp_races_total", &[]), 0);
+    world.settle();
+}
+
+#[test]
 fn a_call_with_more_dialogs_than_are_followed_ends_all_the_same() {
     let mut world = World::new(policy());
     let (uac, first) = world.called();

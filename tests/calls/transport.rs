@@ -5,7 +5,7 @@ use sipstamp::flow::{ConnectionId, Flow, Side, Transport};
 
 use crate::support::{DIALER, PBX_A, SIDECAR, Uac, Uas, World, ms, ok, policy, reply_to, secs, target};
 
-fn tcp(remote: &str, connection: u64, opened_for: Option<Side>) -> Flow {
+pub(super) fn tcp(remote: &str, connection: u64, opened_for: Option<Side>) -> Flow {
     Flow {
         transport: Transport::Tcp,
         local: SIDECAR.parse().unwrap(),

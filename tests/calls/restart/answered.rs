@@ -2,7 +2,7 @@
 
 use sipstamp::time::{Mono, Now, Wall};
 
-use super::{DEAD, kept, progressive};
+use super::{DEAD, comes_to_rest, kept, progressive};
 use crate::support::{DIALER, PBX_A, World, minutes, ms, ok, policy, secs};
 
 #[test]
@@ -201,6 +201,21 @@ fn a_2xx_of_another_fork_after_a_restart_is_no_second_call() {
     let ended = world.ended_as("Normal", "answered_bye_caller");
     assert_eq!(ended.anomalies.iter().map(|one| one.label()).collect::<Vec<_>>(), ["extra_2xx"]);
     world.settle();
+}
+
+#[test]
+fn a_2xx_of_another_fork_after_the_end_is_told_from_a_repeated_one_after_a_restart() {
+    let mut world = kept();
+    let (uac, first) = world.ringing();
+    let (mut uac, first) = world.answer(uac, first);
+    world.hang_up(DIALER, PBX_A, uac.bye());
+    world.restart(DEAD);
+    for (uas, races) in [(&first, 0), (&first.fork("other"), 1)] {
+        world.send(PBX_A, uas.reply(200));
+        world.only(DIALER, "200");
+        assert_eq!(world.sample("sipstamp_races_total", &[("kind", "late_fork")]), races);
+    }
+    comes_to_rest(&mut world);
 }
 
 /// The machine's clock was wrong when the call began, and has been set since.

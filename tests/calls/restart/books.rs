@@ -161,3 +161,17 @@ fn states_that_cannot_be_read_are_counted_whatever_the_number_of_workers() {
         assert_eq!(unreadable, 2, "{workers} workers");
     }
 }
+
+#[test]
+fn of_a_failure_that_is_acknowledged_the_callers_side_is_not_kept() {
+    let mut world = kept();
+    let (uac, uas) = world.called();
+    world.fail(&uac, &uas, uas.reply(486));
+    world.command(|endpoint, _| {
+        endpoint.store_all();
+        while endpoint.store_more(10) {}
+    });
+    assert_eq!(world.journal.stored().servers.len(), 0);
+    world.ended_as("NumberBusy", "peer_final");
+    world.settle();
+}
