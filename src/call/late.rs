@@ -56,6 +56,11 @@ impl Endpoint {
             self.send_ack(side, hop, &ack);
             return false;
         }
+        if answered.len() >= MOST_DIALOGS {
+            // No forking proxy has so many: each would be remembered, and gets two requests.
+            self.on_repeated_response(tx);
+            return false;
+        }
         let Some(invite) = self.sent_request(tx) else { return false };
         let policy = self.policy.clone();
         let local = hop.local;

@@ -54,6 +54,21 @@ fn a_2xx_of_another_dialog_after_the_end_is_forwarded_and_is_no_second_call() {
 }
 
 #[test]
+fn answers_of_too_many_forks_that_nobody_wants_are_not_cleared() {
+    let mut world = World::new(policy());
+    let (uac, uas) = world.ringing();
+    world.send(DIALER, uac.cancel());
+    world.advance(secs(1));
+    world.sent.clear();
+    for number in 0..100 {
+        world.send(PBX_A, uas.fork(&format!("fork{number}")).reply(200));
+    }
+    let kinds = world.sent.iter().map(|sent| sent.msg.kind().to_owned()).collect::<Vec<_>>();
+    assert_eq!(kinds.iter().filter(|kind| *kind == "ACK").count(), 64);
+    assert_eq!(kinds.iter().filter(|kind| *kind == "BYE").count(), 64);
+}
+
+#[test]
 fn a_2xx_of_another_dialog_after_the_end_is_a_race_and_a_repeated_one_is_none() {
     let mut world = World::new(policy());
     let (uac, first) = world.called();

@@ -48,6 +48,18 @@ fn an_answer_goes_by_the_connection_that_the_dialer_has_come_back_by() {
 }
 
 #[test]
+fn nothing_is_repeated_to_a_dialer_that_comes_back_after_the_answer() {
+    let (mut world, uas) = ringing();
+    world.restart(ms(100));
+    world.send(PBX_A, uas.reply(200));
+    world.sent.clear();
+    world.input(Input::Connected { flow: tcp(LATER, 7) });
+    world.nothing_sent();
+    world.send(PBX_A, uas.reply(200));
+    assert_eq!(world.sent.pop().unwrap().connection, Some(ConnectionId(7)), "the server's repeated 200 goes there");
+}
+
+#[test]
 fn a_call_whose_dialer_does_not_come_back_has_failed_by_the_restart() {
     let (mut world, uas) = ringing();
     world.restart(secs(2));
