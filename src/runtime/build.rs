@@ -11,7 +11,7 @@ use tokio::sync::oneshot;
 
 use super::clock::Clock;
 use super::gate::{Gate, Peers};
-use super::limiter::Limiter;
+use super::limiter::{FEW_LINES, Limiter, MANY_LINES};
 use super::mail::{Address, Inbox, Mail, Post, mailbox};
 use super::reload::{ReloadFigures, share_of};
 use super::resolve::Resolver;
@@ -265,9 +265,9 @@ impl Common<'_> {
                 journal,
                 told: Vec::new(),
                 processing: Processing::new(),
-                limiter: Limiter::new(),
-                stranger_limiter: Limiter::new(),
-                flood_limiter: Limiter::new(),
+                limiter: Limiter::new(MANY_LINES),
+                stranger_limiter: Limiter::new(MANY_LINES),
+                flood_limiter: Limiter::new(FEW_LINES),
                 overload_line_at: Mono::default(),
                 waited: Duration::ZERO,
                 overloads: 0,

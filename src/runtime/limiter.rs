@@ -9,8 +9,10 @@ use crate::time::Mono;
 /// Sources that are told apart; others share a place with them.
 const PLACES: usize = 1024;
 const INTERVAL: Duration = Duration::from_secs(1);
-/// Lines per second about all sources together.
-const IN_ALL: u32 = 20;
+/// Lines per second about all sources together, where it is to be seen who they are.
+pub const MANY_LINES: u32 = 20;
+/// Where one says it of all.
+pub const FEW_LINES: u32 = 1;
 
 /// Who was logged when.
 #[derive(Debug)]
@@ -18,6 +20,8 @@ pub struct Limiter {
     places: Vec<Option<Place>>,
     /// When the next line fits.
     all: Mono,
+    /// Lines per second about all sources together.
+    in_all: u32,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -27,8 +31,8 @@ struct Place {
 }
 
 impl Limiter {
-    pub fn new() -> Limiter {
-        Limiter { places: vec![None; PLACES], all: Mono::default() }
+    pub fn new(in_all: u32) -> Limiter {
+        Limiter { places: vec![None; PLACES], all: Mono::default(), in_all }
     }
 
     /// Whether a line about this source may be written now, and how many were not since the last one.
@@ -39,7 +43,7 @@ impl Limiter {
                 place.suppressed += 1;
                 None
             }
-            place if !fits(&mut self.all, IN_ALL, now, true) => {
+            place if !fits(&mut self.all, self.in_all, now, true) => {
                 let unseen = Place { last: Mono::default(), suppressed: 0 };
                 place.get_or_insert(unseen).suppressed += 1;
                 None
@@ -69,17 +73,17 @@ mod tests {
 
     #[test]
     fn many_sources_have_not_many_lines() {
-        let mut limiter = Limiter::new();
+        let mut limiter = Limiter::new(MANY_LINES);
         let start = Mono(1);
         let sources = (0..PLACES as u32).map(|number| IpAddr::from(number.to_be_bytes()));
-        assert_eq!(sources.filter(|source| limiter.admit(*source, start).is_some()).count(), IN_ALL as usize);
+        assert_eq!(sources.filter(|source| limiter.admit(*source, start).is_some()).count(), MANY_LINES as usize);
         let silenced = IpAddr::from(1_000_u32.to_be_bytes());
         assert_eq!(limiter.admit(silenced, start + INTERVAL), Some(1));
     }
 
     #[test]
     fn one_line_a_second_for_each_source() {
-        let mut limiter = Limiter::new();
+        let mut limiter = Limiter::new(MANY_LINES);
         let start = Mono(1);
         let (one, other) = ("192.0.2.1".parse().unwrap(), "192.0.2.2".parse().unwrap());
         assert_eq!(limiter.admit(one, start), Some(0));

@@ -9,8 +9,7 @@
 //! second process is still told that the address is in use.
 
 use std::io;
-use std::net::{IpAddr, UdpSocket};
-use std::os::fd::AsFd;
+use std::net::{IpAddr, TcpListener, UdpSocket};
 use std::sync::Arc;
 
 use nix::sys::socket::{setsockopt, sockopt};
@@ -177,14 +176,29 @@ fn prepare(socket: &UdpSocket, bound: IpAddr) -> io::Result<bool> {
     Ok(at.recv_buffer_size()?.min(at.send_buffer_size()?) < 2 * BUFFER)
 }
 
-/// Asks for a large receive buffer, for a socket or for the connections that it accepts: what waits there shows how long it
-/// waits, and in the peer nobody sees that. The first way needs a capability; the second is capped by the kernel. Less is no
-/// reason not to start.
-pub(super) fn make_room(socket: &impl AsFd) -> io::Result<()> {
+/// Asks for a large receive buffer. The first way needs a capability; the second is capped by the kernel. Less is no reason
+/// not to start.
+fn make_room(socket: &UdpSocket) -> io::Result<()> {
     match setsockopt(socket, sockopt::RcvBufForce, &BUFFER) {
         Err(_) => SockRef::from(socket).set_recv_buffer_size(BUFFER),
         Ok(()) => Ok(()),
     }
+}
+
+/// The same for the connections that a socket accepts: what waits there shows how long it waits, and in the peer nobody sees
+/// that. Where the kernel gives less, connections keep the buffers that it fits to them, which may become larger.
+///
+/// # Errors
+/// The kernel's.
+pub(super) fn make_room_for_connections(socket: &TcpListener) -> io::Result<()> {
+    if setsockopt(socket, sockopt::RcvBufForce, &BUFFER).is_err() {
+        let probe = Socket::new(Domain::IPV4, Type::STREAM, Some(Protocol::TCP))?;
+        probe.set_recv_buffer_size(BUFFER)?;
+        if probe.recv_buffer_size()? >= 2 * BUFFER {
+            SockRef::from(socket).set_recv_buffer_size(BUFFER)?;
+        }
+    }
+    Ok(())
 }
 
 /// A socket with the port of its neighbours that is connected to one peer.

@@ -11,7 +11,7 @@ use mio::{Interest, Registry};
 use crate::policy::Listener;
 use crate::time::Mono;
 use crate::transport::Source;
-use crate::transport::sockets::make_room;
+use crate::transport::sockets::make_room_for_connections;
 
 /// Connections that are accepted before anything else gets its turn.
 const MOST_AT_ONCE: usize = 64;
@@ -43,7 +43,7 @@ impl Acceptor {
     /// Where it cannot be registered, or refuses an option.
     pub fn new(socket: TcpListener, listener: Listener, index: usize, registry: &Registry) -> io::Result<Acceptor> {
         let token = Source::Acceptor(index).token();
-        make_room(&socket)?;
+        make_room_for_connections(&socket)?;
         registry.register(&mut SourceFd(&socket.as_raw_fd()), token, Interest::READABLE)?;
         Ok(Acceptor { socket, listener, is_ready: true, paused_until: None })
     }
