@@ -83,7 +83,8 @@ impl NatsServer {
             let Ok(mut stream) = jetstream.get_stream(stream).await else { return Vec::new() };
             let count = stream.info().await.unwrap().state.messages as usize;
             let config = pull::Config { ack_policy: AckPolicy::None, ..pull::Config::default() };
-            let consumer = stream.create_consumer(config).await.unwrap();
+            // The server names a stream a moment before it has it.
+            let Ok(consumer) = stream.create_consumer(config).await else { return Vec::new() };
             let messages = consumer.messages().await.unwrap().take(count);
             let stored = messages.map(|message| {
                 let message = message.unwrap().message;
