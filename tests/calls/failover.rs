@@ -268,9 +268,8 @@ fn nobody_else_is_tried_after_the_no_answer_timer() {
     world.settle();
 }
 
-#[test]
-fn a_6xx_stops_every_other_branch() {
-    let mut world = three_servers();
+/// The first server shows no progress and is given up; the second one rings.
+fn second_rings(world: &mut World) -> (Uas, Uas) {
     let (_, first) = world.called();
     world.send(PBX_A, first.reply(100));
     world.advance(secs(8));
@@ -278,6 +277,13 @@ fn a_6xx_stops_every_other_branch() {
     let second = Uas::new(PBX_B, world.take(PBX_B, "INVITE"), "b");
     world.send(PBX_B, second.reply(180));
     world.take(DIALER, "180");
+    (first, second)
+}
+
+#[test]
+fn a_6xx_stops_every_other_branch() {
+    let mut world = three_servers();
+    let (first, second) = second_rings(&mut world);
     world.send(PBX_A, first.reply(603));
     world.cancelled(&second);
     assert_eq!(world.take(DIALER, "603").stamp().map(|(outcome, ..)| outcome), Some("CallFailed"));
@@ -293,13 +299,7 @@ fn a_6xx_from_a_server_that_was_given_up_is_booked_on_that_server() {
     let of_a = When { server: Some("pbx-a".into()), ..When::default() };
     policy.rules.push(Rule { name: "pbx-a".into(), when: of_a, outcome: Outcome::NumberBusy });
     let mut world = World::new(policy);
-    let (_, first) = world.called();
-    world.send(PBX_A, first.reply(100));
-    world.advance(secs(8));
-    world.take(PBX_A, "CANCEL");
-    let second = Uas::new(PBX_B, world.take(PBX_B, "INVITE"), "b");
-    world.send(PBX_B, second.reply(180));
-    world.take(DIALER, "180");
+    let (first, second) = second_rings(&mut world);
     world.advance(secs(1));
     world.send(PBX_A, first.reply(603));
     world.cancelled(&second);
@@ -319,12 +319,7 @@ fn a_6xx_from_a_server_that_was_given_up_is_booked_on_that_server() {
 #[test]
 fn a_6xx_from_a_server_that_was_given_up_decides_nothing_after_the_no_answer_timer() {
     let mut world = two_servers();
-    let (_, first) = world.called();
-    world.send(PBX_A, first.reply(100));
-    world.advance(secs(8));
-    world.take(PBX_A, "CANCEL");
-    let second = Uas::new(PBX_B, world.take(PBX_B, "INVITE"), "b");
-    world.send(PBX_B, second.reply(180));
+    let (first, _) = second_rings(&mut world);
     world.advance(secs(22));
     world.send(PBX_A, first.reply(603));
     let ended = world.ended_as("NoAnswer", "no_answer_timer");
