@@ -212,6 +212,10 @@ impl Keeper {
                 if let Some(whole) = self.whole.get_mut(name.stream.writer as usize) {
                     *whole = Some(name.number);
                 }
+                // It may have been the last worker that could not write.
+                if let Some(late) = self.shared.late.get().filter(|late| **late != name.stream.writer) {
+                    (self.wake.0)(*late as usize);
+                }
                 self.remove_needless();
             }
             Note::Delivered { sink, to } => {

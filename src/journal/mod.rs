@@ -1,10 +1,11 @@
 //! What outlives the process: open calls, their transactions, events that are not delivered yet, how far each sink has come.
 //!
 //! One log in one directory, append-only and checksummed ([`frame`]), in segments ([`segment`]), with a stream for each
-//! worker. Before a worker sends what it has decided in a turn, it writes the records of that turn with one `write`: from
-//! there on they outlive the process (`writer`). Everything else is done behind the workers' backs (`keeper`): making
-//! segments, syncing, removing those that neither an open call nor a pending event needs. At the start `load` reads what
-//! is left; `tail` reads events for a sink that memory cannot hold any more.
+//! worker, and one for events that a worker could not write when they came (`late`). Before a worker sends what it has
+//! decided in a turn, it writes the records of that turn with one `write`: from there on they outlive the process
+//! (`writer`). Everything else is done behind the workers' backs (`keeper`): making segments, syncing, removing those that
+//! neither an open call nor a pending event needs. At the start `load` reads what is left; `tail` reads events for a sink
+//! that memory cannot hold any more.
 //!
 //! A record replaces the earlier one of the same call or transaction, so that nothing has to be put together from parts.
 //! When as much has been written as makes it worth while, each worker writes out all its open calls again, and what
@@ -16,6 +17,7 @@
 
 pub mod frame;
 mod keeper;
+mod late;
 mod load;
 pub mod segment;
 mod tail;
@@ -30,13 +32,14 @@ use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, Sender, channel};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
 pub use frame::{Damage, Kind};
 pub use keeper::Note;
 use keeper::{Keeper, Wake};
+pub use late::{Due, Late, LateEvent};
 pub use load::{Found, Latest};
 pub use tail::Tail;
 pub use writer::{Position, Writer};
@@ -77,9 +80,20 @@ pub struct Shared {
     writers: AtomicU32,
     /// Bytes that could not be read at the start.
     unreadable: AtomicU64,
-    /// Writers that have no segment.
-    broken: Mutex<Vec<u32>>,
+    broken: Mutex<Broken>,
+    /// The writer of late events.
+    late: OnceLock<u32>,
     readiness: Mutex<Option<Readiness>>,
+}
+
+/// What is not written.
+#[derive(Debug, Default)]
+struct Broken {
+    /// Writers that have no segment, or have not written out what came meanwhile. Where it is any of them, it is also the one
+    /// of late events.
+    writers: Vec<u32>,
+    /// How often one has failed.
+    failures: u64,
 }
 
 /// Why a journal cannot be used.
@@ -154,6 +168,16 @@ impl Journal {
         Ok(Writer::new(first, self.keeper.key, spare, self.notes.0.clone(), self.shared.clone()))
     }
 
+    /// The writer of events that came while a worker could not write them. To be asked for once all workers have theirs.
+    ///
+    /// # Errors
+    /// As [`Journal::writer`].
+    pub fn late(&mut self) -> io::Result<Late> {
+        let late = Late::new(self.writer()?, self.shared.clone());
+        self.shared.late.get_or_init(|| late.number());
+        Ok(late)
+    }
+
     pub fn directory(&self) -> &Path {
         &self.directory
     }
@@ -167,7 +191,8 @@ impl Journal {
         Kept { directory: &self.directory, notes: self.notes.0.clone(), found }
     }
 
-    /// Starts the keeper's thread. `wake` makes a worker, by its number, look for its next segment.
+    /// Starts the keeper's thread. `wake` makes a worker, by its number, look for its next segment; the number behind the
+    /// last worker's is that of late events.
     ///
     /// # Errors
     /// Where no thread can be had.
@@ -207,9 +232,9 @@ impl Shared {
         self.errors.load(Ordering::Relaxed)
     }
 
-    /// Whether it has all that is open: each worker can write, and has written out what came while it could not.
+    /// Whether it has all that is open and all events: each worker can write, and what came while it could not is written.
     pub fn is_sound(&self) -> bool {
-        self.broken().is_empty()
+        self.broken().writers.is_empty()
     }
 
     /// Whom to tell whether it can be written.
@@ -235,9 +260,13 @@ impl Shared {
     fn failed(&self, writer: Option<u32>, error: &io::Error) {
         self.errors.fetch_add(1, Ordering::Relaxed);
         let mut broken = self.broken();
-        let is_first = broken.is_empty();
-        if let Some(writer) = writer.filter(|writer| !broken.contains(writer)) {
-            broken.push(writer);
+        broken.failures += u64::from(writer.is_some());
+        let is_first = broken.writers.is_empty();
+        if let Some(writer) = writer.filter(|writer| !broken.writers.contains(writer)) {
+            broken.writers.push(writer);
+            if let Some(late) = self.late.get().filter(|late| !broken.writers.contains(late)) {
+                broken.writers.push(*late);
+            }
             self.set_kept(false);
             if is_first {
                 tracing::error!(%error, "the journal cannot be written: calls go on, but would not survive the process; make room, or mend the disk");
@@ -247,16 +276,38 @@ impl Shared {
         }
     }
 
+    /// A worker writes again, and has written out all its calls. Late events are to be written next.
     fn recovered(&self, writer: u32) {
+        if self.late.get() != Some(&writer) {
+            let mut broken = self.broken();
+            broken.writers.retain(|other| *other != writer);
+            self.tell_if_sound(&broken);
+        }
+    }
+
+    /// Whether late events are all that is not written.
+    fn late_due(&self, late: u32) -> Option<Due> {
+        let broken = self.broken();
+        (*broken.writers == [late]).then_some(Due(broken.failures))
+    }
+
+    /// Those that were due are written. Where a worker has failed since, there may be more.
+    fn late_written(&self, late: u32, due: Due) {
         let mut broken = self.broken();
-        broken.retain(|other| *other != writer);
-        if broken.is_empty() {
+        if *broken.writers == [late] && broken.failures == due.0 {
+            broken.writers.clear();
+            self.tell_if_sound(&broken);
+        }
+    }
+
+    fn tell_if_sound(&self, broken: &Broken) {
+        if broken.writers.is_empty() {
             self.set_kept(true);
             tracing::info!("the journal is written again");
         }
     }
 
-    fn broken(&self) -> std::sync::MutexGuard<'_, Vec<u32>> {
+    fn broken(&self) -> std::sync::MutexGuard<'_, Broken> {
         self.broken.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 
 use super::segment::Name;
 use super::*;
+use crate::call::Uid;
 use crate::event::EventKind;
 
 /// A directory that is gone at the end.
@@ -409,19 +410,117 @@ fn a_batch_that_could_not_be_written_leaves_no_gap() {
     push(&mut writer, &Step::Call(2, b"two".to_vec()));
     assert_eq!(push(&mut writer, &Step::Told(2)).map(|at| at.seq), Some(3));
     assert!(!writer.flush());
-    assert_eq!(shared.broken().len(), 1);
+    assert_eq!(shared.broken().writers.len(), 1);
     assert_eq!(wakes.recv_timeout(Duration::from_secs(60)), Ok(0));
     assert!(writer.begins_all(), "everything has to be written out again");
-    assert_eq!(shared.broken().len(), 1, "it is not yet");
+    assert_eq!(shared.broken().writers.len(), 1, "it is not yet");
     push(&mut writer, &Step::Call(1, b"one".to_vec()));
     assert_eq!(push(&mut writer, &Step::Call(2, b"two".to_vec())).map(|at| at.seq), Some(3));
     writer.ends_all();
-    assert_eq!((shared.broken().len(), shared.errors()), (0, 1));
+    assert_eq!((shared.broken().writers.len(), shared.errors()), (0, 1));
     drop(writer);
     running.close();
     let (_, found) = place.open();
     assert_eq!((found.calls.len(), found.damage), (2, Damage::default()));
     assert_eq!(shared.bytes(), place.size());
+}
+
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// A journal with one worker's writer and one of late events, and who is woken.
+fn with_late(place: &Place) -> (Writer, Late, Running, Receiver<usize>) {
+    let (mut journal, _) = place.open();
+    let (mut writer, late) = (journal.writer().unwrap(), journal.late().unwrap());
+    let (woken, wakes) = channel();
+    let running = journal.start(move |writer| woken.send(writer).unwrap()).unwrap();
+    assert!(writer.begins_all() && writer.ends_all());
+    // That the worker is whole may be why others could be due.
+    assert_eq!(wakes.recv_timeout(PATIENCE), Ok(1));
+    (writer, late, running, wakes)
+}
+
+fn fail(writer: &mut Writer) {
+    writer.lose_segment();
+    push(writer, &Step::Ended(1));
+    assert!(!writer.flush());
+}
+
+fn recover(writer: &mut Writer, wakes: &Receiver<usize>) {
+    assert_eq!(wakes.recv_timeout(PATIENCE), Ok(0));
+    assert!(writer.begins_all() && writer.ends_all());
+    assert_eq!(wakes.recv_timeout(PATIENCE), Ok(1));
+}
+
+fn late_events<'a>(count: u8) -> impl Iterator<Item = LateEvent<'a>> {
+    (0..count).map(|call| LateEvent { call: Uid(call.into()), kind: EventKind::Ended, line: b"{}" })
+}
+
+#[test]
+fn late_events_are_written_once_all_workers_write_again() {
+    let place = Place::new("late");
+    let (mut writer, mut late, running, wakes) = with_late(&place);
+    assert_eq!((late.due(), running.is_sound()), (None, true));
+    fail(&mut writer);
+    assert_eq!((late.due(), running.is_sound()), (None, false), "more may come");
+    recover(&mut writer, &wakes);
+    assert!(!running.is_sound(), "late events are not written");
+    let due = late.due().unwrap();
+    let written = late.write(due, late_events(200).chain(late_events(200)));
+    let stream = Stream { run: 1, writer: 1 };
+    assert!(written.len() == 400 && written.iter().all(|at| at.stream == stream) && written.is_sorted());
+    assert_eq!((late.due(), running.is_sound()), (None, true));
+    drop((writer, late));
+    running.close();
+    let (_, found) = place.open();
+    assert_eq!(found.events[&stream], written.iter().map(|at| at.seq).collect::<Vec<_>>());
+    assert_eq!(found.cursors["file"][&stream], 0, "the sink is behind");
+}
+
+#[test]
+fn late_events_are_due_again_where_a_worker_fails_meanwhile() {
+    let place = Place::new("late-again");
+    let (mut writer, mut late, running, wakes) = with_late(&place);
+    fail(&mut writer);
+    recover(&mut writer, &wakes);
+    let due = late.due().unwrap();
+    fail(&mut writer);
+    assert_eq!(late.write(due, late_events(1)).len(), 1);
+    assert_eq!((late.due(), running.is_sound()), (None, false));
+    recover(&mut writer, &wakes);
+    // The worker has failed and is well again since: it may have handed over more.
+    assert_eq!(late.write(due, late_events(0)).len(), 0);
+    assert!(!running.is_sound());
+    let due = late.due().unwrap();
+    late.write(due, late_events(0));
+    assert!(running.is_sound());
+    drop((writer, late));
+    running.close();
+}
+
+#[test]
+fn late_events_go_on_in_another_segment_where_theirs_is_lost() {
+    let place = Place::new("late-lost");
+    let (mut writer, mut late, running, wakes) = with_late(&place);
+    late.writer.lose_segment();
+    assert_eq!((late.due(), running.is_sound()), (None, false), "it is noticed before it is needed");
+    assert_eq!(wakes.recv_timeout(PATIENCE), Ok(1));
+    let due = late.due().unwrap();
+    assert_eq!(late.write(due, late_events(0)).len(), 0);
+    assert!(running.is_sound());
+    fail(&mut writer);
+    recover(&mut writer, &wakes);
+    let due = late.due().unwrap();
+    late.writer.lose_segment();
+    assert_eq!(late.write(due, late_events(1)).len(), 0);
+    assert!(!running.is_sound());
+    assert_eq!(wakes.recv_timeout(PATIENCE), Ok(1));
+    let due = late.due().unwrap();
+    assert_eq!(late.write(due, late_events(1)).len(), 1);
+    assert!(running.is_sound());
+    drop((writer, late));
+    running.close();
+    let (_, found) = place.open();
+    assert_eq!(found.events[&Stream { run: 1, writer: 1 }].len(), 1);
 }
 
 /// The journal keeps messages as they came; a sink that is behind reads it in pieces.
@@ -601,11 +700,11 @@ fn a_file_that_is_gone_is_noticed_without_further_traffic() {
     let deadline = Duration::from_secs(60);
     assert_eq!(wakes.recv_timeout(deadline), Ok(0));
     assert!(!writer.begins_all());
-    assert_eq!(shared.broken().len(), 1);
+    assert_eq!(shared.broken().writers.len(), 1);
     while wakes.recv_timeout(deadline) == Ok(0) && !writer.begins_all() {}
     push(&mut writer, &Step::Call(1, b"one".to_vec()));
     writer.ends_all();
-    assert_eq!(shared.broken().len(), 0);
+    assert_eq!(shared.broken().writers.len(), 0);
     let mode = std::os::unix::fs::PermissionsExt::mode(&std::fs::metadata(&place.0).unwrap().permissions());
     assert_eq!(mode & 0o777, 0o700, "it is made again for its user alone");
     drop(writer);

@@ -106,6 +106,10 @@ impl Writer {
         }
     }
 
+    pub(super) fn number(&self) -> u32 {
+        self.stream.writer
+    }
+
     /// As the keeper does after a sync that has failed.
     #[cfg(test)]
     pub(super) fn lose_segment(&self) {
@@ -116,7 +120,7 @@ impl Writer {
 
     /// Adds a record to what the next [`Writer::flush`] writes; `None` while nothing can be written.
     pub fn push(&mut self, kind: Kind, key: u128, state: &[&[u8]]) -> Option<Position> {
-        if self.segment.is_none() && !self.take_spare() {
+        if !self.has_segment() {
             return None;
         }
         let seq = self.batch.push(kind, key, state);
@@ -156,11 +160,9 @@ impl Writer {
 
     /// Whether every open call is to be written out, beginning here.
     pub fn begins_all(&mut self) -> bool {
-        if self.segment.as_ref().is_some_and(Segment::is_lost) {
-            self.give_up(&lost());
-        }
-        if self.segment.is_none() {
-            self.take_spare();
+        self.leave_lost();
+        if !self.has_segment() {
+            return false;
         }
         let most = LEAST_GROWTH.max(GROWTH * self.all);
         let is_due = self.is_all_due || self.growth > most;
@@ -173,15 +175,20 @@ impl Writer {
         true
     }
 
-    /// Every call that was open then is written out: what lies before is not needed for calls.
-    pub fn ends_all(&mut self) {
+    /// All that is open is to be written out.
+    pub(super) fn owe_all(&mut self) {
+        self.is_all_due = true;
+    }
+
+    /// Every call that was open then is written out: what lies before is not needed for calls. False where that failed.
+    pub fn ends_all(&mut self) -> bool {
         self.flush();
-        let (Some((number, since)), true) = (self.writing_all.take(), self.segment.is_some()) else { return };
+        let (Some((number, since)), true) = (self.writing_all.take(), self.segment.is_some()) else { return false };
         // Workers begin once all writers are there.
         let writers = self.shared.writers.load(Ordering::Relaxed);
         self.push(Kind::Whole, 0, &[&since.to_le_bytes(), &writers.to_le_bytes()]);
         if !self.flush() {
-            return;
+            return false;
         }
         self.all = self.growth;
         if std::mem::take(&mut self.is_behind) {
@@ -189,6 +196,19 @@ impl Writer {
         }
         // Nobody listens once everything ends.
         drop(self.keeper.send(Note::Whole(Name { stream: self.stream, number })));
+        true
+    }
+
+    /// Gives up a segment that cannot be relied upon.
+    pub(super) fn leave_lost(&mut self) {
+        if self.segment.as_ref().is_some_and(Segment::is_lost) {
+            self.give_up(&lost());
+        }
+    }
+
+    /// Whether something can be written, perhaps in a segment that was made meanwhile.
+    pub(super) fn has_segment(&mut self) -> bool {
+        self.segment.is_some() || self.take_spare()
     }
 
     /// Goes on in the segment that the keeper has made; false where there is none.

@@ -87,7 +87,7 @@ pub(super) fn build(parts: Parts, asks: mpsc::Receiver<Ask>, stopped: oneshot::R
         settings,
         bind,
         bound,
-        sinks,
+        mut sinks,
         histograms,
         readiness,
         recent,
@@ -159,13 +159,16 @@ pub(super) fn build(parts: Parts, asks: mpsc::Receiver<Ask>, stopped: oneshot::R
         }
         None => None,
     };
+    let late = journal.as_mut().map(Journal::late).transpose()?;
+    let wake_sinks = sinks.start(late)?;
     let wake = {
         let addresses = addresses.clone();
-        move |worker: usize| {
-            if let Some(address) = addresses.get(worker) {
+        move |writer: usize| match addresses.get(writer) {
+            Some(address) => {
                 // A turn is all that it takes. False once everything ends.
                 address.post(Mail::Job(Box::new(|_| {})));
             }
+            None => wake_sinks(),
         }
     };
     let journal = journal.map(|journal| journal.start(wake)).transpose()?;

@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::mpsc::Sender;
 
-use super::queue::Line;
+use super::queue::{Keeping, Line};
 use crate::journal::segment::Stream;
 use crate::journal::{Cursors, Note, Position, Tail};
 
@@ -128,7 +128,9 @@ impl Reader {
         let events = tail.read()?;
         let lines = events
             .into_iter()
-            .map(|event| Line::new(event.kind, event.line.into(), Some(Position { stream, seq: event.seq })))
+            .map(|event| {
+                Line::new(event.kind, event.line.into(), Keeping::Journal(Position { stream, seq: event.seq }))
+            })
             .collect();
         Ok(lines)
     }

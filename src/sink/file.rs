@@ -179,7 +179,7 @@ fn is_torn(path: &Path) -> io::Result<bool> {
 mod tests {
     use super::*;
     use crate::event::EventKind;
-    use crate::sink::queue::Line;
+    use crate::sink::queue::{Keeping, Line};
 
     #[test]
     fn a_torn_line_spoils_only_itself() {
@@ -198,7 +198,7 @@ mod tests {
         let path = directory.join("events.jsonl");
         let queue = Arc::new(Queue::new("file".into(), 1 << 20, None, None));
         let reopen = FileSink::open(&path, false).unwrap().start(queue.clone()).unwrap();
-        queue.push(&[Line::new(EventKind::Ended, b"one".as_slice().into(), None)]);
+        queue.push(&[Line::new(EventKind::Ended, b"one".as_slice().into(), Keeping::UNKEPT)]);
         let delivered = |count| {
             let deadline = std::time::Instant::now() + Duration::from_secs(5);
             while queue.figures().delivered < count {
@@ -211,7 +211,7 @@ mod tests {
         reopen.ask();
         queue.wake();
         // The order of a wake and a line is the queue's: wakes first.
-        queue.push(&[Line::new(EventKind::Ended, b"two".as_slice().into(), None)]);
+        queue.push(&[Line::new(EventKind::Ended, b"two".as_slice().into(), Keeping::UNKEPT)]);
         delivered(2);
         assert_eq!(queue.close(Duration::from_secs(5)), 0);
         assert_eq!(std::fs::read_to_string(directory.join("events.1")).unwrap(), "one\n");

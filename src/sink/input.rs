@@ -22,6 +22,10 @@ pub struct EventInput(Arc<End>);
 #[derive(Debug)]
 pub struct Outlet(Arc<Way>);
 
+/// Makes whoever takes them look up.
+#[derive(Clone, Debug)]
+pub struct Waker(Arc<Way>);
+
 #[derive(Debug)]
 struct End(Arc<Way>);
 
@@ -36,13 +40,14 @@ struct State {
     events: Vec<Handed>,
     /// Whoever takes them sleeps.
     is_awaited: bool,
+    is_woken: bool,
     /// One of the ends is gone.
     is_closed: bool,
 }
 
 /// Both ends of a way.
 pub fn way() -> (EventInput, Outlet) {
-    let state = State { events: list(), is_awaited: false, is_closed: false };
+    let state = State { events: list(), is_awaited: false, is_woken: false, is_closed: false };
     let way = Arc::new(Way { state: Mutex::new(state), changed: Condvar::new() });
     (EventInput(Arc::new(End(way.clone()))), Outlet(way))
 }
@@ -72,21 +77,36 @@ impl EventInput {
 }
 
 impl Outlet {
-    /// Waits for events and exchanges them for an empty list. False at the end of the way.
-    pub fn take(&self, list: &mut Vec<Handed>) -> bool {
-        list.clear();
-        // What a peak needed.
-        list.shrink_to(ROOM);
+    /// Waits for events, or to be woken. False at the end of the way.
+    pub fn wait(&self) -> bool {
         let mut state = self.0.state();
-        while state.events.is_empty() {
+        while state.events.is_empty() && !std::mem::take(&mut state.is_woken) {
             if state.is_closed {
                 return false;
             }
             state.is_awaited = true;
             state = self.0.changed.wait(state).unwrap_or_else(PoisonError::into_inner);
         }
-        std::mem::swap(&mut state.events, list);
         true
+    }
+
+    /// Exchanges the events that are there for an empty list.
+    pub fn take(&self, list: &mut Vec<Handed>) {
+        list.clear();
+        // What a peak needed.
+        list.shrink_to(ROOM);
+        std::mem::swap(&mut self.0.state().events, list);
+    }
+
+    pub fn waker(&self) -> Waker {
+        Waker(self.0.clone())
+    }
+}
+
+impl Waker {
+    pub fn wake(&self) {
+        self.0.state().is_woken = true;
+        self.0.changed.notify_one();
     }
 }
 
@@ -142,7 +162,8 @@ mod tests {
         });
         drop(input);
         let (mut list, mut taken) = (list(), Vec::new());
-        while outlet.take(&mut list) {
+        while outlet.wait() {
+            outlet.take(&mut list);
             taken.extend(list.iter().map(|(event, _)| event.summary.call.0));
         }
         for worker in workers {
@@ -159,16 +180,19 @@ mod tests {
         let mut places = std::collections::BTreeSet::new();
         for number in 0..10 {
             input.push(event(number), None);
-            assert!(outlet.take(&mut list));
+            outlet.take(&mut list);
             places.insert(list.as_ptr());
         }
         assert_eq!((places.len(), list.len()), (2, 1));
         (0..10 * ROOM as u128).for_each(|number| input.push(event(number), None));
-        assert!(outlet.take(&mut list) && list.len() == 10 * ROOM);
+        outlet.take(&mut list);
+        assert_eq!(list.len(), 10 * ROOM);
         input.push(event(0), None);
-        assert!(outlet.take(&mut list) && list.len() == 1);
+        outlet.take(&mut list);
+        assert_eq!(list.len(), 1);
         input.push(event(0), None);
-        assert!(outlet.take(&mut list) && list.capacity() == ROOM);
+        outlet.take(&mut list);
+        assert_eq!(list.capacity(), ROOM);
     }
 
     #[test]
@@ -177,5 +201,14 @@ mod tests {
         drop(outlet);
         input.push(event(0), None);
         assert!(input.0.0.state().events.is_empty());
+    }
+
+    #[test]
+    fn who_is_woken_looks_once() {
+        let (input, outlet) = way();
+        outlet.waker().wake();
+        assert!(outlet.wait());
+        drop(input);
+        assert!(!outlet.wait());
     }
 }

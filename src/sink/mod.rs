@@ -9,6 +9,7 @@ mod queue;
 mod stdout;
 mod webhook;
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::io;
 use std::path::{Path, PathBuf};
@@ -20,8 +21,8 @@ use std::time::Duration;
 use backlog::Backlog;
 pub use file::FileSink;
 pub use input::EventInput;
-use input::Outlet;
-use queue::{Line, Queue};
+use input::{Handed, Outlet};
+use queue::{Keeping, Line, Queue, Unkept};
 use webhook::WebhookSink;
 
 use crate::admin::Readiness;
@@ -29,7 +30,7 @@ use crate::admin::metrics::Histograms;
 use crate::config::Events;
 use crate::control::OwnedSample;
 use crate::event::{EventKind, Summary};
-use crate::journal::{Cursors, Found, Note};
+use crate::journal::{Cursors, Due, Found, Late, LateEvent, Note};
 use crate::recent::{Recent, Told};
 use crate::stats::SampleKind;
 
@@ -52,6 +53,8 @@ pub fn kept_names(events: &Events) -> Vec<Arc<str>> {
 #[derive(Debug)]
 pub struct Sinks {
     input: Option<EventInput>,
+    /// Until it is started.
+    dispatch: Option<Dispatch>,
     dispatcher: Option<JoinHandle<()>>,
     queues: Vec<Arc<Queue>>,
     file: Option<Arc<file::Reopen>>,
@@ -139,11 +142,21 @@ impl Sinks {
             queues.push(queue);
         }
         let (input, outlet) = input::way();
-        let to = queues.clone();
-        let dispatcher = std::thread::Builder::new()
-            .name("events".into())
-            .spawn(move || dispatch(&outlet, &to, &recent, &histograms))?;
-        Ok(Sinks { input: Some(input), dispatcher: Some(dispatcher), queues, file })
+        let dispatch = Some(Dispatch { outlet, queues: queues.clone(), recent, histograms, late: None, unkept: 0 });
+        Ok(Sinks { input: Some(input), dispatch, dispatcher: None, queues, file })
+    }
+
+    /// Begins to give them events. `late`: where the journal takes what a worker could not write. Returns what makes it look
+    /// whether that is due.
+    ///
+    /// # Errors
+    /// Where no thread can be had.
+    pub fn start(&mut self, late: Option<Late>) -> io::Result<impl Fn() + Send + 'static> {
+        let dispatch = self.dispatch.take().ok_or_else(|| io::Error::other("the sinks are started"))?;
+        let waker = dispatch.outlet.waker();
+        let thread = std::thread::Builder::new().name("events".into());
+        self.dispatcher = Some(thread.spawn(move || Dispatch { late, ..dispatch }.run())?);
+        Ok(move || waker.wake())
     }
 
     /// A way in, for one worker; `None` once closed.
@@ -233,25 +246,70 @@ impl SinkFigures {
     }
 }
 
-/// Takes events as they come, and those that come while it is at it in one go: a thread that is woken for each event
-/// would cost more than all that it does.
-fn dispatch(outlet: &Outlet, queues: &[Arc<Queue>], recent: &Recent, histograms: &Histograms) {
-    let (mut events, mut lines) = (input::list(), Vec::new());
-    while outlet.take(&mut events) {
-        for (event, at) in events.drain(..) {
-            if event.kind == EventKind::Ended {
-                count(&event.summary, histograms);
+/// Gives each sink the events that workers hand over.
+#[derive(Debug)]
+struct Dispatch {
+    outlet: Outlet,
+    queues: Vec<Arc<Queue>>,
+    recent: Recent,
+    histograms: Histograms,
+    late: Option<Late>,
+    /// How many lines no journal had.
+    unkept: u64,
+}
+
+impl Dispatch {
+    /// Takes events as they come, and those that come while it is at it in one go: a thread that is woken for each event
+    /// would cost more than all that it does.
+    fn run(mut self) {
+        let (mut events, mut lines) = (input::list(), Vec::new());
+        while self.outlet.wait() {
+            // Asked before they are taken: what a worker could not write, it has handed over before it writes again.
+            let due = self.late.as_mut().and_then(Late::due);
+            self.outlet.take(&mut events);
+            lines.extend(events.drain(..).map(|handed| self.line(handed)));
+            for queue in &self.queues {
+                queue.push(&lines);
             }
-            // A copy: the line itself lies in memory that the worker wants back.
-            let line: Arc<[u8]> = event.line.as_ref().into();
-            recent.push(Told { kind: event.kind, line: line.clone(), names: event.names.map(Arc::from) });
-            lines.push(Line::new(event.kind, line, at));
+            lines.clear();
+            if let Some(due) = due {
+                self.write_late(due);
+            }
+            std::thread::sleep(GATHER);
         }
-        for queue in queues {
-            queue.push(&lines);
+    }
+
+    fn line(&mut self, (event, at): Handed) -> Line {
+        if event.kind == EventKind::Ended {
+            count(&event.summary, &self.histograms);
         }
-        lines.clear();
-        std::thread::sleep(GATHER);
+        // A copy: the line itself lies in memory that the worker wants back.
+        let line: Arc<[u8]> = event.line.as_ref().into();
+        self.recent.push(Told { kind: event.kind, line: line.clone(), names: event.names.map(Arc::from) });
+        let keeping = match at {
+            Some(at) => Keeping::Journal(at),
+            None => {
+                self.unkept += 1;
+                Keeping::Memory(Unkept { number: self.unkept, call: event.summary.call })
+            }
+        };
+        Line::new(event.kind, line, keeping)
+    }
+
+    /// Has the journal keep what it could not when it came, and a sink has still to deliver.
+    fn write_late(&mut self, due: Due) {
+        let Some(late) = &mut self.late else { return };
+        let lines = self.queues.iter().flat_map(|queue| queue.unkept()).collect::<BTreeMap<_, _>>();
+        let events = lines.iter().map(|(Unkept { call, .. }, line)| LateEvent {
+            call: *call,
+            kind: line.kind,
+            line: &line.text,
+        });
+        let written = late.write(due, events);
+        let kept = lines.into_keys().zip(written).collect();
+        for queue in &self.queues {
+            queue.keep(&kept);
+        }
     }
 }
 

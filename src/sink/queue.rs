@@ -2,7 +2,7 @@
 
 mod hand;
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::io;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
@@ -12,6 +12,7 @@ use tokio::sync::Notify;
 
 use super::backlog::{Backlog, Reach, Reader};
 use crate::admin::Readiness;
+use crate::call::Uid;
 use crate::event::EventKind;
 use crate::journal::Position;
 use crate::journal::segment::Stream;
@@ -36,11 +37,25 @@ pub struct Queue {
 pub struct Line {
     pub kind: EventKind,
     pub text: Arc<[u8]>,
-    /// Where the journal keeps it, if it does.
-    pub at: Option<Position>,
+    pub keeping: Keeping,
     since: Instant,
     /// Done with, while earlier ones are not.
     is_settled: bool,
+}
+
+/// Where a line is kept until it is delivered.
+#[derive(Clone, Copy, Debug)]
+pub enum Keeping {
+    Journal(Position),
+    /// Only here: there is no journal, or it could not be written.
+    Memory(Unkept),
+}
+
+/// Names a line that no journal has; in the order in which they came.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Unkept {
+    pub number: u64,
+    pub call: Uid,
 }
 
 /// What is to be shown of a sink.
@@ -126,7 +141,7 @@ impl Queue {
             // What is in the sink's hand stays.
             let from = state.in_hand.min(state.lines.len());
             // So does what the journal keeps: the sink counts as having been given it, and there is never more than fits.
-            let is_kept = |line: &Line| state.backlog.is_some() && line.at.is_some();
+            let is_kept = |line: &Line| state.backlog.is_some() && line.at().is_some();
             let mut others = state.lines.iter().enumerate().skip(from).filter(|(_, line)| !is_kept(line));
             let lifecycle = others.clone().find(|(_, line)| line.kind != EventKind::Ended);
             let Some((victim, _)) = lifecycle.or_else(|| others.next()) else { break };
@@ -148,7 +163,7 @@ impl Queue {
     /// Adds what was read from the journal; `before`: how far the sink had come by then.
     fn take_back(&self, state: &mut State, stream: Stream, before: Reach, lines: Vec<Line>) {
         let Some(backlog) = &mut state.backlog else { return };
-        let missing = backlog.took(stream, before, lines.iter().filter_map(|line| line.at).map(|at| at.seq));
+        let missing = backlog.took(stream, before, lines.iter().filter_map(Line::at).map(|at| at.seq));
         if missing > 0 {
             // Nobody knows of what kind they were: they count as what matters most.
             if let Some(count) = state.dropped.get_mut(EventKind::Ended.index()) {
@@ -224,7 +239,7 @@ impl Queue {
             if let Some(line) = state.lines.pop_front() {
                 state.bytes -= line.text.len();
                 state.delivered += 1;
-                to.extend(line.at.map(|at| (at.stream, at)));
+                to.extend(line.at().map(|at| (at.stream, at)));
             }
         }
         if let Some(backlog) = &state.backlog {
@@ -299,6 +314,37 @@ impl Queue {
         self.state().lines.iter().any(Line::is_unkept)
     }
 
+    /// Lines that the journal could not take when they came, and which are still to be delivered.
+    pub fn unkept(&self) -> Vec<(Unkept, Line)> {
+        let state = self.state();
+        // A sink of best effort has no place in the journal.
+        let lines = state.lines.iter().filter(|line| state.backlog.is_some() && line.is_unkept());
+        let unkept = |line: &Line| match line.keeping {
+            Keeping::Memory(unkept) => Some((unkept, line.clone())),
+            Keeping::Journal(_) => None,
+        };
+        lines.filter_map(unkept).collect()
+    }
+
+    /// The journal has taken these since: one stream of it has them alone, in their order.
+    pub fn keep(&self, kept: &BTreeMap<Unkept, Position>) {
+        let mut state = self.state();
+        let Some((_, last)) = kept.last_key_value() else { return };
+        let mut is_delivered = true;
+        for line in &mut state.lines {
+            if let Keeping::Memory(unkept) = line.keeping
+                && let Some(at) = kept.get(&unkept)
+            {
+                line.keeping = Keeping::Journal(*at);
+            }
+            is_delivered &= line.at().is_none_or(|at| at.stream != last.stream);
+        }
+        // Those that this sink has delivered meanwhile are confirmed with the next one; where there is none, here.
+        if let Some(backlog) = state.backlog.as_ref().filter(|_| is_delivered) {
+            backlog.delivered(*last);
+        }
+    }
+
     pub fn figures(&self) -> Figures {
         let state = self.state();
         Figures {
@@ -325,14 +371,27 @@ impl Queue {
     }
 }
 
+#[cfg(test)]
+impl Keeping {
+    pub const UNKEPT: Keeping = Keeping::Memory(Unkept { number: 0, call: Uid(0) });
+}
+
 impl Line {
-    pub fn new(kind: EventKind, text: Arc<[u8]>, at: Option<Position>) -> Line {
-        Line { kind, text, at, since: Instant::now(), is_settled: false }
+    pub fn new(kind: EventKind, text: Arc<[u8]>, keeping: Keeping) -> Line {
+        Line { kind, text, keeping, since: Instant::now(), is_settled: false }
+    }
+
+    /// Where the journal keeps it, if it does.
+    fn at(&self) -> Option<Position> {
+        match self.keeping {
+            Keeping::Journal(at) => Some(at),
+            Keeping::Memory(_) => None,
+        }
     }
 
     /// It is lost where it is not delivered before the process ends.
     fn is_unkept(&self) -> bool {
-        self.at.is_none() && !self.is_settled
+        self.at().is_none() && !self.is_settled
     }
 }
 
@@ -344,7 +403,7 @@ impl State {
 
     /// Whether a line is left to the journal: memory is full, or earlier ones are left to it, or it was read from there.
     fn leaves(&mut self, line: &Line, limit: usize) -> bool {
-        let (Some(backlog), Some(at)) = (&mut self.backlog, line.at) else { return false };
+        let (Some(backlog), Some(at)) = (&mut self.backlog, line.at()) else { return false };
         if backlog.has_given(at) {
             return true;
         }
@@ -375,7 +434,7 @@ mod tests {
         let queue = Queue::new("test".into(), 1 << 20, None, Some(backlog));
         for seq in 2..=4 {
             let text = seq.to_string().into_bytes();
-            queue.push(&[Line::new(EventKind::Ended, text.into(), Some(at(seq)))]);
+            queue.push(&[Line::new(EventKind::Ended, text.into(), Keeping::Journal(at(seq)))]);
         }
         let Next::Lines(lines) = queue.next() else { panic!("lines expected") };
         assert_eq!(lines.iter().map(|line| &*line.text).collect::<Vec<_>>(), [b"4"]);
@@ -407,7 +466,7 @@ mod tests {
     #[test]
     fn beyond_the_limit_lifecycle_events_go_first_and_outcomes_last() {
         let queue = Queue::new("test".into(), 12, None, None);
-        let push = |kind, text: &str| queue.push(&[Line::new(kind, text.as_bytes().into(), None)]);
+        let push = |kind, text: &str| queue.push(&[Line::new(kind, text.as_bytes().into(), Keeping::UNKEPT)]);
         for (kind, text) in [(EventKind::Ended, "aaaa"), (EventKind::Ringing, "bbbb"), (EventKind::Ended, "cccc")] {
             push(kind, text);
         }
@@ -431,8 +490,8 @@ mod tests {
             Backlog::new(("/nowhere".into(), [0; 16]), "test".into(), notes, &HashMap::new(), &HashMap::new());
         let queue = Queue::new("test".into(), 12, None, Some(backlog));
         let push = |text: &str, seq: Option<u64>| {
-            let at = seq.map(|seq| Position { stream, seq });
-            queue.push(&[Line::new(EventKind::Ended, text.as_bytes().into(), at)]);
+            let keeping = seq.map_or(Keeping::UNKEPT, |seq| Keeping::Journal(Position { stream, seq }));
+            queue.push(&[Line::new(EventKind::Ended, text.as_bytes().into(), keeping)]);
         };
         for (text, seq) in [("kept", Some(1)), ("lost", None), ("more", Some(2)), ("last", None)] {
             push(text, seq);
@@ -443,5 +502,48 @@ mod tests {
         queue.delivered();
         let Ok(crate::journal::Note::Delivered { to, .. }) = noted.recv() else { panic!("a note expected") };
         assert_eq!(to, Position { stream, seq: 2 });
+    }
+
+    #[test]
+    fn what_the_journal_takes_late_is_confirmed_to_it_when_it_is_delivered() {
+        let stream = Stream { run: 1, writer: 1 };
+        let (notes, noted) = std::sync::mpsc::channel();
+        let queue = |name: &str| {
+            let journal = ("/nowhere".into(), [0; 16]);
+            let backlog = Backlog::new(journal, name.into(), notes.clone(), &HashMap::new(), &HashMap::new());
+            Queue::new(name.into(), 1 << 20, None, Some(backlog))
+        };
+        let (done, half, dead) = (queue("done"), queue("half"), queue("dead"));
+        let best_effort = Queue::new("stdout".into(), 1 << 20, None, None);
+        let unkept = |number| Unkept { number, call: Uid(7) };
+        let lines = [1, 2, 3].map(|number| {
+            let text = number.to_string().into_bytes().into();
+            Line::new(EventKind::Ended, text, Keeping::Memory(unkept(number)))
+        });
+        for queue in [&done, &dead, &best_effort] {
+            queue.push(&lines);
+        }
+        half.push(&lines[..1]);
+        let deliver = |queue: &Queue| {
+            let Next::Lines(lines) = queue.next() else { panic!("lines expected") };
+            queue.delivered();
+            lines.len()
+        };
+        assert_eq!((deliver(&done), deliver(&half)), (3, 1));
+        half.push(&lines[1..]);
+        let pending = |queue: &Queue| queue.unkept().iter().map(|(unkept, _)| unkept.number).collect::<Vec<_>>();
+        assert_eq!([&done, &half, &dead, &best_effort].map(pending), [vec![], vec![2, 3], vec![1, 2, 3], vec![]]);
+        let kept = (1..=3).map(|number| (unkept(number), Position { stream, seq: 10 + number })).collect();
+        for queue in [&done, &half, &dead, &best_effort] {
+            queue.keep(&kept);
+        }
+        let confirmed = || {
+            let Ok(crate::journal::Note::Delivered { sink, to }) = noted.try_recv() else { return None };
+            Some((sink.to_string(), to.seq))
+        };
+        assert_eq!((confirmed(), confirmed()), (Some(("done".to_owned(), 13)), None));
+        assert_eq!([&half, &dead].map(|queue| (queue.has_unkept(), queue.unkept().len())), [(false, 0); 2]);
+        assert_eq!(deliver(&half), 2);
+        assert_eq!((confirmed(), confirmed()), (Some(("half".to_owned(), 13)), None));
     }
 }

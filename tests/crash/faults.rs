@@ -33,6 +33,18 @@ fn with_disk(name: &str, kibibytes: u32) -> Option<Site> {
     Some(site.within(disk))
 }
 
+/// One call, from its beginning to its end.
+fn calls_while_the_disk_is_full(site: &mut Site, sidecar: &Sidecar) {
+    site.disk().fill();
+    let server = Agent::server(site, 1, TALK);
+    let caller = Agent::callers(site, HANGS_UP, 1, 10, TALK);
+    sidecar.wait_until_status("/readyz", 503);
+    caller.succeeds();
+    server.succeeds();
+    site.disk().make_room();
+    sidecar.wait_until_status("/readyz", 200);
+}
+
 #[test]
 fn a_full_disk_under_the_journal() {
     let Some(site) = with_disk("full", 32 * 1024) else { return };
@@ -60,14 +72,19 @@ fn a_full_disk_under_the_journal() {
 fn a_full_disk_under_the_journal_of_a_process_that_is_idle_afterwards() {
     let Some(mut site) = with_disk("full-idle", 32 * 1024) else { return };
     let sidecar = site.start();
-    site.disk().fill();
-    let server = Agent::server(&site, 1, TALK);
-    let caller = Agent::callers(&site, HANGS_UP, 1, 10, TALK);
-    sidecar.wait_until_status("/readyz", 503);
-    caller.succeeds();
-    server.succeeds();
-    site.disk().make_room();
-    sidecar.wait_until_status("/readyz", 200);
+    calls_while_the_disk_is_full(&mut site, &sidecar);
+    site.balances(&sidecar, &[(HANGS_UP, 1)]);
+}
+
+#[test]
+fn what_ended_while_neither_journal_nor_sink_could_be_written_is_in_the_journal_once_that_can() {
+    let Some(site) = with_disk("full-late", 32 * 1024) else { return };
+    let mut site = site.configured("[events]\nfile = '/dev/full'");
+    let sidecar = site.start();
+    calls_while_the_disk_is_full(&mut site, &sidecar);
+    sidecar.kill();
+    let site = site.configured("");
+    let sidecar = site.start();
     site.balances(&sidecar, &[(HANGS_UP, 1)]);
 }
 

@@ -72,7 +72,7 @@ impl Queue {
         let mut to = HashMap::new();
         while state.lines.front().is_some_and(|line| line.is_settled) {
             if let Some(line) = state.lines.pop_front() {
-                to.extend(line.at.map(|at| (at.stream, at)));
+                to.extend(line.at().map(|at| (at.stream, at)));
             }
             state.in_hand -= 1;
             state.settled -= 1;
@@ -115,6 +115,7 @@ mod tests {
     use std::sync::mpsc::channel;
     use std::time::Duration;
 
+    use super::super::Keeping;
     use super::*;
     use crate::event::EventKind;
     use crate::journal::segment::Stream;
@@ -123,7 +124,11 @@ mod tests {
     const STREAM: Stream = Stream { run: 1, writer: 0 };
 
     fn line(seq: u64) -> Line {
-        Line::new(EventKind::Ended, seq.to_string().into_bytes().into(), Some(Position { stream: STREAM, seq }))
+        Line::new(
+            EventKind::Ended,
+            seq.to_string().into_bytes().into(),
+            Keeping::Journal(Position { stream: STREAM, seq }),
+        )
     }
 
     #[test]
@@ -165,7 +170,7 @@ mod tests {
     #[test]
     fn what_is_settled_out_of_turn_is_not_left_behind_at_the_end() {
         let queue = Queue::new("webhook:a".into(), 1 << 20, None, None);
-        let line = |text: &str| Line::new(EventKind::Ended, text.as_bytes().into(), None);
+        let line = |text: &str| Line::new(EventKind::Ended, text.as_bytes().into(), Keeping::UNKEPT);
         queue.push(&[line("a"), line("b"), line("c")]);
         let taken = queue.take(2).unwrap();
         queue.settle(taken[1].0, Settled::Delivered);
