@@ -118,7 +118,7 @@ impl Endpoint {
         let invite = at.message;
         let direction = Direction::from_caller(at.side);
         let call = self.begin_call(key, at);
-        if let Err((code, extra)) = self.validate(invite) {
+        if let Err((code, extra)) = self.validate_call(at) {
             return self.fail_here(call, EndCause::LocalReject, code, &extra);
         }
         if self.is_draining {
@@ -151,7 +151,7 @@ impl Endpoint {
             challenge.release(&mut self.store);
         }
         self.own_server_tx(at.tx, handle);
-        if let Err((code, extra)) = self.validate(at.message) {
+        if let Err((code, extra)) = self.validate_call(at) {
             return self.fail_here(handle, EndCause::LocalReject, code, &extra);
         }
         self.forward_call(handle, SmallVec::from_slice(&[server]), at);

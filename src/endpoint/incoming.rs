@@ -25,6 +25,8 @@ pub(crate) struct Arrival<'a> {
     pub own_routes: OwnRoutes,
     /// Of the Via, for loops and for our branch.
     pub loop_hash: u64,
+    /// The code that it gets, whatever it asks for.
+    pub refused: Option<u16>,
 }
 
 impl Endpoint {
@@ -41,19 +43,29 @@ impl Endpoint {
             (Method::Ack, _) => self.forward_ack(flow, side, key, message),
             (_, Some(tx)) => self.on_repeated_request(tx, message),
             (Method::Cancel, None) => self.on_cancel(flow, side, key, message),
-            (_, None) => self.on_new_request(flow, side, key, message),
+            (_, None) => self.on_new_request(flow, side, key, message, None),
         }
     }
 
     pub(super) fn on_broken(&mut self, flow: Flow, rejected: &Rejected) {
-        let is_known = self.side_of(&flow).is_some();
+        let side = self.side_of(&flow);
         self.stats.on_rejected(rejected.reason.label());
         self.push(Output::Notice(Notice {
             remote: flow.remote,
             reason: rejected.reason.label(),
             detail: rejected.detail,
         }));
-        let Some(answerable) = rejected.answerable.as_ref().filter(|_| is_known) else { return };
+        let (Some(side), Some(answerable)) = (side, &rejected.answerable) else { return };
+        let invite = rejected.beyond_limits().filter(|request| request.method() == Method::Invite);
+        if let Some(invite) = invite.filter(|invite| invite.to_tag().is_none()) {
+            // It can be read: it is a call as any other.
+            self.stats.on_request(Method::Invite, side, Way::Received);
+            let key = self.keys.server(&invite, side, false);
+            return match self.server_txs.by_key(key) {
+                Some(tx) => self.on_repeated_request(tx, &invite),
+                None => self.on_new_request(&flow, side, key, &invite, Some(rejected.code)),
+            };
+        }
         let tag = self.keys.name(&answerable.raw);
         let made = make::Response { code: rejected.code, phrase: None, tag, extra: "" };
         let bytes = make::response_to_broken(answerable, flow.remote, made, self.out.piece());
@@ -61,7 +73,6 @@ impl Endpoint {
         if flow.connection.is_none() && answerable.via.rport.is_none() {
             hop.remote.set_port(answerable.via.port.unwrap_or(route::DEFAULT_PORT));
         }
-        let side = self.side_of(&flow).unwrap_or(Side::Dialer);
         self.stats.on_response(rejected.code, side, Way::Sent);
         self.transmit(Transmit { hop, bytes, side, owner: None, connect_timeout: None });
     }
@@ -107,11 +118,20 @@ impl Endpoint {
         Ok(())
     }
 
+    /// The same for an INVITE that begins a call.
+    pub(crate) fn validate_call(&self, at: &Arrival<'_>) -> Result<(), (u16, String)> {
+        match at.refused {
+            Some(code) => Err((code, String::new())),
+            None => self.validate(at.message),
+        }
+    }
+
     pub(crate) fn dialer_target(&self) -> Option<&Target> {
         self.policy.dialer.target.as_ref()
     }
 
-    fn on_new_request(&mut self, flow: &Flow, side: Side, key: Key, message: &Message) {
+    /// `refused`: the code that it gets at once, being too large.
+    fn on_new_request(&mut self, flow: &Flow, side: Side, key: Key, message: &Message, refused: Option<u16>) {
         let dialog = self.keys.dialog_of(message);
         // Inside a dialog whose callee gave no tag there is none either.
         let is_untagged = message.to_tag().is_none();
@@ -124,7 +144,8 @@ impl Endpoint {
             && let Some(limit) = self.limit_of_new_call(flow, side, dialog, message)
         {
             let tx = self.add_server(key, flow, side, message, server::User::Local);
-            let at = Arrival { tx, key, flow, side, message, dialog, own_routes: OwnRoutes::default(), loop_hash: 0 };
+            let own_routes = OwnRoutes::default();
+            let at = Arrival { tx, key, flow, side, message, dialog, own_routes, loop_hash: 0, refused };
             return self.refuse_call(limit, &at);
         }
         let unrouted = self.unroute_strictly(message, flow.local);
@@ -132,7 +153,7 @@ impl Endpoint {
         let own_routes = self.own_routes(message, flow.local);
         let loop_hash = self.loop_hash_of(message, dialog, side, own_routes);
         let tx = self.add_server(key, flow, side, message, server::User::Local);
-        let at = Arrival { tx, key, flow, side, message, dialog, own_routes, loop_hash };
+        let at = Arrival { tx, key, flow, side, message, dialog, own_routes, loop_hash, refused };
         if message.method() == Method::Invite {
             self.reply_to(tx, message, Reply { code: 100, ..Reply::default() });
         }
@@ -151,6 +172,7 @@ impl Endpoint {
         }
         match message.method() {
             Method::Invite if is_initial => self.on_initial_invite(&at),
+            _ if let Some(code) = refused => self.reply_to(tx, message, Reply { code, ..Reply::default() }),
             Method::Options if self.is_for_us(message, flow.local) => self.answer_options(&at),
             _ => match self.validate(message) {
                 Err((code, extra)) => self.reply_to(tx, message, Reply { code, phrase: None, extra: &extra }),

@@ -7,7 +7,7 @@ use bytes::Bytes;
 use super::list::Elements;
 use super::parse::{field_at, tag};
 use super::start::request_method;
-use super::{Field, Name, Via};
+use super::{Field, Limits, Message, Name, Via};
 use crate::closed::closed_enum;
 
 closed_enum! {
@@ -108,6 +108,30 @@ pub(super) fn reject(raw: Bytes, fault: Fault) -> Rejected {
     Rejected { reason: fault.reason, detail: fault.detail, code: fault.code, answerable: answerable(raw) }
 }
 
+impl Rejected {
+    /// The request, where nothing is wrong with it but its size; one that a stream did not bring whole, without its body.
+    pub fn beyond_limits(&self) -> Option<Message> {
+        let raw = self.answerable.as_ref().filter(|_| self.reason == RejectReason::TooLarge)?.raw.clone();
+        let whole = || Message::parse(raw.clone(), &Limits::NONE).ok();
+        whole().or_else(|| Message::parse(without_body(&raw)?, &Limits::NONE).ok())
+    }
+}
+
+/// The head, whose last lines may be missing, as that of a message that has no body.
+fn without_body(raw: &[u8]) -> Option<Bytes> {
+    let mut at = memchr::memchr(b'\n', raw)? + 1;
+    let mut head = raw.get(..at)?.to_vec();
+    while at < raw.len() {
+        let Some(field) = field_at(raw, at).ok()? else { break };
+        if field.name != Name::ContentLength {
+            head.extend_from_slice(raw.get(at..field.end as usize)?);
+        }
+        at = field.end as usize;
+    }
+    head.extend_from_slice(b"\r\n");
+    Some(head.into())
+}
+
 fn answerable(raw: Bytes) -> Option<Answerable> {
     if request_method(&raw)? == b"ACK" {
         return None;
@@ -142,7 +166,6 @@ fn lines(raw: &[u8]) -> Option<Vec<Field>> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::sip::{Limits, Message};
 
     const LIMITS: Limits = Limits { fields: 8, ..Limits::standard(2_000) };
 
