@@ -121,13 +121,16 @@ impl Worker {
         self.drain_outputs();
         while !self.is_over {
             let timeout = self.time_to_wait();
+            // Else nobody asks how long it sleeps.
+            let is_asked = timeout != Some(Duration::ZERO) && self.core.endpoint.watches_lag();
+            let asleep_since = is_asked.then(|| self.clock.mono());
             let waited = self.poll.poll(&mut events, timeout);
             self.inbox.wake();
             match waited {
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
                 waited => waited?,
             }
-            self.turn(&events);
+            self.turn(&events, asleep_since);
         }
         Ok(())
     }
@@ -148,8 +151,12 @@ impl Worker {
         Some(deadline.since(self.clock.mono()))
     }
 
-    fn turn(&mut self, events: &Events) {
+    fn turn(&mut self, events: &Events, asleep_since: Option<Mono>) {
         self.core.now = self.clock.now();
+        if asleep_since.is_some_and(|since| self.core.now.mono.since(since) >= self.longest_wait()) {
+            // Nothing waited all the while, whatever it was like before.
+            self.note_lag(Duration::ZERO);
+        }
         let before = self.core.handled;
         for event in events {
             match Source::of(event.token()) {
@@ -262,7 +269,7 @@ impl Worker {
         };
         self.handle(Input::Lag(lag));
         let is_overloaded = self.core.endpoint.is_overloaded();
-        self.core.is_swamped = is_overloaded && delay > self.core.endpoint.policy().limits.overload_delay * SWAMPED / 2;
+        self.core.is_swamped = is_overloaded && delay > self.longest_wait() * SWAMPED / 2;
         if is_overloaded && !was_overloaded {
             self.overloads += 1;
             if fits(&mut self.overload_line_at, 1, self.core.now.mono, true) {
@@ -273,6 +280,11 @@ impl Worker {
                 );
             }
         }
+    }
+
+    /// How long a message may wait.
+    fn longest_wait(&self) -> Duration {
+        self.core.endpoint.policy().limits.overload_delay
     }
 
     /// Takes on the connected sockets of a configuration.
