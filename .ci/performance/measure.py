@@ -78,7 +78,8 @@ def overload(bench, name, seconds, times):
         warm_up(device)
         calm = at_rate(device, max(1, sustained["rate"] // 4), 2)
         offered = sustained["rate"] * times
-        report = at_rate(device, offered, seconds, drain=10)
+        # An INVITE that is not read comes again until 64 times T1 are over.
+        report = at_rate(device, offered, seconds, drain=33)
         # Whatever refused calls left behind is over.
         time.sleep(1)
         after = at_rate(device, max(1, sustained["rate"] // 4), 2)
