@@ -22,19 +22,21 @@ impl Endpoint {
         Ok(self.calls.get(handle).and_then(|call| self.view(call)).unwrap_or(view))
     }
 
-    /// Marks a call as a voicemail drop. Idempotent.
+    /// Marks a call as a voicemail drop. Idempotent. Of a call that is not open, whoever asks counts it, as
+    /// [`Endpoint::refuse_voicemail_drop`] has it: it may be another worker's.
     pub fn voicemail_drop(&mut self, now: Now, id: &str) -> Result<CallView, Refusal> {
         self.advance(now);
-        let handle = self.find(id).inspect_err(|refusal| {
-            if *refusal == Refusal::NotFound {
-                self.stats.on_voicemail_drop(DropResult::UnknownCall);
-            }
-        })?;
+        let handle = self.find(id)?;
         self.drop_voicemail(handle).map_err(|refused| match refused {
             DropResult::UnknownCall => Refusal::NotFound,
             refused => Refusal::Conflict(refused.explanation()),
         })?;
         self.calls.get(handle).and_then(|call| self.view(call)).ok_or(Refusal::NotFound)
+    }
+
+    /// A voicemail drop was asked for a call that nobody has open. `has_ended`: there was one.
+    pub fn refuse_voicemail_drop(&mut self, has_ended: bool) {
+        self.stats.on_voicemail_drop(if has_ended { DropResult::Ended } else { DropResult::UnknownCall });
     }
 
     /// An open call by call_uid, else by Call-ID or correlation.

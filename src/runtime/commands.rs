@@ -49,7 +49,15 @@ impl Supervisor {
             }
             Ask::VoicemailDrop { id, reply } => {
                 let drop_it: Command = |worker, id| worker.core.endpoint.voicemail_drop(worker.core.now, id);
-                spawn_local(async move { drop(reply.send(command(&workers, id, drop_it).await)) });
+                let recent = self.recent.clone();
+                spawn_local(async move {
+                    let dropped = command(&workers, id.clone(), drop_it).await;
+                    if matches!(dropped, Err(Refusal::NotFound)) {
+                        let has_ended = recent.find(&id).is_some();
+                        workers.ask_one(0, move |worker| worker.core.endpoint.refuse_voicemail_drop(has_ended)).await;
+                    }
+                    drop(reply.send(dropped));
+                });
             }
             Ask::HangUp { id, reply } => {
                 let hang_up: Command = |worker, id| worker.core.endpoint.hang_up(worker.core.now, id);
@@ -149,13 +157,10 @@ async fn find(workers: &Workers, id: &str) -> Result<(usize, CallView), Refusal>
     find_one(id, answers.into_iter().map(|answer| answer.unwrap_or(Err(Refusal::NotFound))).collect())
 }
 
-/// Has the worker do it that has the call. Where none has, the first one refuses, and counts that.
+/// Has the worker do it that has the call.
 async fn command(workers: &Workers, id: String, command: Command) -> Result<CallView, Refusal> {
-    let (worker, id) = match find(workers, &id).await {
-        Ok((worker, view)) => (worker, view.data.call_uid),
-        Err(Refusal::NotFound) => (0, id),
-        Err(refusal) => return Err(refusal),
-    };
+    let (worker, view) = find(workers, &id).await?;
+    let id = view.data.call_uid;
     workers.ask_one(worker, move |worker| command(worker, &id)).await.unwrap_or(Err(Refusal::NotFound))
 }
 

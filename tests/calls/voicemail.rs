@@ -165,7 +165,10 @@ fn after_the_grace_the_call_is_unknown() {
     world.ended_as("Normal", "answered_bye_caller");
     let late = world.command(|endpoint, now| endpoint.voicemail_drop(now, "call-1"));
     assert!(matches!(late, Err(Refusal::NotFound)));
-    assert_eq!(drops(&world, "unknown_call"), 1);
+    for has_ended in [true, false] {
+        world.command(|endpoint, _| endpoint.refuse_voicemail_drop(has_ended));
+    }
+    assert_eq!((drops(&world, "unknown_call"), drops(&world, "ended")), (1, 1));
     world.settle();
 }
 

@@ -46,6 +46,8 @@ fn a_call_is_found_and_ended_on_whichever_worker_it_is() {
     caller.acknowledge_refusals(CALLS);
     let events = site.events(CALLS);
     assert!(events.iter().all(|event| event["data"]["end_cause"] == "hung_up"), "{events:?}");
+    assert_eq!(site.request("POST", &format!("/v1/calls/{}/voicemail-drop", listed[0])).0, 409);
+    assert_eq!(site.metric("sipstamp_voicemail_drops_total", &[("result", "ended")]), 1);
     site.end();
 }
 
