@@ -197,6 +197,12 @@ fn mistakes_about_nats_are_placed() {
 fn listening_addresses_are_checked() {
     assert_mistake("[listen]\nudp = [→'0.0.0.0']", "`listen.udp[0]` is no address with a port");
     assert_mistake("[listen]\nudp = ['0.0.0.0:5060', →'0.0.0.0:5060']", "stands there twice");
+    assert_mistake("[listen]\nudp = ['0.0.0.0:5060', →'127.0.0.1:5060']", "overlaps with another one");
+    assert_mistake("[listen]\nudp = ['[::1]:5060', →'[::]:5060']", "overlaps with another one");
+    for fine in ["['0.0.0.0:5060', '[::1]:5060']", "['0.0.0.0:5060', '127.0.0.1:5061']", "['0.0.0.0:0', '127.0.0.1:0']"]
+    {
+        assert_eq!(load(&site(&format!("[listen]\nudp = {fine}\ntcp = []"))).listen.len(), 2, "{fine}");
+    }
     assert_mistake("[listen]\nudp = →[]\ntcp = []\n", "both empty");
     assert_mistake("[listen]\nudp = [→'localhost:5060']", "names are not looked up");
     assert_mistake("[listen]\nadvertise = '10.0.0.1→:5060'", "only a host belongs");

@@ -73,9 +73,13 @@ impl Checker<'_> {
         for (index, item) in key.value()?.iter().enumerate() {
             let Some(given) = item.given(format!("listen.{transport}[{index}]")) else { continue };
             let Some(address) = self.socket(&given, true) else { continue };
-            let twin = found.iter().find(|(other, _)| other.address == address && address.port() != 0);
-            if let Some((_, twin)) = twin {
-                given.mistake(self.report, "stands there twice").also(twin.at(), "here first");
+            let twin = found.iter().find(|(other, _)| are_at_odds(other.address, address));
+            if let Some((other, twin)) = twin {
+                let what = if other.address == address { "stands there twice" } else { "overlaps with another one" };
+                let finding = given.mistake(self.report, what).also(twin.at(), "here first");
+                if other.address != address {
+                    finding.help("all addresses of the machine hold each of them: leave one of the two out");
+                }
             } else {
                 found.push((ListenAddress { transport, address, key: ListenKey::File(index) }, item));
             }
@@ -117,4 +121,11 @@ impl Checker<'_> {
             }
         }
     }
+}
+
+/// Whether only one of two addresses can be bound.
+fn are_at_odds(one: SocketAddr, other: SocketAddr) -> bool {
+    let is_any = one.ip().is_unspecified() || other.ip().is_unspecified();
+    let is_shared = one.ip() == other.ip() || is_any && one.is_ipv4() == other.is_ipv4();
+    is_shared && one.port() == other.port() && one.port() != 0
 }
