@@ -4,7 +4,7 @@ use bytes::Bytes;
 use smallvec::SmallVec;
 
 use super::legs::{ELSEWHERE_REASONS, peer_response};
-use super::{CallTimer, DialogState, Ending, FinalResponse, Phase, Reasons};
+use super::{CallTimer, DialogState, Ending, FinalResponse, Legs, Phase, Reasons};
 use crate::arena::Handle;
 use crate::endpoint::{Endpoint, RETRY_SOON, Reply, Request, reason_fields};
 use crate::flow::{Hop, Side};
@@ -81,17 +81,25 @@ impl Endpoint {
 
     /// The wait for a stopped call's legs is over: nothing (more) came.
     pub(super) fn conclude_stop(&mut self, handle: Handle) {
-        let Some(cause) = self.stopping_cause(handle) else { return };
-        let legs =
-            self.calls.get(handle).and_then(|call| call.setup()).map(|setup| setup.legs.clone()).unwrap_or_default();
         let is_unheard =
             |client: &crate::transaction::client::ClientTx| client.cancel == Cancel::Sent { answered: false };
-        if legs.iter().any(|leg| self.client_txs.get(leg.client).is_some_and(is_unheard)) {
+        if self.legs_of(handle).iter().any(|leg| self.client_txs.get(leg.client).is_some_and(is_unheard)) {
             self.note_anomaly(handle, Anomaly::ResponseToCancelMissing);
         }
+        self.end_stopped(handle);
+    }
+
+    fn legs_of(&self, handle: Handle) -> Legs {
+        self.calls.get(handle).and_then(|call| call.setup()).map(|setup| setup.legs.clone()).unwrap_or_default()
+    }
+
+    /// Ends a stopped call as it was decided when it was stopped.
+    fn end_stopped(&mut self, handle: Handle) {
+        let Some(cause) = self.stopping_cause(handle) else { return };
         match cause {
             EndCause::NoAnswerTimer => {
                 // What the last server asked did decides (a given-up one is silent by definition).
+                let legs = self.legs_of(handle);
                 let any_heard = legs.iter().any(|leg| !leg.is_given_up && self.is_open_leg(leg.client, false));
                 let cause = if any_heard { cause } else { EndCause::NoResponse };
                 self.fail_unanswered(handle, cause);
@@ -266,11 +274,12 @@ impl Endpoint {
         kept
     }
 
-    /// Forced exit: unanswered calls get CANCEL and 503, answered ones are left up.
+    /// Forced exit: unanswered calls get CANCEL and 503, answered ones are left up. What is decided already stays so.
     pub(crate) fn shut_down_call(&mut self, handle: Handle) {
         let Some(call) = self.calls.get(handle) else { return };
         let now = self.now.mono;
         match &call.phase {
+            Phase::Setup(setup) if setup.stopping.is_some() => self.end_stopped(handle),
             Phase::Setup(_) => self.fail_here(handle, EndCause::Shutdown, 503, RETRY_SOON),
             Phase::Challenged(_) | Phase::Answered => self.emit(handle, EndCause::Shutdown, now),
             Phase::Ending(ending) => {

@@ -73,6 +73,29 @@ fn a_call_whose_bye_is_on_its_way_keeps_its_cause_at_a_forced_exit() {
 }
 
 #[test]
+fn what_is_decided_before_a_forced_exit_stays_so() {
+    let mut world = World::new(policy());
+    let (cancelled, _) = world.ringing();
+    world.send(DIALER, cancelled.cancel());
+    world.take(DIALER, "200");
+    world.take(PBX_A, "CANCEL");
+    world.input(Input::Stop);
+    world.only(DIALER, "487");
+    let ended = world.ended_as("CallFailed", "caller_cancel");
+    assert!(ended.anomalies.is_empty(), "nobody was waited for");
+    world.settle();
+
+    let mut world = World::new(policy());
+    let (_, _) = world.ringing();
+    world.advance(secs(30));
+    world.take(PBX_A, "CANCEL");
+    world.input(Input::Stop);
+    world.only(DIALER, "408");
+    world.ended_as("NoAnswer", "no_answer_timer");
+    world.settle();
+}
+
+#[test]
 fn a_new_policy_is_for_new_calls() {
     let mut world = World::new(policy());
     let (_, old) = world.ringing();
