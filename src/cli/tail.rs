@@ -5,7 +5,9 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
 
+use async_nats::jetstream::ErrorCode;
 use async_nats::jetstream::consumer::{DeliverPolicy, pull};
+use async_nats::jetstream::context::{GetStreamError, GetStreamErrorKind};
 use async_nats::jetstream::stream::Stream;
 use clap::Args;
 use futures_util::StreamExt as _;
@@ -67,10 +69,25 @@ async fn follow(url: &str, tail: &Tail) -> io::Result<()> {
     let client = servers.connect_once("sipstamp tail").await;
     let client = client.map_err(|error| failed("cannot connect to the NATS server", &error))?;
     let unusable = |error: &dyn std::fmt::Display| failed(&format!("stream {}", tail.stream), error);
-    let stream = jetstream(client, PATIENCE).get_stream(&tail.stream).await.map_err(|error| unusable(&error))?;
+    let jetstream = jetstream(client, PATIENCE);
+    let mut is_missed = false;
+    let stream = loop {
+        match jetstream.get_stream(&tail.stream).await {
+            Ok(stream) => break stream,
+            // A sidecar makes it when it has its first event.
+            Err(error) if is_missing(&error) => {
+                if !std::mem::replace(&mut is_missed, true) {
+                    complain(&format!("stream {}: not there yet; it is waited for", printable(&tail.stream)));
+                }
+                tokio::time::sleep(PAUSE).await;
+            }
+            Err(error) => return Err(unusable(&error)),
+        }
+    };
     let mut rows = Rows {
         table: Table::new(io::stdout(), is_colour_wanted()),
-        next: stream.cached_info().state.last_sequence + 1,
+        // One that was made meanwhile is shown from its beginning.
+        next: if is_missed { 1 } else { stream.cached_info().state.last_sequence + 1 },
         is_begun: false,
     };
     let mut is_told = false;
@@ -86,6 +103,11 @@ async fn follow(url: &str, tail: &Tail) -> io::Result<()> {
         is_told = rows.next == begun;
         tokio::time::sleep(PAUSE).await;
     }
+}
+
+/// Whether there is no such stream.
+fn is_missing(error: &GetStreamError) -> bool {
+    matches!(error.kind(), GetStreamErrorKind::JetStream(error) if error.error_code() == ErrorCode::STREAM_NOT_FOUND)
 }
 
 /// What has been shown of a stream.

@@ -72,14 +72,18 @@ struct Tail {
 
 impl Tail {
     fn start(url: &str) -> Tail {
+        let tail = Tail::spawn(url, Stdio::inherit());
+        assert!(tail.row().starts_with("time"));
+        tail
+    }
+
+    fn spawn(url: &str, stderr: Stdio) -> Tail {
         let mut command = Command::new(env!("CARGO_BIN_EXE_sipstamp"));
-        let mut child = command.args(["tail", "--nats", url]).stdout(Stdio::piped()).spawn().unwrap();
+        let mut child = command.args(["tail", "--nats", url]).stdout(Stdio::piped()).stderr(stderr).spawn().unwrap();
         let lines = BufReader::new(child.stdout.take().unwrap()).lines();
         let (sender, rows) = channel();
         std::thread::spawn(move || lines.map_while(Result::ok).try_for_each(|line| sender.send(line)));
-        let tail = Tail { child, rows };
-        assert!(tail.row().starts_with("time"));
-        tail
+        Tail { child, rows }
     }
 
     fn row(&self) -> String {
@@ -214,6 +218,19 @@ fn the_permissions_in_the_documentation_are_enough() {
     for sidecar in [&fleet.one, &fleet.other] {
         assert!(!sidecar.log().contains("refused"), "{}", sidecar.log());
     }
+}
+
+#[test]
+fn a_tail_waits_for_the_stream_and_shows_it_from_its_beginning() {
+    let fleet = Fleet::start("tail-first", Answer::Ringing);
+    let mut tail = Tail::spawn(&fleet.server.url(), Stdio::piped());
+    let mut told = String::new();
+    BufReader::new(tail.child.stderr.take().unwrap()).read_line(&mut told).unwrap();
+    assert_eq!(told, "stream CALLS: not there yet; it is waited for\n");
+    let uid = ringing(&fleet.one, "first");
+    assert_eq!(fleet.one.request("POST", &format!("/v1/calls/{uid}/hangup")).0, 202);
+    assert!(tail.row().starts_with("time"));
+    assert!(tail.row().contains("hung_up"));
 }
 
 #[test]
