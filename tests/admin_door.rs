@@ -285,3 +285,14 @@ fn the_listener_for_metrics_answers_any_name_and_nothing_but_metrics() {
     }
     assert_eq!(door.ask("POST /v1/drain", "").status, 404);
 }
+
+#[test]
+fn a_reload_takes_another_token_on() {
+    let door = Door::start("rotated", "[admin]\nlisten = '127.0.0.1:PORT'\ntoken_file = 'TOKEN_FILE'");
+    let status = |request: &str, token: &str| door.ask(request, &format!("Authorization: Bearer {token}\r\n")).status;
+    let other = "another-token-of-enough-letters";
+    fs::write(door.folder.join("admin.token"), other).unwrap();
+    assert_eq!((status("GET /v1/status", TOKEN), status("GET /v1/status", other)), (200, 401));
+    assert_eq!(status("POST /v1/reload", TOKEN), 200);
+    assert_eq!((status("GET /v1/status", TOKEN), status("GET /v1/status", other)), (401, 200));
+}

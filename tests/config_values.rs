@@ -588,8 +588,8 @@ fn a_reload_cannot_change_what_is_bound() {
     assert_eq!(changed("[listen]\nudp = ['0.0.0.0:5061']\ntcp = ['0.0.0.0:5060']"), ["listen.udp needs a restart"]);
     assert_eq!(changed("[admin]\nlisten = ''"), ["admin.listen needs a restart"]);
     assert_eq!(changed("[metrics]\nlisten = '127.0.0.1:1'"), ["metrics.listen needs a restart"]);
-    let events = ["events.source needs a restart", "events.stdout needs a restart"];
-    assert_eq!(changed("[events]\nsource = 'x'\nstdout = true"), events);
+    let events = ["events.source", "events.memory_limit", "events.stdout"].map(|key| format!("{key} needs a restart"));
+    assert_eq!(changed("[events]\nsource = 'x'\nstdout = true\nmemory_limit = '1MiB'"), events);
     let key = format!("{}/config-values-reload.key", env!("CARGO_TARGET_TMPDIR"));
     let webhook = format!("[[events.webhooks]]\nname = 'a'\nurl = 'https://a.b'\nsecret_file = '{key}'");
     fs::write(&key, "a first secret of many bytes").unwrap();

@@ -23,9 +23,9 @@ use axum::response::{IntoResponse, Response};
 use http_body_util::{BodyExt, LengthLimitError, Limited};
 use subtle::ConstantTimeEq;
 
-use super::Problem;
 use super::refusals::{Refusals, Refused};
 use super::seats::Seat;
+use super::{Problem, Token};
 
 /// Longest request body in bytes. No route reads one.
 const BODY_LIMIT: usize = 16 * 1024;
@@ -46,23 +46,24 @@ const HARDENING: [(HeaderName, &str); 4] = [
 #[derive(Clone)]
 pub struct Guard {
     on_loopback: bool,
-    token: Option<Arc<str>>,
+    token: Token,
     refusals: Arc<Refusals>,
 }
 
 impl Guard {
     /// `listen` is the bound address.
-    pub fn new(listen: SocketAddr, token: Option<String>, refusals: Arc<Refusals>) -> Guard {
-        Guard { on_loopback: is_loopback(listen.ip()), token: token.map(Arc::from), refusals }
+    pub fn new(listen: SocketAddr, token: Token, refusals: Arc<Refusals>) -> Guard {
+        Guard { on_loopback: is_loopback(listen.ip()), token, refusals }
     }
 
     fn admit(&self, request: &Request) -> Result<(), Problem> {
         let headers = request.headers();
+        let token = self.token.get();
         let forbidden = |detail| Err(Problem::new(StatusCode::FORBIDDEN, detail));
         if self.on_loopback && !names_this_machine(headers) {
             return forbidden("the Host header must be localhost, 127.0.0.1 or [::1]");
         }
-        if self.token.is_none() && !request.method().is_safe() {
+        if token.is_none() && !request.method().is_safe() {
             if is_cross_origin(headers) {
                 return forbidden("commands from a page of another origin are refused");
             }
@@ -71,7 +72,7 @@ impl Guard {
             }
         }
         let is_probe = matches!(request.uri().path(), "/livez" | "/readyz");
-        if !is_probe && !self.knows(headers) {
+        if !is_probe && token.is_some_and(|token| !knows(headers, &token)) {
             return Err(Problem::new(StatusCode::UNAUTHORIZED, "send the admin token: Authorization: Bearer TOKEN"));
         }
         if field(headers, &CONTENT_LENGTH).and_then(|length| length.parse().ok()) > Some(BODY_LIMIT) {
@@ -79,14 +80,13 @@ impl Guard {
         }
         Ok(())
     }
+}
 
-    fn knows(&self, headers: &HeaderMap) -> bool {
-        let Some(token) = &self.token else { return true };
-        let Some((scheme, given)) = field(headers, &AUTHORIZATION).and_then(|value| value.split_once(' ')) else {
-            return false;
-        };
-        scheme.eq_ignore_ascii_case("bearer") && bool::from(given.trim().as_bytes().ct_eq(token.as_bytes()))
-    }
+fn knows(headers: &HeaderMap, token: &str) -> bool {
+    let Some((scheme, given)) = field(headers, &AUTHORIZATION).and_then(|value| value.split_once(' ')) else {
+        return false;
+    };
+    scheme.eq_ignore_ascii_case("bearer") && bool::from(given.trim().as_bytes().ct_eq(token.as_bytes()))
 }
 
 /// The middleware in front of every route, unknown ones too.
@@ -187,7 +187,7 @@ mod tests {
     use super::*;
 
     fn guard(listen: &str, token: Option<&str>) -> Guard {
-        Guard::new(listen.parse().unwrap(), token.map(String::from), Arc::default())
+        Guard::new(listen.parse().unwrap(), Token::new(token), Arc::default())
     }
 
     fn verdict(guard: &Guard, method: Method, path: &str, headers: &[(HeaderName, &str)]) -> StatusCode {

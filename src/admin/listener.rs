@@ -213,6 +213,7 @@ mod tests {
     use futures_util::stream::{iter, pending};
     use tokio::runtime::Builder;
 
+    use super::super::Token;
     use super::*;
     use crate::admin::guard::{self, Guard};
 
@@ -228,7 +229,7 @@ mod tests {
         let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
         let address = listener.local_addr().unwrap();
         let refusals = Arc::<Refusals>::default();
-        let guard = Guard::new(address, None, refusals.clone());
+        let guard = Guard::new(address, Token::default(), refusals.clone());
         let routes = Router::new()
             .route("/livez", get(|| async { "alive" }))
             .route("/never", get(std::future::pending::<()>))

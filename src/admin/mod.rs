@@ -40,8 +40,9 @@ mod status;
 #[cfg(test)]
 mod tests;
 
+use std::fmt;
 use std::net::SocketAddr;
-use std::sync::Arc;
+use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Instant;
 
 use axum::Router;
@@ -73,11 +74,29 @@ pub struct Sockets {
     pub metrics: Option<std::net::TcpListener>,
 }
 
-/// Who may use the admin API.
+/// Who may use the admin API: the bearer token; none: everybody who reaches it. Clones share it.
 #[derive(Clone, Default)]
-pub struct Admin {
-    /// The bearer token; `None`: everybody who reaches it.
-    pub token: Option<String>,
+pub struct Token(Arc<RwLock<Option<Arc<str>>>>);
+
+impl Token {
+    pub fn new(token: Option<&str>) -> Token {
+        Token(Arc::new(RwLock::new(token.map(Arc::from))))
+    }
+
+    /// From here on another one is asked for.
+    pub fn set(&self, token: Option<&str>) {
+        *self.0.write().unwrap_or_else(PoisonError::into_inner) = token.map(Arc::from);
+    }
+
+    fn get(&self) -> Option<Arc<str>> {
+        self.0.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+}
+
+impl fmt::Debug for Token {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Token")
+    }
 }
 
 /// What the API shows and commands.

@@ -13,7 +13,7 @@ use tokio::time::timeout;
 
 use super::guard::Guard;
 use super::listener::{self, Limits, told_to_stop};
-use super::{Addresses, Admin, App, Context, Sockets};
+use super::{Addresses, App, Context, Sockets, Token};
 
 /// Longest wait for answers under way when the thread is told to stop.
 const FAREWELL: Duration = Duration::from_secs(1);
@@ -32,10 +32,10 @@ pub struct AdminHandle {
 ///
 /// # Errors
 /// The system gives no thread or no runtime, or does not take the listeners.
-pub fn serve(sockets: Sockets, admin: Admin, context: Context) -> io::Result<AdminHandle> {
+pub fn serve(sockets: Sockets, token: Token, context: Context) -> io::Result<AdminHandle> {
     let address = |listener: &Option<TcpListener>| listener.as_ref().map(TcpListener::local_addr).transpose();
     let addresses = Addresses { admin: address(&sockets.admin)?, metrics: address(&sockets.metrics)? };
-    let server = Server { sockets, admin, app: App::new(context, addresses) };
+    let server = Server { sockets, token, app: App::new(context, addresses) };
     let (stop, stopped) = watch::channel(false);
     let (started, has_started) = mpsc::sync_channel(1);
     // The runtime is made and dropped over there, since one must not be dropped inside another.
@@ -69,7 +69,7 @@ impl AdminHandle {
 
 struct Server {
     sockets: Sockets,
-    admin: Admin,
+    token: Token,
     app: App,
 }
 
@@ -81,7 +81,7 @@ struct Running {
 
 impl Server {
     fn start(self, stopped: &watch::Receiver<bool>) -> io::Result<Running> {
-        let Server { sockets, admin, app } = self;
+        let Server { sockets, token, app } = self;
         let runtime = Builder::new_current_thread().enable_all().max_blocking_threads(BLOCKING_THREADS).build()?;
         let context = app.context.clone();
         let refusals = app.refusals.clone();
@@ -93,12 +93,12 @@ impl Server {
         if let Some(listener) = sockets.admin {
             let address = listener.local_addr()?;
             tracing::info!(%address, "the admin API listens");
-            services.push((listener, app.clone().admin(Guard::new(address, admin.token, refusals.clone()))));
+            services.push((listener, app.clone().admin(Guard::new(address, token, refusals.clone()))));
         }
         if let Some(listener) = sockets.metrics {
             let address = listener.local_addr()?;
             tracing::info!(%address, "metrics are served");
-            services.push((listener, app.metrics(Guard::new(address, None, refusals.clone()))));
+            services.push((listener, app.metrics(Guard::new(address, Token::default(), refusals.clone()))));
         }
         let mut serving = JoinSet::new();
         for (listener, routes) in services {

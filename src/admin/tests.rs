@@ -10,7 +10,7 @@ use serde_json::Value;
 use tokio::sync::mpsc;
 
 use super::metrics::{Exposition, Histograms, Processing};
-use super::{Admin, AdminHandle, Context, Readiness, Sockets, serve};
+use super::{AdminHandle, Context, Readiness, Sockets, Token, serve};
 use crate::control::{Ask, Control, Figures, OwnedSample, ServerStatus, Status};
 use crate::endpoint::Refusal;
 use crate::event::{CallState, CallView};
@@ -61,7 +61,7 @@ impl Api {
         };
         let (recent, readiness) = (context.recent.clone(), context.readiness.clone());
         let sockets = Sockets { admin: listener(), metrics: listener() };
-        let handle = serve(sockets, Admin { token: token.map(String::from) }, context).unwrap();
+        let handle = serve(sockets, Token::new(token), context).unwrap();
         Api { handle, recent, readiness, asked }
     }
 

@@ -24,6 +24,7 @@ pub fn restart_needed(old: &Settings, new: &Settings) -> Vec<String> {
         ("events.sync", old.events.sync != new.events.sync),
         ("events.file", old.events.file != new.events.file),
         ("events.webhooks", old.events.webhooks != new.events.webhooks),
+        ("events.memory_limit", old.events.memory_limit != new.events.memory_limit),
         ("events.stdout", old.events.stdout != new.events.stdout),
         ("events.nats", old.events.nats != new.events.nats),
         ("capture.labels", labels(old) != labels(new)),

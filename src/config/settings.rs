@@ -132,6 +132,11 @@ impl ListenAddress {
 }
 
 impl Settings {
+    /// What is asked for at the admin API, where anything is.
+    pub fn admin_token(&self) -> Option<&str> {
+        self.admin.as_ref()?.token.as_deref()
+    }
+
     /// The policy for the core, with what the sockets know filled in.
     pub fn policy(&self, listeners: Vec<Listener>, locate: &mut dyn Locate, names: &mut ServerNames) -> Policy {
         let mut policy = self.template.clone();

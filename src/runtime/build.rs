@@ -21,8 +21,8 @@ use super::systemd::Watchdog;
 use super::takeover::Door;
 use super::worker::{Core, Worker};
 use super::workers::Workers;
-use crate::admin::Readiness;
 use crate::admin::metrics::{Histograms, Processing};
+use crate::admin::{Readiness, Token};
 use crate::config::{ServerNames, Settings};
 use crate::control::Ask;
 use crate::endpoint::{Endpoint, Restored, Seed, Stored};
@@ -47,6 +47,7 @@ pub(super) struct Parts {
     pub(super) histograms: Histograms,
     pub(super) readiness: Readiness,
     pub(super) recent: Recent,
+    pub(super) token: Token,
     pub(super) journal: Option<(Journal, Found)>,
     pub(super) inherited: Inherited,
     /// What listens beside the sockets for datagrams.
@@ -91,6 +92,7 @@ pub(super) fn build(parts: Parts, asks: mpsc::Receiver<Ask>, stopped: oneshot::R
         histograms,
         readiness,
         recent,
+        token,
         journal,
         mut inherited,
         listening,
@@ -190,6 +192,7 @@ pub(super) fn build(parts: Parts, asks: mpsc::Receiver<Ask>, stopped: oneshot::R
         histograms,
         readiness,
         recent,
+        token,
         journal,
         door,
         successor: None,

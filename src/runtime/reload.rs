@@ -84,6 +84,7 @@ impl Supervisor {
         for warning in &settings.warnings {
             tracing::warn!("{warning}");
         }
+        self.token.set(settings.admin_token());
         self.settings = settings;
         self.policy = Arc::new(policy);
         self.sockets.follow(&self.policy, &mut Inherited::default());

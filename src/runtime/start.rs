@@ -108,7 +108,7 @@ pub fn start(settings: Settings, bind: Bind) -> Result<Running, StartError> {
     let sinks = Sinks::open(&settings.events, kept.as_ref(), recent.clone(), &readiness, histograms.clone());
     let sinks = sinks.map_err(StartError::Events)?;
     let listen = bound.listeners().iter().map(|listener| (listener.transport, listener.bound)).collect::<Vec<_>>();
-    let token = settings.admin.as_ref().and_then(|admin| admin.token.clone());
+    let token = admin::Token::new(settings.admin_token());
     let nats = settings.events.nats.clone();
     let shared = journal.as_ref().map(|(journal, _)| journal.shared());
     if let Some(shared) = &shared {
@@ -130,6 +130,7 @@ pub fn start(settings: Settings, bind: Bind) -> Result<Running, StartError> {
         histograms,
         readiness: ready,
         recent: events,
+        token: token.clone(),
         journal,
         inherited,
         listening,
@@ -149,7 +150,7 @@ pub fn start(settings: Settings, bind: Bind) -> Result<Running, StartError> {
         }),
         nats,
     };
-    let http = admin::serve(sockets, admin::Admin { token }, context).map_err(StartError::System)?;
+    let http = admin::serve(sockets, token, context).map_err(StartError::System)?;
     let admin = http.addresses().admin;
     for (transport, address) in &listen {
         tracing::info!(%transport, %address, "listening");

@@ -27,8 +27,8 @@ use super::systemd::{self, Watchdog};
 use super::takeover::{Door, Successor};
 use super::worker::Worker;
 use super::workers::Workers;
-use crate::admin::Readiness;
 use crate::admin::metrics::Histograms;
+use crate::admin::{Readiness, Token};
 use crate::config::{ServerNames, Settings};
 use crate::control::Ask;
 use crate::endpoint::{Input, QueryId};
@@ -74,6 +74,7 @@ pub(super) struct Supervisor {
     pub(super) histograms: Histograms,
     pub(super) readiness: Readiness,
     pub(super) recent: Recent,
+    pub(super) token: Token,
     pub(super) journal: Option<crate::journal::Running>,
     /// Where another process asks to take over; it is gone with this one.
     pub(super) door: Option<Door>,

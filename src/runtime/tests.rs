@@ -28,6 +28,7 @@ fn a_worker_that_panics_ends_the_process_as_failed() {
         histograms,
         readiness,
         recent,
+        token: Default::default(),
         journal: None,
         inherited: Default::default(),
         listening: Vec::new(),
