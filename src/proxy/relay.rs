@@ -73,6 +73,12 @@ impl Relayed {
     }
 }
 
+/// What our 503 bears whose next hop cannot be reached: the reason, and the lines of a stamp.
+fn unreachable_lines(stamp: &[u8]) -> String {
+    let reason = q850_of(EndCause::TransportError).unwrap_or_default();
+    [reason, &String::from_utf8_lossy(stamp)].concat()
+}
+
 impl Endpoint {
     /// OPTIONS, REGISTER, SUBSCRIBE, … outside of a dialog.
     pub(crate) fn relay_out_of_dialog(&mut self, at: &Arrival<'_>) {
@@ -190,7 +196,7 @@ impl Endpoint {
     pub(crate) fn on_client_timeout(&mut self, tx: Handle) {
         let Some(client) = self.client_txs.get(tx) else { return };
         let (user, is_silent, is_invite) = (client.user, client.is_silent(), client.is_invite);
-        let is_abandoned = client.is_abandoned;
+        let (is_abandoned, is_bye) = (client.is_abandoned, client.note.method == Some(Method::Bye));
         match user {
             client::User::Leg { .. } if is_abandoned => {}
             client::User::Leg { call, .. } => {
@@ -206,7 +212,7 @@ impl Endpoint {
                 if is_invite && !is_silent && !self.is_cancelled(tx) {
                     return self.cancel_client(tx, "");
                 }
-                if let Some(call) = call {
+                if let Some(call) = call.filter(|_| is_bye) {
                     self.on_bye_done(call, tx, None);
                 }
                 if is_invite {
@@ -229,11 +235,16 @@ impl Endpoint {
             client::User::Leg { .. } if client.is_abandoned => {}
             client::User::Leg { call, .. } => self.on_leg_unreachable(call, tx),
             client::User::Relay { server, call, .. } => {
-                if let Some(call) = call {
+                let is_bye = client.note.method == Some(Method::Bye);
+                let stamp = self.server_txs.get_mut(server).map(|server| std::mem::take(&mut server.stamp));
+                let extra = unreachable_lines(stamp.as_deref().unwrap_or_default());
+                self.reply(server, Reply { code: 503, phrase: None, extra: &extra });
+                if let Some(stamp) = stamp {
+                    self.store.release(stamp);
+                }
+                if let Some(call) = call.filter(|_| is_bye) {
                     self.on_bye_done(call, tx, None);
                 }
-                let extra = q850_of(EndCause::TransportError).unwrap_or_default();
-                self.reply(server, Reply { code: 503, phrase: None, extra });
             }
             client::User::Bye { call } => self.on_bye_done(call, tx, None),
             client::User::Cancel { .. } | client::User::Nobody => {}
@@ -383,7 +394,10 @@ impl Endpoint {
             self.on_bye(call, dialog, relayed.side, message);
             stamp = self.ending_stamp(call, relayed.side);
         }
-        let extra = String::from_utf8_lossy(&stamp);
+        let extra = match code {
+            503 => unreachable_lines(&stamp),
+            _ => String::from_utf8_lossy(&stamp).into_owned(),
+        };
         self.reply_to(tx, message, Reply { code, extra: &extra, ..Reply::default() });
         self.store.release(stamp);
         if let Some((call, _)) = relayed.dialog {

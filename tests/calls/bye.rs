@@ -1,5 +1,7 @@
 //! The BYE: early, crossing, challenged, refused, unanswered (cases 14 and 15).
 
+use sipstamp::endpoint::Input;
+
 use crate::support::{DIALER, PBX_A, World, ms, ok, policy, reply_to, secs};
 
 fn anomalies(ended: &sipstamp::event::CallData) -> Vec<&'static str> {
@@ -101,6 +103,42 @@ fn an_unanswered_bye_is_never_answered_here() {
     world.settle();
     let kinds = world.kinds(DIALER);
     assert!(kinds.iter().all(|kind| kind == "100"), "{kinds:?}");
+}
+
+#[test]
+fn the_503_to_a_bye_that_cannot_be_sent_is_stamped() {
+    let mut world = World::new(policy());
+    let (mut uac, _) = world.answered();
+    world.send(DIALER, uac.bye());
+    let owner = world.take_sent(PBX_A, "BYE").owner.unwrap();
+    world.input(Input::TransportFailed { owner });
+    let refused = world.only(DIALER, "503");
+    assert!(refused.one("Reason").starts_with("Q.850;cause=38"));
+    let stamp = refused.stamp().map(|(outcome, cause, _)| (outcome, cause));
+    assert_eq!(stamp, Some(("Normal", Some("answered_bye_caller"))));
+    world.ended_as("Normal", "answered_bye_caller");
+    world.settle();
+}
+
+#[test]
+fn other_requests_without_an_answer_are_no_unanswered_bye() {
+    for method in ["INFO", "OPTIONS", "UPDATE", "INVITE"] {
+        for fails in [false, true] {
+            let mut world = World::new(policy());
+            let (mut uac, _) = world.answered();
+            world.send(DIALER, uac.request(method));
+            let owner = world.take_sent(PBX_A, method).owner.unwrap();
+            if fails {
+                world.input(Input::TransportFailed { owner });
+                assert_eq!(world.take(DIALER, "503").stamp(), None);
+            }
+            world.advance(secs(33));
+            world.take_all(PBX_A);
+            world.hang_up(DIALER, PBX_A, uac.bye());
+            assert_eq!(anomalies(&world.ended_as("Normal", "answered_bye_caller")), [""; 0], "{method}");
+            world.settle();
+        }
+    }
 }
 
 #[test]
