@@ -157,8 +157,8 @@ impl Endpoint {
         if repeats > MANY {
             let call = match user {
                 server::User::Call(call) => Some(call),
+                _ if message.method() == Method::Cancel => self.call_of_cancel(message, side),
                 // Its way to the other side may have ended before it.
-                _ if message.method() == Method::Cancel => None,
                 _ => self.calls.by_dialog(self.keys.dialog_of(message)).map(|(call, _)| call),
             };
             self.note_many(call);
@@ -169,6 +169,15 @@ impl Endpoint {
         } else if is_trying {
             self.stats.on_retransmission(side, RetransmitKind::ResponseSent);
             self.reply(tx, Reply { code: 100, ..Reply::default() });
+        }
+    }
+
+    /// The call whose INVITE a CANCEL takes back.
+    fn call_of_cancel(&self, cancel: &Message, side: Side) -> Option<Handle> {
+        let invite = self.server_txs.by_key(self.keys.server(cancel, side, true))?;
+        match self.server_txs.get(invite)?.user {
+            server::User::Call(call) => Some(call),
+            server::User::Relay(_) | server::User::Local => None,
         }
     }
 

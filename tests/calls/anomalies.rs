@@ -72,6 +72,22 @@ fn more_than_three_retransmissions_of_a_request_in_the_dialog() {
 }
 
 #[test]
+fn more_than_three_retransmissions_of_a_cancel() {
+    for (repeats, odd) in [(3, false), (4, true)] {
+        let mut world = World::new(policy());
+        let (uac, uas) = world.ringing();
+        for _ in 0..=repeats {
+            world.send(DIALER, uac.cancel());
+            world.take(DIALER, "200");
+        }
+        world.cancelled(&uas);
+        world.take(DIALER, "487");
+        assert_eq!(anomalies(&mut world), vec!["retransmissions"; usize::from(odd)], "{repeats}");
+        world.settle();
+    }
+}
+
+#[test]
 fn more_than_three_retransmissions_of_a_request_of_the_server() {
     let mut world = World::new(policy());
     let (mut uac, mut uas) = world.answered();
