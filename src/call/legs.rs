@@ -296,25 +296,23 @@ impl Endpoint {
         if self.is_stopping(handle) {
             return self.conclude_stop_with(handle, message);
         }
-        let Some(call) = self.calls.get(handle) else { return };
-        let may_fail_over = matches!(code, 500 | 502 | 503 | 504) && !call.early_media;
-        if may_fail_over && self.try_next(handle) {
+        if matches!(code, 500 | 502 | 503 | 504) && self.try_next(handle) {
             return;
         }
         match code {
-            401 | 407 | 422 => self.on_challenge(handle, message),
+            401 | 407 | 422 => self.on_challenge(handle, attempt, message),
             300..=399 => self.fail_with(handle, EndCause::Redirected, message),
             _ => self.fail_with(handle, EndCause::PeerFinal, message),
         }
     }
 
     /// 401, 407, 422: the caller has to ask again, and it is the same call when it does.
-    fn on_challenge(&mut self, handle: Handle, message: &Message) {
+    fn on_challenge(&mut self, handle: Handle, attempt: u8, message: &Message) {
         let Some(call) = self.calls.get_mut(handle) else { return };
         let Some(setup) = call.setup() else { return };
         let (upstream, cseq) = (setup.upstream, setup.cseq);
         let window = call.timeouts().auth_retry_window;
-        let server = call.attempts.last().map(|attempt| attempt.server);
+        let server = call.attempts.get(usize::from(attempt)).map(|attempt| attempt.server);
         call.response = Some(peer_response(message, None, &mut self.store));
         call.reasons = reason_fields(message).into();
         self.clear_call_timer(handle, CallTimer::NoAnswer);

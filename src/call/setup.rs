@@ -124,19 +124,25 @@ impl Endpoint {
         if self.is_draining {
             return self.fail_here(call, EndCause::Shutdown, 503, RETRY_SOON);
         }
-        let order = match direction {
-            Direction::Inbound if self.dialer_target().is_none() => {
-                return self.fail_here(call, EndCause::LocalReject, 404, "");
-            }
-            Direction::Inbound => SmallVec::from_slice(&[ServerId::DIALER]),
-            Direction::Outbound => {
-                server_order(&self.policy, &self.keys, invite.call_id(), |id| self.health_of(id), self.now.mono)
-            }
-        };
+        if direction == Direction::Inbound && self.dialer_target().is_none() {
+            return self.fail_here(call, EndCause::LocalReject, 404, "");
+        }
+        let order = self.order_of(&self.policy, direction, invite);
         self.forward_call(call, order, at);
     }
 
-    /// A retry after a challenge is the same call: it goes to the server that challenged.
+    /// The servers that a call goes to, in the order in which they are tried.
+    fn order_of(&self, policy: &Policy, direction: Direction, invite: &Message) -> SmallVec<[ServerId; 4]> {
+        match direction {
+            Direction::Inbound => SmallVec::from_slice(&[ServerId::DIALER]),
+            Direction::Outbound => {
+                server_order(policy, &self.keys, invite.call_id(), |id| self.health_of(id), self.now.mono)
+            }
+        }
+    }
+
+    /// A retry after a challenge is the same call: it goes to the server that challenged, then to those that were not tried
+    /// before.
     fn on_retry(&mut self, handle: Handle, at: &Arrival<'_>) {
         self.clear_call_timer(handle, CallTimer::AuthWindow);
         let path = self.paths.of(at.flow.reply());
@@ -154,7 +160,11 @@ impl Endpoint {
         if let Err((code, extra)) = self.validate_call(at) {
             return self.fail_here(handle, EndCause::LocalReject, code, &extra);
         }
-        self.forward_call(handle, SmallVec::from_slice(&[server]), at);
+        let Some(call) = self.calls.get(handle) else { return };
+        let mut order = self.order_of(&call.policy, call.direction, at.message);
+        order.retain(|id| call.attempts.iter().all(|attempt| attempt.server != *id));
+        order.insert(0, server);
+        self.forward_call(handle, order, at);
     }
 
     fn forward_call(&mut self, handle: Handle, order: SmallVec<[ServerId; 4]>, at: &Arrival<'_>) {

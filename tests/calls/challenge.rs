@@ -94,6 +94,37 @@ fn the_retry_goes_to_the_server_that_challenged() {
 }
 
 #[test]
+fn where_the_server_that_challenged_fails_the_retry_goes_to_one_that_was_not_tried() {
+    for silent in [false, true] {
+        let mut policy = policy();
+        policy.servers.push(server(2, "pbx-b", PBX_B));
+        let mut world = World::new(policy);
+        let (mut uac, first) = world.called();
+        world.fail(&uac, &first, first.reply(407));
+        let retry = uac.retry();
+        let (mut uac, again) = world.place(&uac, retry, PBX_A);
+        match silent {
+            true => world.advance(secs(8)),
+            false => world.send(PBX_A, again.reply(503)),
+        }
+        let second = Uas::new(PBX_B, world.take(PBX_B, "INVITE"), "b");
+        assert!(second.invite.has("Proxy-Authorization"));
+        world.take_all(PBX_A);
+        // It wants an answer of its own.
+        world.fail(&uac, &second, second.reply(407));
+        let retry = uac.retry();
+        let (uac, second) = world.place(&uac, retry, PBX_B);
+        let (mut uac, _) = world.answer(uac, second);
+        world.hang_up(DIALER, PBX_B, uac.bye());
+        let ended = world.ended_as("Normal", "answered_bye_caller");
+        let servers = ended.attempts.iter().map(|attempt| &*attempt.server).collect::<Vec<_>>();
+        assert_eq!(servers, ["pbx-a", "pbx-a", "pbx-b", "pbx-b"]);
+        assert_eq!(world.sample("sipstamp_calls_started_total", &[]), 1);
+        world.settle();
+    }
+}
+
+#[test]
 fn a_retry_is_no_new_call_for_limits_and_draining() {
     let mut policy = policy();
     policy.limits.calls = 1;

@@ -329,6 +329,22 @@ fn a_6xx_from_a_server_that_was_given_up_decides_nothing_after_the_no_answer_tim
 }
 
 #[test]
+fn a_server_that_fails_after_early_media_gives_way_to_the_next() {
+    let mut world = two_servers();
+    let (uac, first) = world.called();
+    world.send(PBX_A, first.reply(183).body("v=0\r\n"));
+    world.take(DIALER, "183");
+    world.send(PBX_A, first.reply(503));
+    world.take(PBX_A, "ACK");
+    let second = Uas::new(PBX_B, world.take(PBX_B, "INVITE"), "b");
+    world.nothing_sent();
+    let (mut uac, _) = world.answer(uac, second);
+    world.hang_up(DIALER, PBX_B, uac.bye());
+    assert!(world.ended_as("Normal", "answered_bye_caller").had_early_media);
+    world.settle();
+}
+
+#[test]
 fn retry_after_moves_a_server_to_the_end_of_the_list() {
     let mut world = two_servers();
     let (_, first) = world.called();
