@@ -102,6 +102,9 @@ impl Endpoint {
                 let legs = self.legs_of(handle);
                 let any_heard = legs.iter().any(|leg| !leg.is_given_up && self.is_open_leg(leg.client, false));
                 let cause = if any_heard { cause } else { EndCause::NoResponse };
+                for leg in legs.iter().filter(|leg| !any_heard && !leg.is_given_up) {
+                    self.note_server_failure(handle, leg.client);
+                }
                 self.fail_unanswered(handle, cause);
             }
             EndCause::Restart => self.fail_here(handle, EndCause::Restart, 503, RETRY_SOON),

@@ -118,6 +118,9 @@ impl Endpoint {
     /// Nothing came back in time (Timer B, or Timer C after a 1xx).
     pub(crate) fn on_leg_timeout(&mut self, handle: Handle, tx: Handle, is_silent: bool) {
         let result = if is_silent { AttemptResult::NoResponse } else { AttemptResult::Timeout };
+        if is_silent {
+            self.note_server_failure(handle, tx);
+        }
         let is_given_up = self.is_given_up(handle, tx);
         if !self.close_attempt(handle, tx, None, result) || (is_given_up && self.has_live_leg(handle)) {
             return;
@@ -134,9 +137,7 @@ impl Endpoint {
 
     /// The server cannot be reached.
     pub(crate) fn on_leg_unreachable(&mut self, handle: Handle, tx: Handle) {
-        if let Some(server) = self.server_of(handle, tx) {
-            self.health.entry(server).or_default().on_transport_error();
-        }
+        self.note_server_failure(handle, tx);
         let is_given_up = self.is_given_up(handle, tx);
         let is_open = self.close_attempt(handle, tx, None, AttemptResult::TransportError);
         if !is_open || (is_given_up && self.has_live_leg(handle)) {
@@ -162,7 +163,12 @@ impl Endpoint {
             })
             .collect::<Legs>();
         for leg in legs {
-            self.note_attempt(handle, leg.attempt, None, AttemptResult::Timeout);
+            let is_silent = self.client_txs.get(leg.client).is_some_and(|client| client.is_silent());
+            if is_silent {
+                self.note_server_failure(handle, leg.client);
+            }
+            let result = if is_silent { AttemptResult::NoResponse } else { AttemptResult::Timeout };
+            self.note_attempt(handle, leg.attempt, None, result);
             self.cancel_client(leg.client, NO_ANSWER_REASONS);
         }
         if !self.try_next(handle) {
@@ -397,6 +403,13 @@ impl Endpoint {
         let call = self.calls.get(handle)?;
         let leg = call.setup()?.legs.iter().find(|leg| leg.client == tx)?;
         call.attempts.get(usize::from(leg.attempt)).map(|attempt| attempt.server)
+    }
+
+    /// The server of a leg cannot be reached, or has said nothing in all the time that it had.
+    pub(super) fn note_server_failure(&mut self, handle: Handle, tx: Handle) {
+        if let Some(server) = self.server_of(handle, tx) {
+            self.health.entry(server).or_default().on_failure(self.now.mono);
+        }
     }
 
     /// A server spoke: whatever was thought of it, it is there.

@@ -80,7 +80,7 @@ impl Endpoint {
 
     /// Whether each configured server is up as far as calls have shown, by name.
     pub fn servers_up(&self) -> Vec<(Arc<str>, bool)> {
-        let up = |server: &crate::policy::Server| (server.name.clone(), !self.health_of(server.id).is_down);
+        let up = |server: &crate::policy::Server| (server.name.clone(), !self.health_of(server.id).is_down());
         self.policy.servers.iter().map(up).collect()
     }
 
@@ -90,7 +90,7 @@ impl Endpoint {
         for (_, call) in self.calls.iter() {
             gauges.count(call.state, call.direction, call.server);
         }
-        self.stats.visit(&self.policy, &gauges, &|server| !self.health_of(server).is_down, visit);
+        self.stats.visit(&self.policy, &gauges, &|server| !self.health_of(server).is_down(), visit);
     }
 
     fn hang_up_call(&mut self, handle: Handle) -> Result<(), Refusal> {

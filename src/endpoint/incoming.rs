@@ -284,7 +284,8 @@ impl Endpoint {
     }
 
     fn answer_options(&mut self, at: &Arrival<'_>) {
-        let any_server_is_up = self.policy.servers.iter().any(|server| !self.health_of(server.id).is_down);
+        let any_server_is_up =
+            self.policy.servers.iter().any(|server| !self.health_of(server.id).is_known_down(self.now.mono));
         if self.is_draining || !any_server_is_up {
             return self.reply_to(at.tx, at.message, Reply { code: 503, phrase: None, extra: RETRY_SOON });
         }

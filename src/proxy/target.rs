@@ -12,11 +12,15 @@ use crate::transaction::Keyring;
 /// may neither be asked again at once nor talk itself out of service.
 pub const RETRY_AFTER: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(300));
 
+/// For how long it is known that a server is not there: who asks whether calls make sense is told so no longer, or no call
+/// would ever show that it is back.
+const KNOWN_FOR: Duration = Duration::from_secs(32);
+
 /// What calls have shown of a server.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct ServerHealth {
-    /// The last contact was a transport error, and nothing was heard since.
-    pub is_down: bool,
+    /// When it could not be reached or said nothing at all, and nothing was heard since.
+    failed_at: Option<Mono>,
     /// It asked to be left alone until then.
     pub retry_after: Option<Mono>,
 }
@@ -29,11 +33,22 @@ impl ServerHealth {
     }
 
     pub fn on_heard(&mut self) {
-        self.is_down = false;
+        self.failed_at = None;
     }
 
-    pub fn on_transport_error(&mut self) {
-        self.is_down = true;
+    /// It could not be reached, or has said nothing.
+    pub fn on_failure(&mut self, now: Mono) {
+        self.failed_at = Some(now);
+    }
+
+    /// Whether the last that was tried with it has shown that it is not there.
+    pub fn is_down(&self) -> bool {
+        self.failed_at.is_some()
+    }
+
+    /// Whether it is not there as far as is known now: what was seen long ago may be over.
+    pub fn is_known_down(&self, now: Mono) -> bool {
+        self.failed_at.is_some_and(|at| now.since(at) < KNOWN_FOR)
     }
 
     fn is_resting(&self, now: Mono) -> bool {

@@ -5,7 +5,7 @@ use sipstamp::endpoint::Input;
 use sipstamp::outcome::Outcome;
 use sipstamp::policy::{Rule, When};
 
-use crate::support::{DIALER, PBX_A, PBX_B, PBX_C, Uas, World, ms, ok, policy, reply_to, secs, server};
+use crate::support::{DIALER, PBX_A, PBX_B, PBX_C, Uac, Uas, World, ms, ok, policy, reply_to, secs, server};
 
 fn two_servers() -> World {
     let mut policy = policy();
@@ -325,6 +325,44 @@ fn a_6xx_from_a_server_that_was_given_up_decides_nothing_after_the_no_answer_tim
     let ended = world.ended_as("NoAnswer", "no_answer_timer");
     assert_eq!(ended.server.as_deref(), Some("pbx-b"));
     assert_eq!(ended.attempts.iter().map(|one| one.sip_code).collect::<Vec<_>>(), [None, None]);
+    world.settle();
+}
+
+#[test]
+fn a_server_that_says_nothing_is_down_until_it_does() {
+    let up = |world: &World| world.sample("sipstamp_server_up", &[("server", "pbx-a")]);
+    let mut world = two_servers();
+    let (uac, first) = world.called();
+    world.advance(secs(8));
+    assert_eq!(up(&world), 0, "it had its turn");
+    assert_eq!(world.sample("sipstamp_attempts_total", &[("server", "pbx-a"), ("result", "no_response")]), 1);
+    world.take_all(PBX_A);
+    let second = Uas::new(PBX_B, world.take(PBX_B, "INVITE"), "b");
+    world.send(PBX_A, first.reply(100));
+    assert_eq!(up(&world), 1);
+    world.cancelled(&first);
+    world.fail(&uac, &second, second.reply(486));
+    world.ended_as("NumberBusy", "peer_final");
+    world.settle();
+}
+
+#[test]
+fn that_no_server_is_there_is_known_for_a_while() {
+    let mut world = World::new(policy());
+    let mut uac = world.uac();
+    let options = |world: &mut World, uac: &mut Uac| {
+        world.send(DIALER, uac.request("OPTIONS").to_string().replacen("sip:+15550199@", "sip:", 1));
+        world.take_all(DIALER).pop().unwrap().code()
+    };
+    assert_eq!(options(&mut world, &mut uac), 200);
+    world.called();
+    world.advance(secs(31));
+    world.ended_as("NoAnswer", "no_response");
+    assert_eq!(options(&mut world, &mut uac), 503);
+    world.advance(secs(32));
+    // Or nobody would call again, who asks before, and it would never be heard again.
+    assert_eq!(options(&mut world, &mut uac), 200);
+    assert_eq!(world.sample("sipstamp_server_up", &[("server", "pbx-a")]), 0);
     world.settle();
 }
 
