@@ -10,7 +10,7 @@ use crate::call::{Outgoing, contact, q850_of, rewritten_uri};
 use crate::endpoint::{Arrival, Deadline, Endpoint, Output, OwnRoutes, QueryId, Reply, Request};
 use crate::flow::{Flow, Hop, Side, Transport};
 use crate::kept::Kept;
-use crate::outcome::EndCause;
+use crate::outcome::{Anomaly, EndCause};
 use crate::policy::ServerId;
 use crate::proxy::forward;
 use crate::sip::{Message, Method, Name, Start};
@@ -198,7 +198,12 @@ impl Endpoint {
         let (user, is_silent, is_invite) = (client.user, client.is_silent(), client.is_invite);
         let (is_abandoned, is_bye) = (client.is_abandoned, client.note.method == Some(Method::Bye));
         match user {
-            client::User::Leg { .. } if is_abandoned => {}
+            client::User::Leg { call, .. } if is_abandoned => {
+                // Its call may go on with another server.
+                if client.cancel == (Cancel::Sent { answered: false }) {
+                    self.note_anomaly(call, Anomaly::ResponseToCancelMissing);
+                }
+            }
             client::User::Leg { call, .. } => {
                 // Timer C: what rings too long is cancelled (RFC 3261 §16.8).
                 if !is_silent && !self.is_cancelled(tx) {

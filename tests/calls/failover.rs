@@ -347,6 +347,28 @@ fn a_server_that_says_nothing_is_down_until_it_does() {
 }
 
 #[test]
+fn a_server_that_is_given_up_and_ignores_its_cancel_is_odd() {
+    for answers in [false, true] {
+        let mut world = two_servers();
+        let (uac, first) = world.called();
+        world.send(PBX_A, first.reply(100));
+        world.advance(secs(8));
+        let second = Uas::new(PBX_B, world.take(PBX_B, "INVITE"), "b");
+        let (mut uac, _) = world.answer(uac, second);
+        if answers {
+            world.cancelled(&first);
+        }
+        world.advance(secs(40));
+        world.take_all(PBX_A);
+        world.hang_up(DIALER, PBX_B, uac.bye());
+        let ended = world.ended_as("Normal", "answered_bye_caller");
+        let anomalies = ended.anomalies.iter().map(|one| one.label()).collect::<Vec<_>>();
+        assert_eq!(anomalies.contains(&"response_to_cancel_missing"), !answers, "{anomalies:?}");
+        world.settle();
+    }
+}
+
+#[test]
 fn that_no_server_is_there_is_known_for_a_while() {
     let mut world = World::new(policy());
     let mut uac = world.uac();
