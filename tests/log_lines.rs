@@ -9,7 +9,8 @@ mod ports;
 use std::fs;
 use std::io::{Read, Write};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream, UdpSocket};
-use std::process::{Command, Stdio};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
 use ports::{DIALER, PBX_A, Ports, SIDECAR, wait_for};
@@ -61,26 +62,19 @@ fn receiver() -> SocketAddr {
     address
 }
 
-/// The log of a process that all of them have talked to.
-fn log_of(name: &str, format: &str) -> String {
-    let Ports { sip, admin, .. } = Ports::claim().unwrap();
-    let folder = std::path::PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join(format!("log-lines-{name}"));
+fn folder_of(name: &str) -> PathBuf {
+    let folder = PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join(format!("log-lines-{name}"));
     drop(fs::remove_dir_all(&folder));
     fs::create_dir_all(&folder).unwrap();
-    fs::write(folder.join("webhook.key"), "a secret of more than twenty-four bytes").unwrap();
-    let text = format!(
-        "[listen]\nudp = ['{SIDECAR}:{sip}']\ntcp = ['{SIDECAR}:{sip}']\n[dialer]\nsources = ['{DIALER}/32']\n\
-         [[telephony.servers]]\nuri = 'sip:{PBX_A}:{sip}'\n[admin]\nlisten = '{SIDECAR}:{admin}'\n\
-         [log]\nlevel = 'debug,async_nats=debug'\nformat = '{format}'\n[limits]\ncalls = 1\noverload_delay = '0ms'\n\
-         [[events.webhooks]]\nname = 'a'\nurl = 'http://{}/'\nsecret_file = '{}'\n[events.nats]\nservers = ['nats://{}']\n",
-        receiver(),
-        folder.join("webhook.key").display(),
-        nats(),
-    );
+    folder
+}
+
+/// A process with this configuration, and the file of its log.
+fn start(folder: &Path, text: &str) -> (Child, PathBuf) {
     let config = folder.join("sipstamp.toml");
-    fs::write(&config, &text).unwrap();
+    fs::write(&config, text).unwrap();
     let path = folder.join("log.txt");
-    let mut child = Command::new(env!("CARGO_BIN_EXE_sipstamp"))
+    let child = Command::new(env!("CARGO_BIN_EXE_sipstamp"))
         .args(["run", "--config"])
         .arg(&config)
         .env_remove("RUST_LOG")
@@ -89,11 +83,31 @@ fn log_of(name: &str, format: &str) -> String {
         .stderr(fs::File::create(&path).unwrap())
         .spawn()
         .unwrap();
-    let has_logged = |what: &str| {
-        let is_there = || Ok(fs::read_to_string(&path).unwrap_or_default().contains(what).then_some(()));
-        wait_for(what, PATIENCE, is_there)
-            .unwrap_or_else(|error| panic!("{error}: {}", fs::read_to_string(&path).unwrap()));
-    };
+    (child, path)
+}
+
+/// Waits until a log has this.
+fn has_logged(path: &Path, what: &str) {
+    let is_there = || Ok(fs::read_to_string(path).unwrap_or_default().contains(what).then_some(()));
+    wait_for(what, PATIENCE, is_there).unwrap_or_else(|error| panic!("{error}: {}", fs::read_to_string(path).unwrap()));
+}
+
+/// The log of a process that all of them have talked to.
+fn log_of(name: &str, format: &str) -> String {
+    let Ports { sip, admin, .. } = Ports::claim().unwrap();
+    let folder = folder_of(name);
+    fs::write(folder.join("webhook.key"), "a secret of more than twenty-four bytes").unwrap();
+    let text = format!(
+        "[listen]\nudp = ['{SIDECAR}:{sip}']\ntcp = ['{SIDECAR}:{sip}']\n[dialer]\nsources = ['{DIALER}/32']\n\
+         [[telephony.servers]]\nuri = 'sip:{PBX_A}:{sip}'\n[admin]\nlisten = '{SIDECAR}:{admin}'\n\
+         [log]\nlevel = 'debug,sipstamp::message=trace,async_nats=debug'\nformat = '{format}'\n[limits]\ncalls = 1\noverload_delay = '0ms'\n\
+         [[events.webhooks]]\nname = 'a'\nurl = 'http://{}/'\nsecret_file = '{}'\n[events.nats]\nservers = ['nats://{}']\n",
+        receiver(),
+        folder.join("webhook.key").display(),
+        nats(),
+    );
+    let (mut child, path) = start(&folder, &text);
+    let has_logged = |what: &str| has_logged(&path, what);
     has_logged("the admin API listens");
     has_logged("NATS has refused something");
     talk_sip(SocketAddr::from((SIDECAR, sip)));
@@ -101,7 +115,11 @@ fn log_of(name: &str, format: &str) -> String {
     has_logged("an event was not taken");
     talk_http(SocketAddr::from((SIDECAR, admin)));
     // A mistake that quotes what it is about.
-    fs::write(&config, text.replace("[limits]", "[log\u{202e}\x1b]\nlevel = \"\x1b\u{202e}\"\n[limits]")).unwrap();
+    fs::write(
+        folder.join("sipstamp.toml"),
+        text.replace("[limits]", "[log\u{202e}\x1b]\nlevel = \"\x1b\u{202e}\"\n[limits]"),
+    )
+    .unwrap();
     assert!(Command::new("kill").args(["-HUP", &child.id().to_string()]).status().unwrap().success());
     has_logged("the configuration is refused");
     child.kill().unwrap();
@@ -155,7 +173,7 @@ fn text_has_no_line_and_no_character_that_a_peer_has_made() {
         let (time, rest) = line.split_once(' ').unwrap_or_else(|| panic!("{line}"));
         let level = rest.trim_start().split(' ').next().unwrap();
         assert!(time.ends_with('Z') && !time.starts_with("2026-01-01T00:00:00"), "{line}");
-        assert!(["DEBUG", "INFO", "WARN"].contains(&level), "{line}");
+        assert!(["TRACE", "DEBUG", "INFO", "WARN"].contains(&level), "{line}");
     }
 }
 
@@ -166,5 +184,46 @@ fn json_is_json_and_has_no_such_character_either() {
     for line in log.lines() {
         let line: serde_json::Value = serde_json::from_str(line).unwrap_or_else(|error| panic!("{error}: {line}"));
         assert!(line["timestamp"].is_string() && line["level"] != "ERROR", "{line}");
+    }
+}
+
+#[test]
+fn messages_are_a_line_each_at_debug_and_whole_at_trace_but_for_credentials() {
+    for level in ["info", "debug", "trace"] {
+        let Ports { sip, .. } = Ports::claim().unwrap();
+        let text = format!(
+            "[listen]\nudp = ['{SIDECAR}:{sip}']\ntcp = []\n[dialer]\nsources = ['{DIALER}/32']\n[admin]\nlisten = ''\n\
+             [[telephony.servers]]\nuri = 'sip:{PBX_A}:{sip}'\n[log]\nlevel = 'info,sipstamp::message={level}'\n"
+        );
+        let (mut child, path) = start(&folder_of(level), &text);
+        has_logged(&path, "listening");
+        let socket = UdpSocket::bind((DIALER, 0)).unwrap();
+        socket.set_read_timeout(Some(PATIENCE)).unwrap();
+        let invite = format!(
+            "INVITE sip:+15550199@example.net SIP/2.0\r\nVia: SIP/2.0/UDP {};branch=z9hG4bK1\r\nMax-Forwards: 0\r\n\
+             From: <sip:a@x>;tag=1\r\nTo: <sip:b@x>\r\nCall-ID: one@dialer\r\nCSeq: 7 INVITE\r\n\
+             Proxy-Authorization: Digest response=\"53c7e7\"\r\nContent-Length: 0\r\n\r\n",
+            socket.local_addr().unwrap()
+        );
+        socket.send_to(invite.as_bytes(), (SIDECAR, sip)).unwrap();
+        let mut answer = [0; 2_048];
+        while !answer.starts_with(b"SIP/2.0 483") {
+            socket.recv(&mut answer).unwrap();
+        }
+        child.kill().unwrap();
+        child.wait().unwrap();
+        let log = fs::read_to_string(&path).unwrap();
+        let has = |parts: &[&str]| log.lines().any(|line| parts.iter().all(|part| line.contains(part)));
+        let is_told = level != "info";
+        assert_eq!(
+            has(&["DEBUG", "received INVITE ", "call_id=one@dialer", "cseq=7", "transport=\"udp\""]),
+            is_told,
+            "{log}"
+        );
+        let sent = ["DEBUG", "sent 483 to INVITE ", "call_id=one@dialer", "stamp=\"CallFailed;cause=local_reject;id="];
+        assert_eq!(has(&sent), is_told, "{log}");
+        assert_eq!(has(&["    INVITE sip:+15550199@example.net SIP/2.0"]), level == "trace", "{log}");
+        assert_eq!(has(&["    Proxy-Authorization: (not shown)"]), level == "trace", "{log}");
+        assert!(!log.contains("53c7e7"), "{log}");
     }
 }

@@ -25,6 +25,7 @@ use crate::journal::{Kind, Position, Writer};
 use crate::overload::{Lag, fits};
 use crate::sink::EventInput;
 use crate::sip::{FrameError, Limits, Message, begins_call};
+use crate::telemetry::messages;
 use crate::time::{Mono, Now};
 use crate::transport::{Acceptor, Connections, Failed, Source, Taker, UdpPorts, UdpSource, Unreachable};
 
@@ -398,6 +399,7 @@ impl Worker {
     fn send(&mut self, transmit: Transmit) {
         let me = self.core.post.me;
         let Core { gate, endpoint, now, .. } = &mut self.core;
+        messages::sent(&transmit.bytes, transmit.hop.transport, transmit.hop.remote, endpoint.policy());
         // Who gets requests of ours belongs to a call; a response may be a stranger's 403.
         if !transmit.bytes.starts_with(b"SIP/") {
             gate.note_sent(transmit.hop.remote, endpoint.policy(), now.mono);
@@ -512,6 +514,7 @@ impl Core {
     fn message(&mut self, flow: Flow, bytes: Bytes) {
         match Message::parse(bytes, &self.limits) {
             Ok(message) => {
+                messages::received(&message, flow.transport, flow.remote, self.endpoint.policy());
                 let worker = self.post.of_call(message.call_id());
                 if worker == self.post.me {
                     self.handled += 1;

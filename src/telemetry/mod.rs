@@ -1,6 +1,7 @@
 //! Logs to standard error. What a peer has written can neither begin a line nor steer a terminal: see `lines`.
 
 mod lines;
+pub mod messages;
 
 use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::util::SubscriberInitExt;
