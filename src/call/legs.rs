@@ -93,10 +93,11 @@ impl Endpoint {
     pub(crate) fn on_leg_response(&mut self, tx: Handle, upstream: Handle, flow: &Flow, message: &Message) {
         let Some(client) = self.client_txs.get(tx) else { return };
         let client::User::Leg { call: handle, attempt, .. } = client.user else { return };
-        if client.is_abandoned {
+        let is_abandoned = client.is_abandoned;
+        self.heard_from(handle, attempt, flow);
+        if is_abandoned {
             return self.on_abandoned_response(tx, handle, message);
         }
-        self.heard_from(handle, attempt);
         let Some(call) = self.calls.get(handle) else {
             // The call is over; its 2xx may still come again (RFC 6026), or another fork's come.
             if self.forward_2xx(tx, upstream, message) {
@@ -407,17 +408,21 @@ impl Endpoint {
 
     /// The server of a leg cannot be reached, or has said nothing in all the time that it had.
     pub(super) fn note_server_failure(&mut self, handle: Handle, tx: Handle) {
-        if let Some(server) = self.server_of(handle, tx) {
-            self.health.entry(server).or_default().on_failure(self.now.mono);
+        let Some(call) = self.calls.get(handle) else { return };
+        let leg = call.setup().and_then(|setup| setup.legs.iter().find(|leg| leg.client == tx));
+        if let Some(attempt) = leg.and_then(|leg| call.attempts.get(usize::from(leg.attempt))) {
+            self.health.entry(attempt.server).or_default().on_failure(self.now.mono, attempt.started);
         }
     }
 
     /// A server spoke: whatever was thought of it, it is there.
-    fn heard_from(&mut self, handle: Handle, attempt: u8) {
-        let server =
-            self.calls.get(handle).and_then(|call| call.attempts.get(usize::from(attempt))).map(|tried| tried.server);
-        if let Some(health) = server.and_then(|server| self.health.get_mut(&server)) {
-            health.on_heard();
+    fn heard_from(&mut self, handle: Handle, attempt: u8, flow: &Flow) {
+        let server = match self.calls.get(handle) {
+            Some(call) => call.attempts.get(usize::from(attempt)).map(|tried| tried.server),
+            None => self.policy.source(flow.remote).and_then(|source| source.server),
+        };
+        if let Some(server) = server {
+            self.health.entry(server).or_default().on_heard(self.now.mono);
         }
     }
 

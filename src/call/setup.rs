@@ -148,7 +148,8 @@ impl Endpoint {
         let path = self.paths.of(at.flow.reply());
         let Some(call) = self.calls.get_mut(handle) else { return };
         let Phase::Challenged(challenged) = &call.phase else { return };
-        let server = challenged.server.unwrap_or(ServerId::DIALER);
+        // None where a restart has found it configured no more.
+        let server = challenged.server;
         call.phase = Phase::Setup(self.places.setups.put(new_setup(at)));
         call.path = path;
         call.identity.renew(at.message, &mut self.store);
@@ -163,7 +164,8 @@ impl Endpoint {
         let Some(call) = self.calls.get(handle) else { return };
         let mut order = self.order_of(&call.policy, call.direction, at.message);
         order.retain(|id| call.attempts.iter().all(|attempt| attempt.server != *id));
-        order.insert(0, server);
+        order.retain(|id| Some(*id) != server);
+        order.insert_many(0, server);
         self.forward_call(handle, order, at);
     }
 

@@ -198,13 +198,14 @@ impl Endpoint {
         let (user, is_silent, is_invite) = (client.user, client.is_silent(), client.is_invite);
         let (is_abandoned, is_bye) = (client.is_abandoned, client.note.method == Some(Method::Bye));
         match user {
-            client::User::Leg { call, .. } if is_abandoned => {
+            client::User::Leg { call, .. } => {
                 // Its call may go on with another server.
                 if client.cancel == (Cancel::Sent { answered: false }) {
                     self.note_anomaly(call, Anomaly::ResponseToCancelMissing);
                 }
-            }
-            client::User::Leg { call, .. } => {
+                if is_abandoned {
+                    return self.remove_client(tx);
+                }
                 // Timer C: what rings too long is cancelled (RFC 3261 §16.8).
                 if !is_silent && !self.is_cancelled(tx) {
                     self.cancel_client(tx, "");

@@ -21,6 +21,8 @@ const KNOWN_FOR: Duration = Duration::from_secs(32);
 pub struct ServerHealth {
     /// When it could not be reached or said nothing at all, and nothing was heard since.
     failed_at: Option<Mono>,
+    /// When it answered last.
+    heard_at: Option<Mono>,
     /// It asked to be left alone until then.
     pub retry_after: Option<Mono>,
 }
@@ -32,13 +34,16 @@ impl ServerHealth {
         self.retry_after = Some(now + Duration::from_secs(seconds).clamp(least, most));
     }
 
-    pub fn on_heard(&mut self) {
+    pub fn on_heard(&mut self, now: Mono) {
         self.failed_at = None;
+        self.heard_at = Some(now);
     }
 
-    /// It could not be reached, or has said nothing.
-    pub fn on_failure(&mut self, now: Mono) {
-        self.failed_at = Some(now);
+    /// It could not be reached, or has said nothing to what it was asked then; to others it may have since.
+    pub fn on_failure(&mut self, now: Mono, asked: Mono) {
+        if self.heard_at.is_none_or(|heard| heard < asked) {
+            self.failed_at = Some(now);
+        }
     }
 
     /// Whether the last that was tried with it has shown that it is not there.

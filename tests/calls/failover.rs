@@ -347,18 +347,55 @@ fn a_server_that_says_nothing_is_down_until_it_does() {
 }
 
 #[test]
+fn a_server_that_answers_others_meanwhile_is_not_down() {
+    let mut world = World::new(policy());
+    world.called();
+    world.advance(secs(20));
+    world.take_all(PBX_A);
+    let mut other = world.uac();
+    let invite = other.invite();
+    let (uac, uas) = world.place(&other, invite, PBX_A);
+    world.fail(&uac, &uas, uas.reply(486));
+    world.ended_as("NumberBusy", "peer_final");
+    world.advance(secs(11));
+    world.ended_as("NoAnswer", "no_response");
+    assert_eq!(world.sample("sipstamp_server_up", &[("server", "pbx-a")]), 1);
+    world.settle();
+}
+
+#[test]
+fn a_late_answer_shows_that_a_server_is_there() {
+    let mut world = World::new(policy());
+    let (_, uas) = world.called();
+    world.advance(secs(31));
+    world.ended_as("NoAnswer", "no_response");
+    assert_eq!(world.sample("sipstamp_server_up", &[("server", "pbx-a")]), 0);
+    world.send(PBX_A, uas.reply(100));
+    assert_eq!(world.sample("sipstamp_server_up", &[("server", "pbx-a")]), 1);
+    world.settle();
+}
+
+#[test]
 fn a_server_that_is_given_up_and_ignores_its_cancel_is_odd() {
-    for answers in [false, true] {
-        let mut world = two_servers();
+    for (answers, late) in [(false, false), (false, true), (true, false), (true, true)] {
+        let mut policy = policy();
+        policy.timeouts.no_answer = secs(90);
+        policy.servers.push(server(2, "pbx-b", PBX_B));
+        let mut world = World::new(policy);
         let (uac, first) = world.called();
         world.send(PBX_A, first.reply(100));
         world.advance(secs(8));
         let second = Uas::new(PBX_B, world.take(PBX_B, "INVITE"), "b");
-        let (mut uac, _) = world.answer(uac, second);
         if answers {
             world.cancelled(&first);
         }
-        world.advance(secs(40));
+        // The other one is asked meanwhile, or has answered.
+        let wait = if late { (secs(50), secs(1)) } else { (secs(1), secs(40)) };
+        world.send(PBX_B, second.reply(180));
+        world.take(DIALER, "180");
+        world.advance(wait.0);
+        let (mut uac, _) = world.answer(uac.clone(), second);
+        world.advance(wait.1);
         world.take_all(PBX_A);
         world.hang_up(DIALER, PBX_B, uac.bye());
         let ended = world.ended_as("Normal", "answered_bye_caller");
