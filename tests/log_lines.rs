@@ -188,12 +188,12 @@ fn json_is_json_and_has_no_such_character_either() {
 }
 
 #[test]
-fn messages_are_a_line_each_at_debug_and_whole_at_trace_but_for_credentials() {
+fn calls_are_told_at_debug_and_messages_at_trace_but_for_credentials() {
     for level in ["info", "debug", "trace"] {
         let Ports { sip, .. } = Ports::claim().unwrap();
         let text = format!(
             "[listen]\nudp = ['{SIDECAR}:{sip}']\ntcp = []\n[dialer]\nsources = ['{DIALER}/32']\n[admin]\nlisten = ''\n\
-             [[telephony.servers]]\nuri = 'sip:{PBX_A}:{sip}'\n[log]\nlevel = 'info,sipstamp::message={level}'\n"
+             [[telephony.servers]]\nuri = 'sip:{PBX_A}:{sip}'\n[log]\nlevel = '{level}'\n"
         );
         let (mut child, path) = start(&folder_of(level), &text);
         has_logged(&path, "listening");
@@ -210,20 +210,24 @@ fn messages_are_a_line_each_at_debug_and_whole_at_trace_but_for_credentials() {
         while !answer.starts_with(b"SIP/2.0 483") {
             socket.recv(&mut answer).unwrap();
         }
+        if level != "info" {
+            has_logged(&path, "call ended");
+        }
         child.kill().unwrap();
         child.wait().unwrap();
         let log = fs::read_to_string(&path).unwrap();
         let has = |parts: &[&str]| log.lines().any(|line| parts.iter().all(|part| line.contains(part)));
-        let is_told = level != "info";
-        assert_eq!(
-            has(&["DEBUG", "received INVITE ", "call_id=one@dialer", "cseq=7", "transport=\"udp\""]),
-            is_told,
-            "{log}"
-        );
-        let sent = ["DEBUG", "sent 483 to INVITE ", "call_id=one@dialer", "stamp=\"CallFailed;cause=local_reject;id="];
-        assert_eq!(has(&sent), is_told, "{log}");
-        assert_eq!(has(&["    INVITE sip:+15550199@example.net SIP/2.0"]), level == "trace", "{log}");
-        assert_eq!(has(&["    Proxy-Authorization: (not shown)"]), level == "trace", "{log}");
+        let ended = ["DEBUG", "call ended ", "call_id=one@dialer", "outcome=\"CallFailed\"", "code=483"];
+        assert_eq!(has(&ended), level != "info", "{log}");
+        for part in [
+            "    INVITE sip:+15550199@example.net SIP/2.0",
+            "    Proxy-Authorization:(not shown)",
+            "    Call-Outcome: CallFailed;cause=local_reject;id=",
+            "TRACE sipstamp::message: received",
+        ] {
+            assert_eq!(has(&[part]), level == "trace", "{part}: {log}");
+        }
+        assert_eq!(has(&["transport=\"udp\"", "call_id=one@dialer"]), level == "trace", "{log}");
         assert!(!log.contains("53c7e7"), "{log}");
     }
 }

@@ -399,7 +399,7 @@ impl Worker {
     fn send(&mut self, transmit: Transmit) {
         let me = self.core.post.me;
         let Core { gate, endpoint, now, .. } = &mut self.core;
-        messages::sent(&transmit.bytes, transmit.hop.transport, transmit.hop.remote, endpoint.policy());
+        messages::sent(&transmit.bytes, transmit.hop.transport, transmit.hop.remote);
         // Who gets requests of ours belongs to a call; a response may be a stranger's 403.
         if !transmit.bytes.starts_with(b"SIP/") {
             gate.note_sent(transmit.hop.remote, endpoint.policy(), now.mono);
@@ -514,7 +514,7 @@ impl Core {
     fn message(&mut self, flow: Flow, bytes: Bytes) {
         match Message::parse(bytes, &self.limits) {
             Ok(message) => {
-                messages::received(&message, flow.transport, flow.remote, self.endpoint.policy());
+                messages::received(&message, flow.transport, flow.remote);
                 let worker = self.post.of_call(message.call_id());
                 if worker == self.post.me {
                     self.handled += 1;
@@ -524,8 +524,15 @@ impl Core {
                 }
             }
             Err(rejected) => {
-                self.handled += 1;
-                self.endpoint.handle(self.now, Input::Broken { flow, rejected });
+                // What is only too large belongs to a call all the same.
+                let worker = rejected.beyond_limits().map(|message| self.post.of_call(message.call_id()));
+                match worker.filter(|worker| *worker != self.post.me) {
+                    Some(worker) => self.post.put_aside(worker, Input::Broken { flow, rejected }),
+                    None => {
+                        self.handled += 1;
+                        self.endpoint.handle(self.now, Input::Broken { flow, rejected });
+                    }
+                }
             }
         }
     }
@@ -539,6 +546,7 @@ impl Taker for Core {
         }
     }
 
+    /// It is answered here, whosever call it would be: the connection closes when that is written.
     fn broken(&mut self, flow: Flow, error: FrameError) {
         self.endpoint.handle(self.now, Input::Broken { flow, rejected: Box::new(error.into_rejected()) });
     }

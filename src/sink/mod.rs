@@ -29,7 +29,7 @@ use crate::admin::Readiness;
 use crate::admin::metrics::Histograms;
 use crate::config::Events;
 use crate::control::OwnedSample;
-use crate::event::{EventKind, Summary};
+use crate::event::{Event, EventKind, data_of};
 use crate::journal::{Cursors, Due, Found, Late, LateEvent, Note};
 use crate::recent::{Recent, Told};
 use crate::stats::SampleKind;
@@ -281,7 +281,8 @@ impl Dispatch {
 
     fn line(&mut self, (event, at): Handed) -> Line {
         if event.kind == EventKind::Ended {
-            count(&event.summary, &self.histograms);
+            self.histograms.call_ended(&event.summary);
+            tell(&event);
         }
         // A copy: the line itself lies in memory that the worker wants back.
         let line: Arc<[u8]> = event.line.as_ref().into();
@@ -313,14 +314,27 @@ impl Dispatch {
     }
 }
 
-fn count(ended: &Summary, histograms: &Histograms) {
-    histograms.call_ended(ended);
+/// How a call was decided, in a line.
+fn tell(ended: &Event) {
+    if !tracing::enabled!(tracing::Level::DEBUG) {
+        return;
+    }
+    // What the line has masked stays so.
+    let Ok(call) = data_of(&ended.line) else { return };
+    let attempts = call.attempts.iter().map(|attempt| match attempt.sip_code {
+        Some(code) => format!("{} {code}", attempt.server),
+        None => format!("{} -", attempt.server),
+    });
     tracing::debug!(
-        outcome = ended.outcome.map(|outcome| outcome.label()),
-        end_cause = ended.end_cause.map(|cause| cause.label()),
-        code = ended.sip_code,
-        direction = ended.direction.label(),
-        call_uid = %ended.call,
+        call_id = %call.call_id,
+        call_uid = %call.call_uid,
+        direction = call.direction.label(),
+        outcome = call.outcome.map(|outcome| outcome.label()),
+        end_cause = call.end_cause.map(|cause| cause.label()),
+        code = call.sip_code,
+        attempts = %attempts.collect::<Vec<_>>().join(", "),
+        rule = call.rule,
+        anomalies = %call.anomalies.iter().map(|anomaly| anomaly.label()).collect::<Vec<_>>().join(", "),
         "call ended"
     );
 }
