@@ -74,8 +74,8 @@ async fn follow(url: &str, tail: &Tail) -> io::Result<()> {
     let stream = loop {
         match jetstream.get_stream(&tail.stream).await {
             Ok(stream) => break stream,
-            // A sidecar makes it when it has its first event.
-            Err(error) if is_missing(&error) => {
+            // A sidecar makes it when it has its first event; what fails while it is waited for may be over then.
+            Err(error) if is_missed || is_missing(&error) => {
                 if !std::mem::replace(&mut is_missed, true) {
                     complain(&format!("stream {}: not there yet; it is waited for", printable(&tail.stream)));
                 }

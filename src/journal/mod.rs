@@ -175,6 +175,12 @@ impl Journal {
     pub fn late(&mut self) -> io::Result<Late> {
         let late = Late::new(self.writer()?, self.shared.clone());
         self.shared.late.get_or_init(|| late.number());
+        let mut broken = self.shared.broken();
+        // As where a writer fails from here on.
+        if !broken.writers.is_empty() && !broken.writers.contains(&late.number()) {
+            broken.writers.push(late.number());
+        }
+        drop(broken);
         Ok(late)
     }
 
