@@ -180,7 +180,8 @@ impl<T> Wheel<T> {
     }
 
     fn tick_of(&self, deadline: Mono) -> u64 {
-        if deadline <= self.now { self.tick } else { deadline.0.div_ceil(1_000) }
+        // An empty wheel has not turned since.
+        if deadline <= self.now { self.now.0 / 1_000 } else { deadline.0.div_ceil(1_000) }
     }
 
     /// The finest level that reaches as far as a tick, and the slot there; beyond the last level the furthest one.
@@ -504,6 +505,15 @@ mod tests {
         assert_ne!(another, key);
         assert_eq!(wheel.cancel(key), None);
         assert_eq!(wheel.cancel(another), Some(3));
+    }
+
+    #[test]
+    fn what_is_due_at_once_is_due_now_also_where_nothing_was_before() {
+        let mut wheel = Wheel::new(Mono(0));
+        assert_eq!(wheel.pop(Mono(5_000)), None);
+        wheel.insert(Mono(5_000), 1);
+        assert_eq!(wheel.next_deadline(), Some(Mono(5_000)));
+        assert_eq!(wheel.pop(Mono(5_000)), Some(1));
     }
 
     #[derive(Clone, Debug)]
