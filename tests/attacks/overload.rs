@@ -7,8 +7,9 @@ use crate::generator::calls::Hold;
 use crate::generator::check::Profile;
 use crate::generator::engine::{Load, Report, Settings, Step, Work};
 use crate::generator::lanes::Waits;
-use crate::ports::DIALER;
+use crate::ports::{DIALER, wait_for};
 use crate::site::command;
+use crate::wire::PATIENCE;
 
 /// In MiB, of a debug build. Measured: 51.
 const MEMORY: u64 = 256;
@@ -77,8 +78,13 @@ fn overload(name: &str, workers: usize, is_tcp: bool) {
     assert_eq!(report.tally.refused, refused() - before, "whoever was refused was refused for that");
     target.beside.await_calls(1);
 
-    // Whoever has slept since is not overloaded, from the first call on.
-    std::thread::sleep(Duration::from_millis(500));
+    // What is left of it is worked off; then no call is refused any more.
+    let is_over = || {
+        let report = offer(&mut load, RATES.0, Duration::from_millis(100));
+        assert_all_ended(&report);
+        Ok((report.tally.refused == 0).then_some(()))
+    };
+    wait_for("calls to be taken again", PATIENCE, is_over).unwrap();
     let report = offer(&mut load, RATES.0, Duration::from_secs(1));
     assert_all_ended(&report);
     assert_eq!(report.tally.refused, 0, "{report:?}");
