@@ -1,11 +1,12 @@
 //! Many calls on several workers, whatever socket their messages come by.
 
-use std::net::Ipv4Addr;
+use std::net::{Ipv4Addr, UdpSocket};
 
 use super::callee::{Answer, Callee};
 use super::caller::Caller;
 use super::site::{Site, addresses};
-use super::wire::Wire;
+use super::wire::{PATIENCE, Wire};
+use crate::ports::DIALER;
 
 /// Calls of each dialer; four of them at once.
 const CALLS: usize = 60;
@@ -74,4 +75,41 @@ fn from_udp_to_tcp_each_call_is_accounted_once() {
     let site = Site::start("mixed", 3, "tcp", &addresses(&[&callee]));
     let wires = (0..DIALERS).map(|_| site.udp(site.sip())).collect();
     assert!(assert_all_are_accounted_for(site, &[&callee], wires, USUAL) > 0);
+}
+
+/// What is too large for one worker to take is another one's call all the same: it is known when it comes again.
+#[test]
+fn a_call_that_is_refused_for_its_size_is_with_its_worker() {
+    let callee = Callee::udp([127, 0, 0, 20].into(), Answer::Ok);
+    let site = Site::start("large", 3, "udp", &addresses(&[&callee]));
+    let socket = UdpSocket::bind((DIALER, 0)).unwrap();
+    socket.set_read_timeout(Some(PATIENCE)).unwrap();
+    let via = socket.local_addr().unwrap();
+    for number in 0..20 {
+        // The second one is found by the kernel, which sees no Call-ID behind so much.
+        for length in [17_000, 10] {
+            let request = |method: &str, to: &str, length: usize| {
+                let padding = "x".repeat(length);
+                format!(
+                    "{method} sip:+15550199@example.net SIP/2.0\r\nVia: SIP/2.0/UDP {via};branch=z9hG4bK{number}\r\nX: {padding}\r\n\
+                     Max-Forwards: 70\r\nFrom: <sip:a@x>;tag=1\r\n{to}\r\nCall-ID: large-{number}\r\nCSeq: 1 {method}\r\n\
+                     Contact: <sip:a@{via}>\r\nContent-Length: 0\r\n\r\n",
+                )
+            };
+            socket.send_to(request("INVITE", "To: <sip:b@x>", length).as_bytes(), site.sip()).unwrap();
+            let mut answer = [0; 2_048];
+            while !answer.starts_with(b"SIP/2.0 513") {
+                socket.recv(&mut answer).unwrap();
+            }
+            let answer = String::from_utf8_lossy(&answer);
+            let to = answer.lines().find(|line| line.starts_with("To: ")).unwrap();
+            if length < 100 {
+                socket.send_to(request("ACK", to, length).as_bytes(), site.sip()).unwrap();
+            }
+        }
+    }
+    let events = site.events(20);
+    assert!(events.iter().all(|event| event["data"]["sip_code"] == 513), "{events:?}");
+    assert_eq!(site.metric("sipstamp_calls_started_total", &[]), 20);
+    site.end();
 }
