@@ -134,7 +134,7 @@ impl Endpoint {
         let legs = setup.legs.clone();
         setup.legs.retain(|leg| Some(leg.client) == except);
         for leg in legs.iter().filter(|leg| Some(leg.client) != except) {
-            let is_silent = self.client_txs.get(leg.client).is_some_and(|client| client.is_silent());
+            let is_silent = self.is_silent(leg.client);
             let result = if is_silent { AttemptResult::NoResponse } else { AttemptResult::Cancelled };
             self.note_attempt(handle, leg.attempt, None, result);
             self.abandon_client(leg.client);

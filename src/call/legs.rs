@@ -164,7 +164,7 @@ impl Endpoint {
             })
             .collect::<Legs>();
         for leg in legs {
-            let is_silent = self.client_txs.get(leg.client).is_some_and(|client| client.is_silent());
+            let is_silent = self.is_silent(leg.client);
             if is_silent {
                 self.note_server_failure(handle, leg.client);
             }
@@ -285,7 +285,7 @@ impl Endpoint {
         let code = message.code();
         let is_given_up = self.is_given_up(handle, tx);
         if !is_given_up {
-            let server = self.server_of(handle, tx);
+            let server = self.attempt_of(handle, tx).map(|attempt| attempt.server);
             let wait = message.first(Name::RetryAfter).and_then(|field| seconds(message.value(field)));
             if let (503, Some(server), Some(wait)) = (code, server, wait) {
                 self.health.entry(server).or_default().on_retry_after(self.now.mono, wait);
@@ -400,18 +400,16 @@ impl Endpoint {
         self.stats.on_final_response(server, code);
     }
 
-    fn server_of(&self, handle: Handle, tx: Handle) -> Option<ServerId> {
+    fn attempt_of(&self, handle: Handle, tx: Handle) -> Option<&Attempt> {
         let call = self.calls.get(handle)?;
         let leg = call.setup()?.legs.iter().find(|leg| leg.client == tx)?;
-        call.attempts.get(usize::from(leg.attempt)).map(|attempt| attempt.server)
+        call.attempts.get(usize::from(leg.attempt))
     }
 
     /// The server of a leg cannot be reached, or has said nothing in all the time that it had.
     pub(super) fn note_server_failure(&mut self, handle: Handle, tx: Handle) {
-        let Some(call) = self.calls.get(handle) else { return };
-        let leg = call.setup().and_then(|setup| setup.legs.iter().find(|leg| leg.client == tx));
-        if let Some(attempt) = leg.and_then(|leg| call.attempts.get(usize::from(leg.attempt))) {
-            self.health.entry(attempt.server).or_default().on_failure(self.now.mono, attempt.started);
+        if let Some(&Attempt { server, started, .. }) = self.attempt_of(handle, tx) {
+            self.health.entry(server).or_default().on_failure(self.now.mono, started);
         }
     }
 
@@ -442,6 +440,11 @@ impl Endpoint {
     fn has_live_leg(&self, handle: Handle) -> bool {
         let setup = self.calls.get(handle).and_then(|call| call.setup());
         setup.is_some_and(|setup| setup.legs.iter().any(|leg| !leg.is_given_up))
+    }
+
+    /// Whether a leg has answered nothing at all.
+    pub(super) fn is_silent(&self, tx: Handle) -> bool {
+        self.client_txs.get(tx).is_some_and(|client| client.is_silent())
     }
 
     /// Whether a leg has answered something but no final response; with `silent_too`, or nothing at all.

@@ -175,12 +175,8 @@ impl Journal {
     pub fn late(&mut self) -> io::Result<Late> {
         let late = Late::new(self.writer()?, self.shared.clone());
         self.shared.late.get_or_init(|| late.number());
-        let mut broken = self.shared.broken();
-        // As where a writer fails from here on.
-        if !broken.writers.is_empty() && !broken.writers.contains(&late.number()) {
-            broken.writers.push(late.number());
-        }
-        drop(broken);
+        // One may have failed before there was this one.
+        self.shared.broken().owe_late(self.shared.late.get());
         Ok(late)
     }
 
@@ -270,9 +266,7 @@ impl Shared {
         let is_first = broken.writers.is_empty();
         if let Some(writer) = writer.filter(|writer| !broken.writers.contains(writer)) {
             broken.writers.push(writer);
-            if let Some(late) = self.late.get().filter(|late| !broken.writers.contains(late)) {
-                broken.writers.push(*late);
-            }
+            broken.owe_late(self.late.get());
             self.set_kept(false);
             if is_first {
                 tracing::error!(%error, "the journal cannot be written: calls go on, but would not survive the process; make room, or mend the disk");
@@ -315,6 +309,15 @@ impl Shared {
 
     fn broken(&self) -> std::sync::MutexGuard<'_, Broken> {
         self.broken.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Broken {
+    /// Where anything is broken, late events have to be written too.
+    fn owe_late(&mut self, late: Option<&u32>) {
+        if let Some(late) = late.filter(|late| !self.writers.is_empty() && !self.writers.contains(late)) {
+            self.writers.push(*late);
+        }
     }
 }
 
