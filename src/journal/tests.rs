@@ -477,6 +477,26 @@ fn late_events_are_written_once_all_workers_write_again() {
 }
 
 #[test]
+fn late_events_are_owed_by_a_worker_that_failed_before_there_was_their_writer() {
+    let place = Place::new("late-before");
+    let (mut journal, _) = place.open();
+    let mut writer = journal.writer().unwrap();
+    fail(&mut writer);
+    let mut late = journal.late().unwrap();
+    let (woken, wakes) = channel();
+    let running = journal.start(move |writer| woken.send(writer).unwrap()).unwrap();
+    // It may be woken for what its own beginning wrote too.
+    while wakes.recv_timeout(PATIENCE) != Ok(0) {}
+    assert!(writer.begins_all() && writer.ends_all());
+    assert!(!running.is_sound(), "late events are not written");
+    let due = late.due().unwrap();
+    assert_eq!(late.write(due, late_events(1)).len(), 1);
+    assert!(running.is_sound());
+    drop((writer, late));
+    running.close();
+}
+
+#[test]
 fn late_events_are_due_again_where_a_worker_fails_meanwhile() {
     let place = Place::new("late-again");
     let (mut writer, mut late, running, wakes) = with_late(&place);
