@@ -1,74 +1,159 @@
-//! Looking through short texts for bytes: eight or sixteen at a time.
+//! Looking through short texts for bytes: sixteen at a time.
 //!
 //! Header lines and values are short: this costs less than calling a search that is made for long texts.
 
-/// A bit in each byte.
-const ONES: u64 = u64::MAX / 255;
+use wide::u8x16;
 
-/// The top bit of each byte below `limit`, which is 128 at most, and perhaps of bytes behind the first such one.
-#[inline]
-pub const fn below(word: u64, limit: u8) -> u64 {
-    word.wrapping_sub(ONES * limit as u64) & !word & (ONES * 128)
+/// Bytes that are looked at in one go.
+const BLOCK: usize = 16;
+
+/// A set of bytes.
+#[derive(Clone, Copy, Debug)]
+pub struct Set<const N: usize> {
+    /// Those in it one by one.
+    these: [u8; N],
+    /// All below this one are.
+    below: u8,
+    /// All above 127 are.
+    beyond_ascii: bool,
 }
 
-/// The top bit of each byte that is this one, and perhaps of bytes behind the first such one.
-#[inline]
-pub const fn equal(word: u64, byte: u8) -> u64 {
-    below(word ^ (ONES * byte as u64), 1)
+/// What is no byte of a token (RFC 3261 §25.1).
+#[derive(Clone, Copy, Debug)]
+pub struct NotToken;
+
+/// What can be looked for.
+pub trait Sought: Copy {
+    fn has(self, byte: u8) -> bool;
+
+    /// The top bit of each byte that is sought.
+    fn mark(self, block: u8x16) -> u8x16;
 }
 
-/// The top bit of each byte that is above 127.
-#[inline]
-pub const fn beyond_ascii(word: u64) -> u64 {
-    word & (ONES * 128)
+impl<const N: usize> Set<N> {
+    #[inline(always)]
+    pub const fn of(these: [u8; N]) -> Set<N> {
+        Set { these, below: 0, beyond_ascii: false }
+    }
+
+    /// With all below this one.
+    #[inline(always)]
+    pub const fn and_below(self, below: u8) -> Set<N> {
+        Set { below, ..self }
+    }
+
+    /// With all above 127.
+    #[inline(always)]
+    pub const fn and_beyond_ascii(self) -> Set<N> {
+        Set { beyond_ascii: true, ..self }
+    }
 }
 
-/// Offset of the first byte from `at` on that `marked` marks by its top bit, whatever it marks behind that. `is` says the
-/// same of one byte; it is asked for many at once, without branches.
+impl<const N: usize> Sought for Set<N> {
+    #[inline(always)]
+    fn has(self, byte: u8) -> bool {
+        let is_one = self.these.iter().fold(false, |any, this| any | (byte == *this));
+        is_one | (byte < self.below) | (self.beyond_ascii & (byte > 127))
+    }
+
+    #[inline(always)]
+    fn mark(self, block: u8x16) -> u8x16 {
+        let mut marks = if self.beyond_ascii { block } else { u8x16::ZERO };
+        if self.below > 0 {
+            marks |= block.simd_le(u8x16::splat(self.below - 1));
+        }
+        self.these.iter().fold(marks, |marks, this| marks | block.simd_eq(u8x16::splat(*this)))
+    }
+}
+
+/// Bytes of tokens beside letters and digits (RFC 3261 §25.1).
+pub const OTHERS_OF_TOKEN: [u8; 10] = *b"-.!%*_+`'~";
+
+impl Sought for NotToken {
+    #[inline(always)]
+    fn has(self, byte: u8) -> bool {
+        !(byte.is_ascii_alphanumeric() || OTHERS_OF_TOKEN.contains(&byte))
+    }
+
+    #[inline(always)]
+    fn mark(self, block: u8x16) -> u8x16 {
+        let letters = ((block | u8x16::splat(0x20)) - u8x16::splat(b'a')).simd_le(u8x16::splat(b'z' - b'a'));
+        let digits = (block - u8x16::splat(b'0')).simd_le(u8x16::splat(9));
+        let others = OTHERS_OF_TOKEN.iter().map(|other| block.simd_eq(u8x16::splat(*other)));
+        !others.fold(letters | digits, |marks, other| marks | other)
+    }
+}
+
+/// A bit for each byte of a block, set where it is sought.
 #[inline(always)]
-pub fn first(text: &[u8], at: usize, marked: impl Fn(u64) -> u64, is: impl Fn(u8) -> bool) -> Option<usize> {
-    let whole = text.get(at..)?;
-    let place_in = |word: &[u8; 8]| match marked(u64::from_le_bytes(*word)) {
-        0 => None,
-        found => Some(found.trailing_zeros() as usize / 8),
-    };
-    let (blocks, rest) = whole.as_chunks::<16>();
-    // Vector instructions say of 16 bytes whether there is any.
-    for (block, number) in blocks.iter().zip(0..) {
-        if block.iter().fold(false, |any, byte| any | is(*byte)) {
-            let ([low, high], _) = block.as_chunks::<8>() else { return None };
-            let found = place_in(low).or_else(|| Some(place_in(high)? + 8))?;
-            return Some(at + number * 16 + found);
-        }
-    }
-    let (words, rest) = rest.as_chunks::<8>();
-    for word in words {
-        if let Some(found) = place_in(word) {
-            return Some(text.len() - rest.len() - 8 + found);
-        }
-    }
-    match whole.last_chunk::<8>() {
-        _ if rest.is_empty() => None,
-        // The word that ends with the text: what has been looked at already bears no mark.
-        Some(word) => place_in(word).map(|found| text.len() - 8 + found),
-        None => rest.iter().position(|byte| is(*byte)).map(|found| at + found),
-    }
+fn bits(block: &[u8; BLOCK], sought: impl Sought) -> u32 {
+    sought.mark(u8x16::new(*block)).to_bitmask()
 }
 
-/// Offset of the first byte from `at` on that is one of these, three at most.
+/// Offset of the first byte from `at` on that is sought.
+#[inline(always)]
+pub fn first(text: &[u8], at: usize, sought: impl Sought) -> Option<usize> {
+    let (blocks, rest) = text.get(at..)?.as_chunks::<BLOCK>();
+    let mut block_at = at;
+    for block in blocks {
+        let bits = bits(block, sought);
+        if bits != 0 {
+            return Some(block_at + bits.trailing_zeros() as usize);
+        }
+        block_at += BLOCK;
+    }
+    let short = rest.len();
+    if short == 0 {
+        return None;
+    }
+    let Some(block) = text.last_chunk::<BLOCK>() else {
+        return first_of_few(rest, sought).map(|found| block_at + found);
+    };
+    // What of it has been looked at already is left out.
+    let bits = bits(block, sought) >> (BLOCK - short);
+    (bits != 0).then(|| block_at + bits.trailing_zeros() as usize)
+}
+
+/// The same of a text that no block fits into.
+#[inline(never)]
+fn first_of_few(text: &[u8], sought: impl Sought) -> Option<usize> {
+    const HALF: usize = BLOCK / 2;
+    let (Some(head), Some(tail)) = (text.first_chunk::<HALF>(), text.last_chunk::<HALF>()) else {
+        return text.iter().position(|byte| sought.has(*byte));
+    };
+    // Some of it may be in both.
+    let block = u128::from(u64::from_le_bytes(*head)) | u128::from(u64::from_le_bytes(*tail)) << u64::BITS;
+    let bits = bits(&block.to_le_bytes(), sought);
+    let found = bits.trailing_zeros() as usize;
+    (bits != 0).then_some(if found < HALF { found } else { text.len() + found - BLOCK })
+}
+
+/// Offset of the first byte from `at` on that is one of these.
 #[inline(always)]
 pub fn find<const N: usize>(bytes: [u8; N], text: &[u8], at: usize) -> Option<usize> {
-    const { assert!(N > 0 && N <= 3) };
-    // The same again where there are fewer: without a loop the compiler sees that, and vectors are of the text.
-    let byte = |at: usize| bytes.get(at).or(bytes.first()).copied().unwrap_or_default();
-    let (a, b, c) = (byte(0), byte(1), byte(2));
-    let marked = |word| equal(word, a) | equal(word, b) | equal(word, c);
-    first(text, at, marked, |byte| (byte == a) | (byte == b) | (byte == c))
+    first(text, at, Set::of(bytes))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn each_byte_is_marked_that_is_sought() {
+        fn check(sought: impl Sought) {
+            for byte in 0..=255 {
+                for (length, start) in [(40, 0), (40, 3), (40, 30), (11, 2), (5, 1)] {
+                    let expected = sought.has(byte).then_some(start);
+                    assert_eq!(first(&vec![byte; length], start, sought), expected, "{byte} {length}");
+                }
+            }
+        }
+        check(Set::of(*b"a"));
+        check(Set::of(*b"\x00\xff<\""));
+        check(Set::of(*b"\x7f").and_below(b' '));
+        check(Set::of([]).and_below(255).and_beyond_ascii());
+        check(NotToken);
+    }
 
     proptest::proptest! {
         #[test]
@@ -79,10 +164,11 @@ mod tests {
             };
             proptest::prop_assert_eq!(find([b';'], text, at), expected(&|byte| byte == b';'));
             proptest::prop_assert_eq!(find([b'"', b'<', 0], text, at), expected(&|byte| b"\"<\0".contains(&byte)));
-            let below_space = first(text, at, |word| below(word, b' '), |byte| byte < b' ');
+            let below_space = first(text, at, Set::of([]).and_below(b' '));
             proptest::prop_assert_eq!(below_space, expected(&|byte| byte < b' '));
-            let high = first(text, at, beyond_ascii, |byte| byte > 127);
+            let high = first(text, at, Set::of([]).and_beyond_ascii());
             proptest::prop_assert_eq!(high, expected(&|byte| byte > 127));
+            proptest::prop_assert_eq!(first(text, at, NotToken), expected(&|byte| NotToken.has(byte)));
         }
     }
 }

@@ -8,7 +8,7 @@ use crate::call::{Call, UidText};
 use crate::flow::{Direction, Transport};
 use crate::mask::{Kind, MaskNumbers, Numbers};
 use crate::outcome::{CodeSource, Decision, EndCause, is_blocked, q850};
-use crate::scan::{below, beyond_ascii, equal, first};
+use crate::scan::{Set, first};
 use crate::text::Put;
 use crate::time::{Mono, Wall};
 
@@ -320,10 +320,8 @@ impl Object<'_> {
 
     /// A string; what is no UTF-8 in it is replaced.
     fn string(&mut self, value: &[u8]) {
-        let low_or_high = |word| below(word, b' ') | beyond_ascii(word) | equal(word, 0x7f);
-        let marked = |word| low_or_high(word) | equal(word, b'"') | equal(word, b'\\');
-        let is_odd = |byte| !(b' '..=b'~').contains(&byte) | (byte == b'"') | (byte == b'\\');
-        if first(value, 0, marked, is_odd).is_none() {
+        const ODD: Set<3> = Set::of(*b"\x7f\"\\").and_below(b' ').and_beyond_ascii();
+        if first(value, 0, ODD).is_none() {
             self.put(b"\"");
             self.put_any(value);
             self.put(b"\"");

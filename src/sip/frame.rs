@@ -5,7 +5,7 @@ use std::ops::Range;
 use bytes::{Buf, Bytes, BytesMut};
 use memchr::memchr;
 
-use super::lex::{is_token, skip};
+use super::lex::{is_token, skip, token_end};
 use super::parse::{body_length, field_at};
 use super::reject::{Fault, RejectReason, Rejected, reject};
 use super::{Limits, Name};
@@ -149,7 +149,7 @@ impl Framer {
             let is_of_start_line = self.field == 0;
             return if is_of_start_line { Err(Fault::malformed("a fold with nothing to continue")) } else { Ok(()) };
         }
-        let name_end = skip(text, 0, is_token);
+        let name_end = token_end(text, 0);
         let colon = skip(text, name_end, |byte| matches!(byte, b' ' | b'\t'));
         if name_end == 0 || text.get(colon) != Some(&b':') {
             return Err(Fault::malformed("a line of the head that is no header field"));

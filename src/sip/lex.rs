@@ -6,7 +6,7 @@ use std::ops::Range;
 
 use memchr::{memchr2, memchr3};
 
-use crate::scan::{below, equal, first};
+use crate::scan::{NotToken, OTHERS_OF_TOKEN, Set, first};
 
 /// What stands in a head where it may not.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -42,7 +42,7 @@ pub(super) const fn is_of_host(byte: u8) -> bool {
 }
 
 /// Tables of all bytes: each byte of every header name, tag and host is asked for.
-const TOKEN: [bool; 256] = table(b"-.!%*_+`'~", false);
+const TOKEN: [bool; 256] = table(&OTHERS_OF_TOKEN, false);
 const HOST: [bool; 256] = table(b"-._", true);
 
 /// True for letters and digits, for some others and, where `beyond_ascii`, for all bytes above 127.
@@ -66,6 +66,12 @@ const fn table(others: &[u8], beyond_ascii: bool) -> [bool; 256] {
 pub(super) fn skip(text: &[u8], at: usize, is: impl Fn(u8) -> bool) -> usize {
     let rest = text.get(at..).unwrap_or_default();
     at + rest.iter().position(|byte| !is(*byte)).unwrap_or(rest.len())
+}
+
+/// Offset of the first byte from `at` on that no token has; the end of the text where there is none.
+#[inline]
+pub(super) fn token_end(text: &[u8], at: usize) -> usize {
+    first(text, at, NotToken).unwrap_or(text.len())
 }
 
 pub(super) fn skip_lws(text: &[u8], at: usize) -> usize {
@@ -151,24 +157,19 @@ pub(super) fn line_end(text: &[u8], mut at: usize, nul: &mut bool) -> Result<Opt
 /// Offset of the first byte from `at` on that is not above CR: the line ends, NUL and what hardly ever occurs.
 #[inline]
 pub(super) fn low_byte(text: &[u8], at: usize) -> Option<usize> {
-    first(text, at, |word| below(word, b'\r' + 1), |byte| byte <= b'\r')
+    first(text, at, Set::of([]).and_below(b'\r' + 1))
 }
 
 /// Offset of the first byte from `at` on that is a semicolon, a comma, a quote, white space or another control; the end of
 /// the text where there is none.
 #[inline]
 pub(super) fn plain_end(text: &[u8], at: usize) -> usize {
-    let marked = |word| below(word, b' ' + 1) | equal(word, b';') | equal(word, b',') | equal(word, b'"');
-    let is = |byte| (byte <= b' ') | (byte == b';') | (byte == b',') | (byte == b'"');
-    first(text, at, marked, is).unwrap_or(text.len())
+    first(text, at, Set::of(*b";,\"").and_below(b' ' + 1)).unwrap_or(text.len())
 }
 
 /// Whether a text holds a byte that no URI has: a control, a space, an angle bracket or a quote.
 pub fn has_no_uri_byte(text: &[u8]) -> bool {
-    const OTHERS: [u8; 4] = [0x7f, b'<', b'>', b'"'];
-    let marked = |word| OTHERS.iter().fold(below(word, b' ' + 1), |marked, byte| marked | equal(word, *byte));
-    let is = |byte| OTHERS.iter().fold(byte <= b' ', |any, other| any | (byte == *other));
-    first(text, 0, marked, is).is_some()
+    first(text, 0, Set::of(*b"\x7f<>\"").and_below(b' ' + 1)).is_some()
 }
 
 /// A decimal number of digits only, saturating; `None` where there is another byte or none at all.

@@ -6,13 +6,13 @@ use std::ops::Range;
 use bytes::{Buf, Bytes};
 
 use super::index::Firsts;
-use super::lex::{has_only_quoted_nuls, is_lws, is_token, line_end, low_byte, number, skip, skip_lws, trim};
+use super::lex::{has_only_quoted_nuls, is_lws, line_end, low_byte, number, skip, skip_lws, token_end, trim};
 use super::list::Elements;
 use super::reject::{Fault, reject};
 use super::start::start_line;
 use super::value::BadTag;
 use super::{CSeq, Essentials, Field, Limits, Message, Method, Name, Rejected, Start, value, via};
-use crate::scan::equal;
+use crate::scan::find;
 
 /// One more than the largest number of a CSeq (RFC 3261 §8.1.1.5).
 const CSEQ_LIMIT: u64 = 1 << 31;
@@ -45,49 +45,36 @@ pub(super) fn field_at(raw: &[u8], at: usize) -> Result<Option<Field>, Fault> {
 /// either end of the value.
 #[inline(always)]
 fn plain_field(raw: &[u8], at: usize) -> Option<Field> {
-    let line = raw.get(at..)?;
-    let (text, behind) = line.split_at_checked(colon(line)?)?;
+    let colon = find([b':'], raw, at)?;
+    let text = raw.get(at..colon).filter(|text| text.len() <= LONGEST_NAME)?;
     let name = match Name::as_usual(text) {
         Some(name) => name,
-        None if !text.is_empty() && text.iter().all(|byte| is_token(*byte)) => Name::in_any_case(text),
+        None if !text.is_empty() && token_end(text, 0) == text.len() => Name::in_any_case(text),
         None => return None,
     };
-    let [b':', b' ', value @ ..] = behind else { return None };
-    let end = low_byte(value, 0)?;
+    let value_start = colon + 2;
+    let value_end = low_byte(raw, value_start)?;
+    let [b' ', first, ..] = raw.get(colon + 1..)? else { return None };
     // The value holds no other white space than spaces; where it is empty, the last byte is the space before it.
-    let [last, b'\r', b'\n', next, ..] = behind.get(end + 1..)? else { return None };
-    let is_plain =
-        value.first() != Some(&b' ') && *last != b' ' && !matches!(next, b' ' | b'\t') && raw.len() <= LONGEST;
-    let value_start = at + text.len() + 2;
+    let [last, b'\r', b'\n', next, ..] = raw.get(value_end - 1..)? else { return None };
+    let is_plain = *first != b' ' && *last != b' ' && !matches!(next, b' ' | b'\t') && raw.len() <= LONGEST;
     is_plain.then_some(Field {
         name,
-        // A name is not longer than what `colon` looks through.
         name_len: text.len() as u16,
         start: at as u32,
         value_start: value_start as u32,
-        value_end: (value_start + end) as u32,
-        end: (value_start + end) as u32 + 2,
+        value_end: value_end as u32,
+        end: value_end as u32 + 2,
     })
-}
-
-/// Offset of the first colon, looked for as far as names go.
-#[inline(always)]
-fn colon(line: &[u8]) -> Option<usize> {
-    let (words, _) = line.as_chunks::<8>();
-    for (number, word) in words.iter().take(4).enumerate() {
-        let found = equal(u64::from_le_bytes(*word), b':');
-        if found != 0 {
-            return Some(number * 8 + found.trailing_zeros() as usize / 8);
-        }
-    }
-    None
 }
 
 /// Beyond this a message has no offsets.
 const LONGEST: usize = u32::MAX as usize;
+/// Longer names are for the whole grammar.
+const LONGEST_NAME: usize = 64;
 
 fn any_field(raw: &[u8], at: usize) -> Result<Option<Field>, Fault> {
-    let name_end = skip(raw, at, is_token);
+    let name_end = token_end(raw, at);
     if name_end == at {
         let end_of_head = raw.get(at..).is_some_and(|rest| rest.starts_with(b"\r\n"));
         return if end_of_head { Ok(None) } else { Err(no_field(raw, at)) };
@@ -133,6 +120,9 @@ fn read(message: &mut Message, limits: &Limits) -> Result<(), Fault> {
     (*start, *uri_parts, at) = start_line(text, limits)?;
     let mut last_via = 0;
     loop {
+        if text.get(at..).is_some_and(|rest| rest.starts_with(b"\r\n")) {
+            break;
+        }
         let field = match plain_field(text, at) {
             Some(field) => field,
             None => match any_field(text, at)? {
@@ -257,7 +247,7 @@ fn cseq(raw: &[u8], field: &Field) -> Option<(u32, Range<usize>)> {
     let method = skip_lws(text, digits.end)..text.len();
     let parted = text.get(digits.end).is_some_and(|byte| is_lws(*byte));
     let is_known = || text.get(method.clone()).is_some_and(|method| Method::from_bytes(method) != Method::Other);
-    let valid = parted && (is_known() || skip(text, method.start, is_token) == text.len());
+    let valid = parted && (is_known() || token_end(text, method.start) == text.len());
     valid.then_some((u32::try_from(number).ok()?, method))
 }
 

@@ -1,7 +1,7 @@
 //! What a message seems to be, by a look at its head that costs less than reading it: for when there is no time to read.
 
 use super::Name;
-use super::lex::{is_token, skip};
+use super::lex::token_end;
 
 /// Whether this looks like an INVITE that begins a new call: without a tag in To, and without an answer to a challenge,
 /// which would make it an old one. A head that is written in an unusual way does not.
@@ -11,7 +11,7 @@ pub fn begins_call(raw: &[u8]) -> bool {
     }
     let mut has_plain_to = false;
     for line in raw.split(|byte| *byte == b'\n').skip(1).take_while(|line| !matches!(line, [] | [b'\r'])) {
-        let name = line.get(..skip(line, 0, is_token)).unwrap_or_default();
+        let name = line.get(..token_end(line, 0)).unwrap_or_default();
         match Name::from_bytes(name) {
             Name::To if contains_tag(line) => return false,
             Name::To => has_plain_to = true,

@@ -1,6 +1,6 @@
 //! Start lines: request line and status line (RFC 3261 §7.1, §7.2), taken only as the grammar has them.
 
-use super::lex::{has_no_uri_byte, is_token, line_end, number, skip};
+use super::lex::{has_no_uri_byte, line_end, number, token_end};
 use super::reject::Fault;
 use super::uri::UriParts;
 use super::{Limits, Method, Start, Uri, scheme};
@@ -31,7 +31,7 @@ pub(super) fn start_line(raw: &[u8], limits: &Limits) -> Result<(Start, Option<U
 /// The request's method, the start line being one of a request in its outline; for answers to broken ones.
 pub(super) fn request_method(raw: &[u8]) -> Option<&[u8]> {
     let line = raw.get(..memchr::memchr(b'\r', raw)?)?;
-    let method = line.get(..skip(line, 0, is_token)).filter(|method| !method.is_empty())?;
+    let method = line.get(..token_end(line, 0)).filter(|method| !method.is_empty())?;
     let version = line.trim_ascii_end().rsplit(|byte| *byte == b' ').next()?;
     let outline = line.get(method.len()) == Some(&b' ') && version.len() > 4 && is_sip(version);
     outline.then_some(method)
@@ -39,7 +39,7 @@ pub(super) fn request_method(raw: &[u8]) -> Option<&[u8]> {
 
 fn request_line(line: &[u8], limits: &Limits) -> Result<(Start, Option<UriParts>), Fault> {
     const MALFORMED: Fault = Fault::malformed("request line is not: method, space, URI, space, version");
-    let method_text = 0..skip(line, 0, is_token);
+    let method_text = 0..token_end(line, 0);
     let uri_start = method_text.end + 1;
     if method_text.is_empty() || line.get(method_text.end) != Some(&b' ') {
         return Err(MALFORMED);

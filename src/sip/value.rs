@@ -3,7 +3,7 @@
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::ops::Range;
 
-use super::lex::{is_lws, is_token, number, quoted_end, skip, skip_lws, trim, trimmed};
+use super::lex::{is_lws, number, quoted_end, skip, skip_lws, token_end, trim, trimmed};
 use crate::scan::find;
 
 /// `"display" <uri>;params` or `uri;params` (RFC 3261 §20.10).
@@ -172,7 +172,7 @@ fn plain_tag(text: &[u8]) -> Option<Option<Range<usize>>> {
         return Some(None);
     }
     let start = close + 1 + TAG.len();
-    let is_tag = rest.starts_with(TAG) && start < text.len() && skip(text, start, is_token) == text.len();
+    let is_tag = rest.starts_with(TAG) && start < text.len() && token_end(text, start) == text.len();
     is_tag.then_some(Some(start..text.len()))
 }
 

@@ -2,7 +2,7 @@
 
 use std::ops::Range;
 
-use super::lex::{is_lws, is_token, plain_end, port, skip, skip_lws};
+use super::lex::{is_lws, plain_end, port, skip, skip_lws, token_end};
 use super::list::Elements;
 use super::parse::value_range;
 use super::value::{Param, params, quotes_close};
@@ -177,7 +177,7 @@ enum Known {
 
 /// A token, and where it ends.
 fn word(text: &[u8], at: usize) -> Option<(Range<usize>, usize)> {
-    let end = skip(text, at, is_token);
+    let end = token_end(text, at);
     (end > at).then_some((at..end, end))
 }
 
