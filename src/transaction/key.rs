@@ -94,6 +94,8 @@ fn half_of(digits: [u8; 8]) -> Option<u64> {
 #[derive(Clone, Debug)]
 pub struct Keyring {
     hasher: SipHasher13,
+    /// What makes the branch of a first attempt of its request's key.
+    first_branch: u128,
 }
 
 /// What a hash is for: equal parts under another purpose give another hash.
@@ -111,7 +113,8 @@ enum Purpose {
 
 impl Keyring {
     pub fn new(key: &[u8; 16]) -> Keyring {
-        Keyring { hasher: SipHasher13::new_with_key(key) }
+        let keyring = Keyring { hasher: SipHasher13::new_with_key(key), first_branch: 0 };
+        Keyring { first_branch: keyring.hash(Purpose::Branch, &[]), ..keyring }
     }
 
     /// The server transaction that a request of this side belongs to (RFC 3261 §17.2.3); an ACK and, with
@@ -164,9 +167,12 @@ impl Keyring {
     }
 
     /// Our branch for the `attempt`-th forwarding of a request, with the loop hash at its end
-    /// (RFC 5393 §4.2).
+    /// (RFC 5393 §4.2). Nobody can make one from another: the key is a hash that leaves the sidecar in no other form.
     pub fn branch(&self, upstream: Key, attempt: u32, loop_hash: u64) -> Branch {
-        let own = self.hash(Purpose::Branch, &[&upstream.0.to_be_bytes(), &attempt.to_be_bytes()]);
+        let own = match attempt {
+            0 => upstream.0 ^ self.first_branch,
+            _ => self.hash(Purpose::Branch, &[&upstream.0.to_be_bytes(), &attempt.to_be_bytes()]),
+        };
         Branch { own, loop_hash }
     }
 
