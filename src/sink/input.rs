@@ -12,7 +12,7 @@ use crate::journal::Position;
 pub type Handed = (Event, Option<Position>);
 
 /// Events that a list has room for from the start: what comes between two looks at 40,000 events a second.
-const ROOM: usize = 1024;
+const ROOM: usize = 2048;
 
 /// Where a worker hands its events over. The way ends with the last of its clones.
 #[derive(Clone, Debug)]

@@ -35,7 +35,7 @@ use crate::recent::{Recent, Told};
 use crate::stats::SampleKind;
 
 /// Between two looks for events under load: what comes meanwhile is taken in one go.
-const GATHER: Duration = Duration::from_millis(25);
+const GATHER: Duration = Duration::from_millis(50);
 
 /// The names of sinks.
 const FILE: &str = "file";
