@@ -279,6 +279,7 @@ impl Common<'_> {
                 overloads: 0,
                 failed: Vec::new(),
                 deadline: None,
+                seen: clock.mono(),
                 is_full_of_mail: false,
                 is_storing: false,
                 ending: None,

@@ -47,6 +47,8 @@ pub(super) struct Inbox {
     queue: Receiver<Mail>,
     bell: Arc<Bell>,
     next: Option<Mail>,
+    /// There was nothing before the worker waited, and the bell has not rung since.
+    is_empty: bool,
 }
 
 struct Bell {
@@ -68,7 +70,7 @@ pub(super) fn mailbox(registry: &Registry) -> io::Result<(Address, Inbox)> {
     let waker = Waker::new(registry, Source::Mail.token())?;
     let bell = Arc::new(Bell { is_asleep: AtomicBool::new(false), waker, waiting: AtomicUsize::new(0) });
     let (sender, queue) = channel();
-    Ok((Address { queue: sender, bell: bell.clone() }, Inbox { queue, bell, next: None }))
+    Ok((Address { queue: sender, bell: bell.clone() }, Inbox { queue, bell, next: None, is_empty: false }))
 }
 
 /// What counts towards [`MOST_WAITING`].
@@ -121,7 +123,8 @@ impl Inbox {
         self.bell.is_asleep.store(true, Ordering::Relaxed);
         fence(Ordering::SeqCst);
         self.next = self.queue.try_recv().ok();
-        self.next.is_none()
+        self.is_empty = self.next.is_none();
+        self.is_empty
     }
 
     /// To be called when the worker has waited.
@@ -129,7 +132,16 @@ impl Inbox {
         self.bell.is_asleep.store(false, Ordering::Relaxed);
     }
 
+    /// The bell has rung.
+    pub fn ring(&mut self) {
+        self.is_empty = false;
+    }
+
+    /// What comes without the bell, while the worker does not wait, is taken the next time.
     pub fn take(&mut self) -> Option<Mail> {
+        if std::mem::take(&mut self.is_empty) {
+            return None;
+        }
         let mail = self.next.take().or_else(|| self.queue.try_recv().ok());
         if let Some(mail) = &mail {
             self.bell.waiting.fetch_sub(weight(mail), Ordering::Relaxed);
@@ -280,6 +292,7 @@ mod tests {
         assert!(inbox.may_sleep());
         assert!(address.post(Mail::Failed(Owner(2))));
         assert!(is_woken(&mut poll));
+        inbox.ring();
         assert!(address.post(Mail::Failed(Owner(3))));
         assert!(!is_woken(&mut poll), "it has been woken already");
         assert!(matches!(inbox.take(), Some(Mail::Failed(Owner(2)))));

@@ -75,6 +75,8 @@ pub(super) struct Worker {
     /// Failures of sends, to be told after the outputs are drained.
     pub(super) failed: Vec<Failed>,
     pub(super) deadline: Option<Mono>,
+    /// When the last turn ended.
+    pub(super) seen: Mono,
     pub(super) is_full_of_mail: bool,
     /// All open calls are being written out.
     pub(super) is_storing: bool,
@@ -124,7 +126,7 @@ impl Worker {
             let timeout = self.time_to_wait();
             // Else nobody asks how long it sleeps.
             let is_asked = timeout != Some(Duration::ZERO) && self.core.endpoint.watches_lag();
-            let asleep_since = is_asked.then(|| self.clock.mono());
+            let asleep_since = is_asked.then_some(self.seen);
             let waited = self.poll.poll(&mut events, timeout);
             self.inbox.wake();
             match waited {
@@ -149,7 +151,7 @@ impl Worker {
         let acceptors = self.acceptors.iter().filter(|_| self.is_reading);
         let accept = acceptors.filter_map(Acceptor::next_deadline).min();
         let deadline = [self.deadline, self.connections.next_deadline(), accept, settle].into_iter().flatten().min()?;
-        Some(deadline.since(self.clock.mono()))
+        Some(deadline.since(self.seen))
     }
 
     fn turn(&mut self, events: &Events, asleep_since: Option<Mono>) {
@@ -161,7 +163,7 @@ impl Worker {
         let before = self.core.handled;
         for event in events {
             match Source::of(event.token()) {
-                Source::Mail => {}
+                Source::Mail => self.inbox.ring(),
                 Source::Udp(key) => self.udp.note(key, event),
                 Source::Acceptor(index) => self.acceptors.get_mut(index).map_or((), Acceptor::note),
                 Source::Connection(key) => self.connections.note(key, event, self.core.now.mono),
@@ -181,8 +183,9 @@ impl Worker {
         self.store_all();
         self.drain_outputs();
         let messages = self.core.handled - before;
+        self.seen = self.clock.mono();
         if messages > 0 {
-            self.processing.observe(self.clock.mono().since(now).as_secs_f64(), messages);
+            self.processing.observe(self.seen.since(now).as_secs_f64(), messages);
         }
         self.look_at_the_end();
     }
@@ -512,16 +515,19 @@ impl Core {
 
     /// A message to whom its Call-ID names; one without to whoever has read it.
     fn message(&mut self, flow: Flow, bytes: Bytes) {
-        match Message::parse(bytes, &self.limits) {
+        let parsed = Message::parse(bytes, &self.limits);
+        // Where it stands: a message is large to be moved.
+        if let Ok(message) = &parsed {
+            messages::received(message, flow.transport, flow.remote);
+            if self.post.of_call(message.call_id()) == self.post.me {
+                self.handled += 1;
+                return self.endpoint.handle_message(self.now, &flow, message);
+            }
+        }
+        match parsed {
             Ok(message) => {
-                messages::received(&message, flow.transport, flow.remote);
                 let worker = self.post.of_call(message.call_id());
-                if worker == self.post.me {
-                    self.handled += 1;
-                    self.endpoint.handle_message(self.now, &flow, &message);
-                } else {
-                    self.post.put_aside(worker, Input::Message { flow, message });
-                }
+                self.post.put_aside(worker, Input::Message { flow, message });
             }
             Err(rejected) => {
                 // What is only too large belongs to a call all the same.
