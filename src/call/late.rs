@@ -86,7 +86,7 @@ impl Endpoint {
         };
         let own = self.keys.dialog(invite.call_id(), answer.to_tag().unwrap_or_default(), b"late");
         let text = self.own.at(&policy, side, hop.transport, hop.local);
-        let (ack_branch, branch) = (self.keys.branch(own, 0, 0), self.keys.branch(own, 1, 0));
+        let (ack_branch, branch) = (self.keys.ack_branch(own, 0), self.keys.branch(own, 0, 0));
         let ack = make::in_dialog(Method::Ack, party(number), (&text.via, ack_branch), "", self.out.piece());
         let bytes =
             make::in_dialog(Method::Bye, party(number.saturating_add(1)), (&text.via, branch), "", self.out.piece());

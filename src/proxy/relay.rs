@@ -23,8 +23,6 @@ use crate::transaction::{Key, server};
 const RESOLVE_PATIENCE: Duration = Duration::from_secs(5);
 /// Requests that wait for a name at the same time.
 const MOST_PENDING: usize = 1_000;
-/// Tells the branch of a forwarded ACK from that of the INVITE before it.
-const ACK_ATTEMPT: u32 = u32::MAX;
 
 /// A request that waits for a name to be resolved.
 #[derive(Debug)]
@@ -438,8 +436,10 @@ impl Endpoint {
         lines.extend_from_slice(relayed.route.as_deref().unwrap_or_default());
         lines.extend_from_slice(&stamp);
         self.store.release(stamp);
-        let attempt = if relayed.tx.is_none() { ACK_ATTEMPT } else { 0 };
-        let branch = self.keys.branch(relayed.key, attempt, relayed.loop_hash);
+        let branch = match relayed.tx {
+            Some(_) => self.keys.branch(relayed.key, 0, relayed.loop_hash),
+            None => self.keys.ack_branch(relayed.key, relayed.loop_hash),
+        };
         let begins_dialog = matches!(message.method(), Method::Subscribe | Method::Refer | Method::Invite);
         let outgoing = Outgoing {
             branch,

@@ -1,5 +1,9 @@
 //! What makes two messages one transaction, and the names that the sidecar derives.
 
+use std::hash::Hasher;
+
+use foldhash::SharedSeed;
+use foldhash::fast::FoldHasher;
 use siphasher::sip128::SipHasher13;
 
 use crate::flow::Side;
@@ -94,8 +98,11 @@ fn half_of(digits: [u8; 8]) -> Option<u64> {
 #[derive(Clone, Debug)]
 pub struct Keyring {
     hasher: SipHasher13,
-    /// What makes the branch of a first attempt of its request's key.
+    /// What makes the branch of a first attempt, or of an ACK, of its request's key.
     first_branch: u128,
+    ack_branch: u128,
+    /// Of the hashes for loops.
+    loops: u64,
 }
 
 /// What a hash is for: equal parts under another purpose give another hash.
@@ -105,6 +112,7 @@ enum Purpose {
     Dialog,
     Name,
     Branch,
+    AckBranch,
     Loop,
     Tag,
     Choice,
@@ -113,8 +121,12 @@ enum Purpose {
 
 impl Keyring {
     pub fn new(key: &[u8; 16]) -> Keyring {
-        let keyring = Keyring { hasher: SipHasher13::new_with_key(key), first_branch: 0 };
-        Keyring { first_branch: keyring.hash(Purpose::Branch, &[]), ..keyring }
+        let hasher = SipHasher13::new_with_key(key);
+        let mut keyring = Keyring { hasher, first_branch: 0, ack_branch: 0, loops: 0 };
+        keyring.first_branch = keyring.hash(Purpose::Branch, &[]);
+        keyring.ack_branch = keyring.hash(Purpose::AckBranch, &[]);
+        keyring.loops = keyring.hash(Purpose::Loop, &[]) as u64;
+        keyring
     }
 
     /// The server transaction that a request of this side belongs to (RFC 3261 §17.2.3); an ACK and, with
@@ -176,15 +188,26 @@ impl Keyring {
         Branch { own, loop_hash }
     }
 
+    /// Our branch for an ACK, given the key of its INVITE.
+    pub fn ack_branch(&self, invite: Key, loop_hash: u64) -> Branch {
+        Branch { own: invite.0 ^ self.ack_branch, loop_hash }
+    }
+
     /// What a request must have in common with itself to be a loop: RFC 5393 §4.2.1 with the side, so that
     /// what comes back from the other side is a spiral. `dialog` stands for its Call-ID and tags, `routed` are the Route
-    /// fields behind our own.
+    /// fields behind our own. Whoever finds another request with the same hash has only that refused: it need not be a
+    /// hash that withstands them.
     pub fn loop_hash(&self, request: &Message, dialog: Key, side: Side, routed: &[u8]) -> u64 {
-        let number = request.cseq().number.to_be_bytes();
+        static SEED: SharedSeed = SharedSeed::from_u64(0);
+        let mut hasher = FoldHasher::with_seed(self.loops ^ dialog.0 as u64, &SEED);
+        hasher.write_u32(request.cseq().number);
+        hasher.write_u8(side.index() as u8);
         let proxy_require = request.first(Name::ProxyRequire).map(|field| request.value(field)).unwrap_or_default();
-        let side = [side.index() as u8];
-        self.hash(Purpose::Loop, &[&side, request.uri(), &dialog.0.to_be_bytes(), &number, routed, proxy_require])
-            as u64
+        for part in [request.uri(), routed, proxy_require] {
+            hasher.write_usize(part.len());
+            hasher.write(part);
+        }
+        hasher.finish()
     }
 
     /// The To tag of a response that we make.
