@@ -101,11 +101,7 @@ impl<T> Wheel<T> {
         };
         let links = Links::of(timer);
         self.unlink(links);
-        let tick = self.tick_of(deadline);
-        if let Some(timer) = self.timers.get_mut(key.0) {
-            (timer.value, timer.tick) = (value, tick);
-        }
-        self.file(key.0);
+        self.file(key.0, self.tick_of(deadline), Some(value));
         key
     }
 
@@ -210,14 +206,15 @@ impl<T> Wheel<T> {
         earliest
     }
 
-    /// Puts a timer that is in no slot into the one of its tick.
-    fn file(&mut self, handle: Handle) {
-        let Some(tick) = self.timers.get(handle).map(|timer| timer.tick) else { return };
+    /// Puts a timer that is in no slot into the one of a tick, with another value where there is one.
+    fn file(&mut self, handle: Handle, tick: u64, value: Option<T>) {
         let (level, position) = self.place_of(tick);
         let previous = self.levels.get(level).and_then(|level| level.slots.get(position)).and_then(|slot| slot.tail);
-        if let Some(timer) = self.timers.get_mut(handle) {
-            (timer.level, timer.position) = (level as u8, position as u16);
-            (timer.previous, timer.next) = (previous, None);
+        let Some(timer) = self.timers.get_mut(handle) else { return };
+        (timer.tick, timer.level, timer.position) = (tick, level as u8, position as u16);
+        (timer.previous, timer.next) = (previous, None);
+        if let Some(value) = value {
+            timer.value = value;
         }
         self.append(handle, previous, tick, (level, position));
     }
@@ -257,9 +254,9 @@ impl<T> Wheel<T> {
         let Some(level) = self.levels.get_mut(index) else { return };
         let mut handle = level.clear(self.tick >> level.shift);
         while let Some(timer) = handle.and_then(|handle| self.timers.get(handle)) {
-            let next = timer.next;
+            let (next, tick) = (timer.next, timer.tick);
             if let Some(handle) = handle {
-                self.file(handle);
+                self.file(handle, tick, None);
             }
             handle = next;
         }

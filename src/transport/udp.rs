@@ -268,7 +268,12 @@ impl UdpPorts {
             let batch = port.queue.iter().take(BATCH).map(|one| source.outgoing(one));
             match self.sender.send(&source.socket, batch) {
                 Ok(count) => {
-                    port.queue.drain(..count.min(port.queue.len()));
+                    // Nearly always all of it.
+                    if count >= port.queue.len() {
+                        port.queue.clear();
+                    } else {
+                        port.queue.drain(..count);
+                    }
                     leftovers = 0;
                 }
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
