@@ -20,7 +20,7 @@ MOST_TRIES = 14
 # How close the rate that went and the one that did not have to come, as a part of the latter.
 CLOSE = 0.05
 # Time after which transactions have let go of answered calls, in seconds: 64 × T1 (RFC 6026 §8.1), Kamailio's wt_timer.
-SETTLE = {"sipstamp": 34, "full": 8}
+SETTLE = {"sipstamp": 34, "sipstamp-2": 34, "sipstamp-journal": 34, "routing": 8, "full": 8}
 # Calls per second at which calls are begun that stay open: what each takes with ease.
 OPENING = {"sipstamp": 4000, "full": 2500}
 
@@ -35,6 +35,13 @@ def at_rate(device, rate, seconds, drain=5):
 
 def warm_up(device):
     device.generator.calls(300, 500)
+
+
+def settle(device, rate):
+    """Makes calls until as many transactions end as begin: before that a device takes memory for each of them."""
+    seconds = SETTLE.get(device.name, 0)
+    if seconds:
+        device.generator.calls(rate * seconds, rate)
 
 
 def keeps_up(report):
@@ -187,6 +194,11 @@ def instructions_by_callgrind(bench, name, calls, rate):
     return (busy - idle) / calls
 
 
+def control(device, command):
+    for pid in device.process.tree():
+        subprocess.run(["callgrind_control", command, str(pid)], check=True, stdout=subprocess.DEVNULL, timeout=60)
+
+
 def callgrind(bench, name, calls, rate, seconds):
     out = bench.profiles / f"{name}-{calls}"
     shutil.rmtree(out, ignore_errors=True)
@@ -195,14 +207,17 @@ def callgrind(bench, name, calls, rate, seconds):
     with bench.start(name, prefix=prefix) as device:
         # What is done once is done, and not counted: a start measures clocks for as long as that takes.
         device.generator.calls(50, 50, drain=20)
-        for pid in device.process.tree():
-            subprocess.run(["callgrind_control", "--zero", str(pid)], check=True, stdout=subprocess.DEVNULL, timeout=60)
+        if calls:
+            settle(device, rate)
+        control(device, "--zero")
         if calls:
             device.generator.calls(calls, rate, drain=20)
         else:
             time.sleep(seconds)
+        # Nor is what the end does with the calls that are there.
+        control(device, "--dump")
     totals = 0
-    for path in out.iterdir():
+    for path in out.glob("*.1"):
         found = re.search(r"^(?:totals|summary): (\d+)", path.read_text(errors="replace"), re.MULTILINE)
         totals += int(found.group(1)) if found else 0
     if not totals:
