@@ -7,6 +7,8 @@ use bytes::{Bytes, BytesMut};
 
 /// Size of a piece: the largest datagram fits.
 const CHUNK: usize = 64 * 1024;
+/// What of a piece may have been used without a look whether it is used still.
+const SOME: usize = 4 * 1024;
 /// Pieces that are kept in the hope that what lies in them is given up; the others' owners free them.
 const MOST_RESTING: usize = 8;
 
@@ -18,10 +20,10 @@ pub struct Chunks {
 }
 
 impl Chunks {
-    /// Sees to it that the piece has this much room. Where nothing of it is used any more it is filled from its start
-    /// again: memory that was written a moment ago is still in the processor's caches.
+    /// Sees to it that the piece has this much room. Where some of it was used and nothing is any more it is filled from
+    /// its start again: memory that was written a moment ago is still in the processor's caches.
     pub fn make_room(&mut self, room: usize) {
-        let is_begun = self.current.is_empty() && self.current.capacity() < CHUNK;
+        let is_begun = self.current.is_empty() && self.current.capacity() < CHUNK - SOME;
         if !(is_begun && self.current.try_reclaim(CHUNK)) && self.current.capacity() - self.current.len() < room {
             self.change(room);
         }

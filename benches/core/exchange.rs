@@ -64,6 +64,7 @@ pub struct Exchange {
     outputs: Vec<Output>,
     /// Where datagrams lie, as in the shell.
     received: Chunks,
+    message: Message,
     calls: u32,
     events: u64,
     journal: Option<Journal>,
@@ -99,6 +100,7 @@ impl Exchange {
             deadline: None,
             outputs: Vec::with_capacity(16),
             received: Chunks::default(),
+            message: Message::default(),
             calls: 0,
             events: 0,
             journal: has_journal.then(Journal::new),
@@ -186,15 +188,12 @@ impl Exchange {
             opened_for: None,
         };
         let raw = self.received.copy(text.as_bytes());
-        let mut message = probe.run(Span::Index(kind), || Message::parse(raw, &LIMITS)).ok();
-        assert!(message.is_some(), "the message can be read");
-        let Exchange { endpoint, now, deadline, outputs, .. } = self;
+        let Exchange { endpoint, now, deadline, outputs, message, .. } = self;
+        let read = probe.run(Span::Index(kind), || message.read(raw, &LIMITS));
+        assert!(read.is_ok(), "the message can be read");
         probe.run(Span::Handle(kind), || {
-            if let Some(message) = &message {
-                endpoint.handle_message(*now, &flow, message);
-            }
-            // What it takes to drop it counts too.
-            message = None;
+            endpoint.handle_message(*now, &flow, message);
+            message.release();
             drain(endpoint, outputs, deadline);
         });
         let sent = self.take(probe);

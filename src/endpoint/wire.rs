@@ -13,6 +13,7 @@ use crate::policy::Timeouts;
 use crate::proxy::make;
 use crate::sip::{Limits, Message, Method};
 use crate::stats::{RetransmitKind, Way};
+use crate::time::Mono;
 use crate::transaction::client::{self, Cancel, ClientTx, Fallback, Note, OnResponse};
 use crate::transaction::server::{self, OnAck, OnRepeat, ServerTx};
 use crate::transaction::{Branch, Estimates, Key};
@@ -25,6 +26,8 @@ pub(super) const TCP_FOR_LARGE: Duration = Duration::from_millis(500);
 const UDP_ONLY_FOR: Duration = Duration::from_secs(60);
 /// Bit of an owner that names a request without transaction.
 const LOOSE: u64 = 1 << 31;
+/// Transactions that have nothing more to send end at multiples of this: a wake-up for each would cost more than its end.
+const TOGETHER: Duration = Duration::from_millis(16);
 /// Our own messages are read back without limits: they were within them when they came.
 const OWN: Limits = Limits::NONE;
 
@@ -243,7 +246,10 @@ impl Endpoint {
     }
 
     fn set_server_end(&mut self, tx: Handle, after: Duration, deadline: Deadline) {
-        let due = self.now.mono + after;
+        let due = match deadline {
+            Deadline::ServerEnd(_) => together(self.now.mono, after),
+            _ => self.now.mono + after,
+        };
         if let Some(server) = self.server_txs.get_mut(tx) {
             server.end = Some(self.wheel.renew(server.end, due, deadline));
         }
@@ -485,7 +491,8 @@ impl Endpoint {
     /// Replaces both timers of a client transaction.
     fn set_client_timers(&mut self, tx: Handle, retransmit: Option<Duration>, end: Duration) {
         if let Some(client) = self.client_txs.get_mut(tx) {
-            client.ends_at = Some(self.now.mono + end);
+            let now = self.now.mono;
+            client.ends_at = Some(if client.is_final() { together(now, end) } else { now + end });
             self.set_client_timer(tx, retransmit);
         }
     }
@@ -609,6 +616,15 @@ impl Endpoint {
 
 /// More repetitions of one message than this are an anomaly.
 pub(crate) const MANY: u8 = 3;
+
+/// When a transaction ends that has nothing more to send: not before its time, and with others.
+fn together(now: Mono, after: Duration) -> Mono {
+    let due = now + after;
+    match due.0.checked_next_multiple_of(TOGETHER.as_micros() as u64) {
+        Some(later) if !after.is_zero() => Mono(later),
+        _ => due,
+    }
+}
 
 /// A kept text as bytes to send; `None` where it is empty.
 fn copy(kept: &Kept, out: &mut bytes::BytesMut) -> Option<Bytes> {

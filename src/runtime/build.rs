@@ -32,7 +32,7 @@ use crate::journal::{self, Found, Journal, Writer};
 use crate::policy::{Listener, Policy};
 use crate::recent::Recent;
 use crate::sink::Sinks;
-use crate::sip::Limits;
+use crate::sip::{Limits, Message};
 use crate::time::Mono;
 use crate::transport::{
     Acceptor, Bound, Connections, Inherited, LocalAddresses, Names, SeatLimits, Seats, Steering, UdpPorts, UdpSockets,
@@ -254,6 +254,7 @@ impl Common<'_> {
                     endpoint,
                     now,
                     limits,
+                    message: Message::default(),
                     gate: Gate::new(peers),
                     post,
                     is_restored,

@@ -92,6 +92,8 @@ pub(super) struct Core {
     /// Both clocks, as read at the beginning of the turn.
     pub(super) now: Now,
     pub(super) limits: Limits,
+    /// The one at hand.
+    pub(super) message: Message,
     pub(super) gate: Gate,
     pub(super) post: Post,
     /// Calls of an earlier process were restored: they may wait for their peers.
@@ -515,19 +517,19 @@ impl Core {
 
     /// A message to whom its Call-ID names; one without to whoever has read it.
     fn message(&mut self, flow: Flow, bytes: Bytes) {
-        let parsed = Message::parse(bytes, &self.limits);
-        // Where it stands: a message is large to be moved.
-        if let Ok(message) = &parsed {
-            messages::received(message, flow.transport, flow.remote);
-            if self.post.of_call(message.call_id()) == self.post.me {
-                self.handled += 1;
-                return self.endpoint.handle_message(self.now, &flow, message);
-            }
-        }
-        match parsed {
-            Ok(message) => {
+        match self.message.read(bytes, &self.limits) {
+            Ok(()) => {
+                let message = &self.message;
+                messages::received(message, flow.transport, flow.remote);
                 let worker = self.post.of_call(message.call_id());
-                self.post.put_aside(worker, Input::Message { flow, message });
+                if worker == self.post.me {
+                    self.handled += 1;
+                    self.endpoint.handle_message(self.now, &flow, message);
+                } else {
+                    self.post.put_aside(worker, Input::Message { flow, message: message.clone() });
+                }
+                // So that what it lies in is used again.
+                self.message.release();
             }
             Err(rejected) => {
                 // What is only too large belongs to a call all the same.

@@ -73,10 +73,24 @@ pub(super) struct Fields {
 
 const FEW: usize = 24;
 
+impl Essentials {
+    fn none() -> Essentials {
+        let cseq = CSeq { number: 0, method: Method::Other };
+        Essentials { via: Via::default(), call_id: 0..0, from_tag: None, to_tag: None, cseq, cseq_method: 0..0 }
+    }
+}
+
+impl Default for Message {
+    /// One that is still to be read.
+    fn default() -> Message {
+        let (raw, start) = (Bytes::new(), Start::Response { code: 0, phrase: 0..0 });
+        let (fields, firsts, essentials) = (Fields::new(), Firsts::new(), Essentials::none());
+        Message { raw, start, fields, firsts, body: 0, uri_parts: None, essentials }
+    }
+}
+
 impl Fields {
-    #[inline(always)]
-    pub(super) fn new() -> Fields {
-        // All zero, which is set at once.
+    fn new() -> Fields {
         const NONE: Field = Field { name: Name::Via, start: 0, name_len: 0, value_start: 0, value_end: 0, end: 0 };
         Fields { few: [NONE; FEW], count: 0, many: Vec::new() }
     }
@@ -84,6 +98,11 @@ impl Fields {
     #[inline]
     pub(super) fn count(&self) -> usize {
         self.count
+    }
+
+    fn clear(&mut self) {
+        self.count = 0;
+        self.many.clear();
     }
 
     #[inline]
@@ -185,19 +204,25 @@ impl Message {
     /// number, is repeated or exceeds the bytes that are there. Line ends before the start line and bytes beyond
     /// Content-Length are cut off (RFC 3261 §7.5, §18.3).
     pub fn parse(raw: Bytes, limits: &Limits) -> Result<Message, Box<Rejected>> {
-        parse::parse(raw, limits)
+        let mut message = Message::default();
+        message.read(raw, limits).map(|()| message)
     }
 
-    /// One that is still to be read.
-    #[inline(always)]
-    pub(super) fn blank(raw: Bytes) -> Message {
-        let via = Via::default();
-        let cseq = CSeq { number: 0, method: Method::Other };
-        let (call_id, cseq_method) = (0..0, 0..0);
-        let essentials = Essentials { via, call_id, from_tag: None, to_tag: None, cseq, cseq_method };
-        let start = Start::Response { code: 0, phrase: 0..0 };
-        let (fields, firsts) = (Fields::new(), Firsts::new());
-        Message { raw, start, fields, firsts, body: 0, uri_parts: None, essentials }
+    /// [`Message::parse`] in the place of another message: one is large to be moved.
+    pub fn read(&mut self, raw: Bytes, limits: &Limits) -> Result<(), Box<Rejected>> {
+        parse::parse(self, raw, limits)
+    }
+
+    /// Lets go of the bytes. What is left is of use only to be read again.
+    pub fn release(&mut self) {
+        self.raw = Bytes::new();
+    }
+
+    /// Makes it one that is still to be read.
+    pub(super) fn begin(&mut self, raw: Bytes) {
+        self.raw = raw;
+        self.fields.clear();
+        (self.firsts, self.uri_parts, self.essentials) = (Firsts::new(), None, Essentials::none());
     }
 
     /// The whole message as it arrived, from the start line to the last byte of the body.

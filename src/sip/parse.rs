@@ -17,20 +17,13 @@ use crate::scan::find;
 /// One more than the largest number of a CSeq (RFC 3261 §8.1.1.5).
 const CSEQ_LIMIT: u64 = 1 << 31;
 
-pub(super) fn parse(mut raw: Bytes, limits: &Limits) -> Result<Message, Box<Rejected>> {
+pub(super) fn parse(message: &mut Message, mut raw: Bytes, limits: &Limits) -> Result<(), Box<Rejected>> {
     // RFC 3261 §7.5: line ends before the start line are ignored.
     while raw.starts_with(b"\r\n") {
         raw.advance(2);
     }
-    // Filled in place: a message is large to be handed from function to function.
-    let mut parsed = Ok(Message::blank(raw));
-    if let Ok(message) = &mut parsed
-        && let Err(fault) = read(message, limits)
-    {
-        let raw = std::mem::take(&mut message.raw);
-        parsed = Err(Box::new(reject(raw, fault)));
-    }
-    parsed
+    message.begin(raw);
+    read(message, limits).map_err(|fault| Box::new(reject(std::mem::take(&mut message.raw), fault)))
 }
 
 /// The header field that begins at `at`; `None` at the empty line that ends the head.

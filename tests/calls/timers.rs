@@ -28,6 +28,27 @@ fn timer_a_doubles_until_something_comes_back() {
 }
 
 #[test]
+fn transactions_end_together() {
+    let mut world = World::new(policy());
+    for _ in 0..40 {
+        let (mut uac, _) = world.answered();
+        world.hang_up(DIALER, PBX_A, uac.bye());
+        world.ended_as("Normal", "answered_bye_caller");
+        world.advance(ms(1));
+    }
+    let all = world.endpoint.pending_work();
+    assert!(all >= 40 * 4, "{all}");
+    let mut wakes = 0;
+    while let Some(deadline) = world.deadline() {
+        world.advance(deadline.since(world.now.mono));
+        wakes += 1;
+    }
+    // What takes 40 ms to begin takes three or four times 16 ms to end: Timer K, and J, L and M.
+    assert!(wakes <= 8, "{wakes} for {all}");
+    world.settle();
+}
+
+#[test]
 fn a_1xx_stops_timer_a() {
     let mut world = World::new(policy());
     let (_, uas) = world.called();
