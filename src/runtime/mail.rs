@@ -301,6 +301,20 @@ mod tests {
     }
 
     #[test]
+    fn what_comes_without_the_bell_is_found_the_next_time() {
+        let (_poll, address, mut inbox) = worker();
+        for waits_again in [false, true] {
+            assert!(inbox.may_sleep());
+            inbox.wake();
+            assert!(address.post(Mail::Failed(Owner(1))));
+            assert!(inbox.take().is_none(), "it was empty, and nobody has rung");
+            assert!(!waits_again || !inbox.may_sleep(), "there is mail");
+            assert!(matches!(inbox.take(), Some(Mail::Failed(Owner(1)))));
+            assert!(inbox.take().is_none());
+        }
+    }
+
+    #[test]
     fn a_worker_that_has_too_many_inputs_gets_no_more_of_them() {
         let (_poll, address, mut inbox) = worker();
         let mut post = Post::new(1, vec![address.clone(), address], &[7; 16]);

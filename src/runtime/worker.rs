@@ -75,7 +75,7 @@ pub(super) struct Worker {
     /// Failures of sends, to be told after the outputs are drained.
     pub(super) failed: Vec<Failed>,
     pub(super) deadline: Option<Mono>,
-    /// When the last turn ended.
+    /// When the last turn, or a wait that was interrupted, ended.
     pub(super) seen: Mono,
     pub(super) is_full_of_mail: bool,
     /// All open calls are being written out.
@@ -132,7 +132,11 @@ impl Worker {
             let waited = self.poll.poll(&mut events, timeout);
             self.inbox.wake();
             match waited {
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {
+                    // Some of the wait is over.
+                    self.seen = self.clock.mono();
+                    continue;
+                }
                 waited => waited?,
             }
             self.turn(&events, asleep_since);
