@@ -90,7 +90,7 @@ impl Endpoint {
         if !is_invite {
             // Until Timer E of the client reaches T2: the sum of T1, 2·T1, … below T2 is T2 − T1.
             let wait = estimates.t2().saturating_sub(estimates.t1());
-            self.set_server_end(tx, wait, Deadline::ServerTrying(tx));
+            self.set_server_end(tx, self.now.mono + wait, Deadline::ServerTrying(tx));
         }
         tx
     }
@@ -113,7 +113,12 @@ impl Endpoint {
                 let due = self.now.mono + interval;
                 server.retransmit = Some(self.wheel.insert(due, Deadline::ServerRetransmit(tx)));
             }
-            self.set_server_end(tx, finished.end, Deadline::ServerEnd(tx));
+            // While Timer G runs, H has its time.
+            let end = match finished.retransmit {
+                Some(_) => self.now.mono + finished.end,
+                None => together(self.now.mono, finished.end),
+            };
+            self.set_server_end(tx, end, Deadline::ServerEnd(tx));
         }
         if code > 100 {
             self.keep_server(tx);
@@ -196,7 +201,7 @@ impl Endpoint {
                 if let Some(key) = stored {
                     self.forget(RecordOf::Server, key);
                 }
-                self.set_server_end(tx, timer_i, Deadline::ServerEnd(tx));
+                self.set_server_end(tx, together(self.now.mono, timer_i), Deadline::ServerEnd(tx));
                 false
             }
             OnAck::Absorb => false,
@@ -245,11 +250,7 @@ impl Endpoint {
         }
     }
 
-    fn set_server_end(&mut self, tx: Handle, after: Duration, deadline: Deadline) {
-        let due = match deadline {
-            Deadline::ServerEnd(_) => together(self.now.mono, after),
-            _ => self.now.mono + after,
-        };
+    fn set_server_end(&mut self, tx: Handle, due: Mono, deadline: Deadline) {
         if let Some(server) = self.server_txs.get_mut(tx) {
             server.end = Some(self.wheel.renew(server.end, due, deadline));
         }

@@ -80,15 +80,6 @@ impl Essentials {
     }
 }
 
-impl Default for Message {
-    /// One that is still to be read.
-    fn default() -> Message {
-        let (raw, start) = (Bytes::new(), Start::Response { code: 0, phrase: 0..0 });
-        let (fields, firsts, essentials) = (Fields::new(), Firsts::new(), Essentials::none());
-        Message { raw, start, fields, firsts, body: 0, uri_parts: None, essentials }
-    }
-}
-
 impl Fields {
     fn new() -> Fields {
         const NONE: Field = Field { name: Name::Via, start: 0, name_len: 0, value_start: 0, value_end: 0, end: 0 };
@@ -220,7 +211,7 @@ impl Message {
 
     /// Makes it one that is still to be read.
     pub(super) fn begin(&mut self, raw: Bytes) {
-        self.raw = raw;
+        (self.raw, self.start, self.body) = (raw, Start::Response { code: 0, phrase: 0..0 }, 0);
         self.fields.clear();
         (self.firsts, self.uri_parts, self.essentials) = (Firsts::new(), None, Essentials::none());
     }
@@ -368,5 +359,14 @@ impl Message {
         let range = self.firsts.range(name, &self.fields);
         let fields = self.fields.get(..range.end).unwrap_or_default();
         Elements::from_field(&self.raw, fields, name, range.start)
+    }
+}
+
+impl Default for Message {
+    /// One that is still to be read.
+    fn default() -> Message {
+        let (raw, start) = (Bytes::new(), Start::Response { code: 0, phrase: 0..0 });
+        let (fields, firsts, essentials) = (Fields::new(), Firsts::new(), Essentials::none());
+        Message { raw, start, fields, firsts, body: 0, uri_parts: None, essentials }
     }
 }

@@ -302,6 +302,52 @@ mod tests {
         }
     }
 
+    #[test]
+    fn nearly_all_fields_are_plain() {
+        let long = format!("{}: v\r\nX", "n".repeat(LONGEST_NAME));
+        for line in ["To: a\r\n\r\n", "Content-Length: 0\r\n\r\n", "X-Y: a b;c\r\nX", &long] {
+            assert!(plain_field(line.as_bytes(), 0).is_some(), "{line:?}");
+        }
+        let longer = format!("n{long}");
+        let others = ["To: a\r\n", "X:\r\n\r\n", "X: \r\n\r\n", "X:  a\r\n\r\n", "X: a \r\n\r\n", "X: a\r\n b\r\n\r\n"];
+        let odd = [
+            "X\r\nY: a\r\n\r\n",
+            "X : a\r\n\r\n",
+            "X:a\r\n\r\n",
+            "X: a\0b\r\n\r\n",
+            "X: a\nb\r\n\r\n",
+            "X: a\tb\r\n\r\n",
+            ": a\r\n\r\n",
+        ];
+        for line in others.into_iter().chain(odd).chain([&*longer]) {
+            assert_eq!(plain_field(line.as_bytes(), 0), None, "{line:?}");
+        }
+    }
+
+    #[test]
+    fn nothing_is_left_of_the_message_that_was_read_before() {
+        let tel = options("", "").replace("sip:a@b", "tel:+1");
+        let many = options(&"Via: SIP/2.0/TCP i;rport;received=1, SIP/2.0/UDP j\r\nX: 1\r\n".repeat(20), "body");
+        let response = format!("SIP/2.0 200 Fine\r\nv: SIP/2.0/TCP h;maddr=m\r\n{REST}Route: <sip:r>\r\n\r\nbody");
+        let texts =
+            [options("", ""), tel, many, response, "OPTIONS sip:a@b SIP/2.0\r\nX: 1\r\n\r\n".into(), "no".into()];
+        let read =
+            |message: &mut Message, text: &str| message.read(Bytes::copy_from_slice(text.as_bytes()), &LIMITS).is_ok();
+        let parts = |message: &Message| {
+            let Message { raw, start, fields, firsts, body, uri_parts, essentials } = message;
+            format!("{raw:?} {start:?} {:?} {firsts:?} {body} {uri_parts:?} {essentials:?}", fields.to_vec())
+        };
+        for before in &texts {
+            for text in &texts {
+                let (mut message, mut fresh) = (Message::default(), Message::default());
+                read(&mut message, before);
+                message.release();
+                assert_eq!(read(&mut message, text), read(&mut fresh, text));
+                assert_eq!(parts(&message), parts(&fresh), "{text} behind {before}");
+            }
+        }
+    }
+
     const VIA: &str = "Via: SIP/2.0/UDP h;branch=z9hG4bK1\r\n";
     const REST: &str = "From: <sip:f@b>;tag=1\r\nTo: <sip:t@b>\r\nCall-ID: c\r\nCSeq: 1 OPTIONS\r\n";
 

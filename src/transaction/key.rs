@@ -105,18 +105,19 @@ pub struct Keyring {
     loops: u64,
 }
 
-/// What a hash is for: equal parts under another purpose give another hash.
+/// What a hash is for: equal parts under another purpose give another hash. Their order is part of what a restart, and
+/// another version, has to find again.
 #[derive(Clone, Copy)]
 enum Purpose {
     Server,
     Dialog,
     Name,
     Branch,
-    AckBranch,
     Loop,
     Tag,
     Choice,
     Uid,
+    AckBranch,
 }
 
 impl Keyring {
@@ -179,7 +180,8 @@ impl Keyring {
     }
 
     /// Our branch for the `attempt`-th forwarding of a request, with the loop hash at its end
-    /// (RFC 5393 §4.2). Nobody can make one from another: the key is a hash that leaves the sidecar in no other form.
+    /// (RFC 5393 §4.2). Nobody can make one who has not seen one of the same request:
+    /// the key is a hash that leaves the sidecar in no other form.
     pub fn branch(&self, upstream: Key, attempt: u32, loop_hash: u64) -> Branch {
         let own = match attempt {
             0 => upstream.0 ^ self.first_branch,
@@ -188,7 +190,7 @@ impl Keyring {
         Branch { own, loop_hash }
     }
 
-    /// Our branch for an ACK, given the key of its INVITE.
+    /// Our branch for an ACK, given the key of its INVITE. No response comes to it.
     pub fn ack_branch(&self, invite: Key, loop_hash: u64) -> Branch {
         Branch { own: invite.0 ^ self.ack_branch, loop_hash }
     }
@@ -272,6 +274,11 @@ mod tests {
     fn branches_are_derived_and_bear_their_loop_hash() {
         let keys = Keyring::new(&[7; 16]);
         let branch = keys.branch(Key(1), 0, 0xabc);
+        let ack = keys.ack_branch(Key(1), 0xabc);
+        assert!(
+            [branch, keys.branch(Key(1), 1, 0xabc), keys.branch(Key(2), 0, 0xabc)].iter().all(|other| *other != ack)
+        );
+        assert_ne!(ack, keys.ack_branch(Key(2), 0xabc));
         assert_eq!(branch, keys.branch(Key(1), 0, 0xabc));
         assert_ne!(branch, keys.branch(Key(1), 1, 0xabc));
         assert_ne!(branch, Keyring::new(&[8; 16]).branch(Key(1), 0, 0xabc));
@@ -283,6 +290,32 @@ mod tests {
         for other in [&b"z9hG4bK1"[..], b"", &text.to_ascii_uppercase(), &[&text[..], b"0"].concat(), &text[1..]] {
             assert_eq!(Branch::read(other), None);
         }
+    }
+
+    #[test]
+    fn a_loop_is_told_by_all_that_makes_a_request_go_where_it_goes() {
+        let keys = Keyring::new(&[7; 16]);
+        let request = |uri: &str, number: u32, lines: &str| {
+            let text = format!(
+                "OPTIONS {uri} SIP/2.0\r\nVia: SIP/2.0/UDP h\r\nFrom: <sip:f@b>\r\nTo: <sip:t@b>\r\nCall-ID: c\r\n\
+                 CSeq: {number} OPTIONS\r\n{lines}\r\n"
+            );
+            Message::parse(text.into(), &crate::sip::Limits::NONE).unwrap()
+        };
+        let plain = request("sip:a@b", 1, "");
+        let hash = |request: &Message, dialog, side, routed: &[u8]| keys.loop_hash(request, Key(dialog), side, routed);
+        let hashes = [
+            hash(&plain, 1, Side::Dialer, b""),
+            hash(&plain, 2, Side::Dialer, b""),
+            hash(&plain, 1, Side::Telephony, b""),
+            hash(&plain, 1, Side::Dialer, b"<sip:r>\n"),
+            hash(&request("sip:a@b", 2, ""), 1, Side::Dialer, b""),
+            hash(&request("sip:a@c", 1, ""), 1, Side::Dialer, b""),
+            hash(&request("sip:a@b", 1, "Proxy-Require: x\r\n"), 1, Side::Dialer, b""),
+        ];
+        let different: std::collections::BTreeSet<_> = hashes.iter().collect();
+        assert_eq!(different.len(), hashes.len(), "{hashes:?}");
+        assert_eq!(hash(&request("sip:a@b", 1, "X: 1\r\n"), 1, Side::Dialer, b""), hashes[0]);
     }
 
     #[test]
