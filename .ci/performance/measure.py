@@ -160,15 +160,27 @@ def idle(device, seconds):
     return Usage(device.process).since(before, 1)["cores"]
 
 
+# Counts the instructions that programs run in user mode.
+PERF = ["perf", "stat", "-x", ";", "-e", "instructions:u"]
+
+
+def counted(text):
+    """What perf stat has counted; nothing where the processor does not count."""
+    counts = [line.split(";")[0] for line in text.splitlines() if "instructions" in line]
+    return counts if all(count.isdigit() for count in counts) else []
+
+
 def instructions_by_perf(bench, name, rate, seconds):
     """User instructions per call as the processor counts them; `None` where it does not."""
     if not shutil.which("perf"):
         return None
+    if not counted(subprocess.run([*PERF, "true"], capture_output=True, text=True).stderr):
+        return None
     with bench.start(name) as device:
         warm_up(device)
+        settle(device, rate)
         pids = ",".join(map(str, device.process.tree()))
-        command = ["perf", "stat", "-x", ";", "-e", "instructions:u", "-p", pids]
-        perf = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, start_new_session=True)
+        perf = subprocess.Popen([*PERF, "-p", pids], stderr=subprocess.PIPE, text=True, start_new_session=True)
         try:
             time.sleep(0.3)
             if perf.poll() is not None:
@@ -180,8 +192,8 @@ def instructions_by_perf(bench, name, rate, seconds):
             with contextlib.suppress(ProcessLookupError):
                 perf.kill()
             perf.wait()
-    counts = [line.split(";")[0] for line in text.splitlines() if "instructions" in line]
-    if not counts or not all(count.isdigit() for count in counts):
+    counts = counted(text)
+    if not counts:
         return None
     return sum(map(int, counts)) / report["started"]
 
