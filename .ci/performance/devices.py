@@ -104,7 +104,7 @@ class Bench:
             return [self.sipstamp, "run", "--config", self.sipstamp_configuration(name, folder, many)]
         config = folder / "kamailio.cfg"
         config.write_text(kamailio.configuration(name, self.device, self.server, self.tcp))
-        return kamailio.command(config, folder, megabytes=4096 if many else 512)
+        return kamailio.command(config, folder, megabytes=4096 if many else 2048)
 
     def sipstamp_configuration(self, name, folder, many):
         config = folder / "sipstamp.toml"
