@@ -183,6 +183,12 @@ impl Site {
         assert!(Command::new("kill").args([signal, &pid]).status().unwrap().success());
     }
 
+    /// Whether a signal has stopped it.
+    pub fn is_stopped(&self) -> bool {
+        let stat = fs::read_to_string(format!("/proc/{}/stat", self.child.id())).unwrap();
+        stat.rsplit(") ").next().is_some_and(|behind_name| behind_name.starts_with('T'))
+    }
+
     /// Ends well after SIGTERM, without a complaint in its log.
     pub fn end(mut self) {
         self.signal("-TERM");
