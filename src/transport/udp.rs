@@ -189,9 +189,10 @@ impl UdpPorts {
         true
     }
 
-    /// Sends what waits, as far as there is room; `refused` hears what the kernel refuses.
+    /// Sends what waits, as far as there is room; `refused` hears what the kernel refuses. What goes to a server by its
+    /// connected socket goes first: the caller waits for its answer, not for our 100.
     pub fn flush(&mut self, refused: &mut dyn FnMut(Refusal)) {
-        for key in 0..self.ports.capacity() {
+        for key in (0..self.ports.capacity()).rev() {
             if self.ports.get(key).is_some_and(|port| !port.queue.is_empty() && !port.is_blocked) {
                 self.flush_one(key, refused);
             }
