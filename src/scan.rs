@@ -66,13 +66,18 @@ impl<const N: usize> Sought for Set<N> {
     }
 }
 
-/// Bytes of tokens beside letters and digits (RFC 3261 §25.1).
+/// Whether tokens have this byte (RFC 3261 §25.1).
+pub fn is_of_token(byte: u8) -> bool {
+    byte.is_ascii_alphanumeric() || OTHERS_OF_TOKEN.contains(&byte)
+}
+
+/// Bytes of tokens beside letters and digits.
 pub const OTHERS_OF_TOKEN: [u8; 10] = *b"-.!%*_+`'~";
 
 impl Sought for NotToken {
     #[inline(always)]
     fn has(self, byte: u8) -> bool {
-        !(byte.is_ascii_alphanumeric() || OTHERS_OF_TOKEN.contains(&byte))
+        !is_of_token(byte)
     }
 
     #[inline(always)]

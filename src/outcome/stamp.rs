@@ -1,6 +1,7 @@
 //! The stamp: header lines that carry an outcome to the dialer.
 
 use super::{Decision, EndCause, Outcome};
+use crate::scan::is_of_token;
 use crate::sip::HeaderName;
 use crate::text::Put;
 
@@ -41,8 +42,7 @@ fn lines(headers: &[HeaderName], out: &mut Vec<u8>, put_value: impl Fn(&mut Vec<
 
 /// A token as it stands, anything else as a quoted string (RFC 3261 §25.1).
 fn put_value(out: &mut Vec<u8>, text: &str) {
-    let is_token = |byte: u8| byte.is_ascii_alphanumeric() || b"-.!%*_+`'~".contains(&byte);
-    if !text.is_empty() && text.bytes().all(is_token) {
+    if !text.is_empty() && text.bytes().all(is_of_token) {
         return out.put(text.as_bytes());
     }
     out.push(b'"');

@@ -73,6 +73,10 @@ pub(super) struct Fields {
 
 const FEW: usize = 24;
 
+impl Start {
+    const UNREAD: Start = Start::Response { code: 0, phrase: 0..0 };
+}
+
 impl Essentials {
     fn none() -> Essentials {
         let cseq = CSeq { number: 0, method: Method::Other };
@@ -211,7 +215,7 @@ impl Message {
 
     /// Makes it one that is still to be read.
     pub(super) fn begin(&mut self, raw: Bytes) {
-        (self.raw, self.start, self.body) = (raw, Start::Response { code: 0, phrase: 0..0 }, 0);
+        (self.raw, self.start, self.body) = (raw, Start::UNREAD, 0);
         self.fields.clear();
         (self.firsts, self.uri_parts, self.essentials) = (Firsts::new(), None, Essentials::none());
     }
@@ -365,8 +369,7 @@ impl Message {
 impl Default for Message {
     /// One that is still to be read.
     fn default() -> Message {
-        let (raw, start) = (Bytes::new(), Start::Response { code: 0, phrase: 0..0 });
         let (fields, firsts, essentials) = (Fields::new(), Firsts::new(), Essentials::none());
-        Message { raw, start, fields, firsts, body: 0, uri_parts: None, essentials }
+        Message { raw: Bytes::new(), start: Start::UNREAD, fields, firsts, body: 0, uri_parts: None, essentials }
     }
 }

@@ -83,7 +83,7 @@ fn overload(name: &str, workers: usize, is_tcp: bool) {
         );
         println!("{:?}", report.tally);
         assert_all_ended(&report);
-        if report.tally.refused > 0 || times > MOST_TIMES {
+        if report.tally.refused > 0 || times >= MOST_TIMES {
             break (before, report);
         }
         times *= 2.0;

@@ -2,6 +2,7 @@
 
 use super::Checker;
 use crate::config::report::Given;
+use crate::scan::is_of_token;
 use crate::sip::HeaderName;
 
 /// Headers that SIP itself uses: one of these as a header of ours would be taken off messages that need it.
@@ -89,8 +90,7 @@ const STANDARD: &[&str] = &[
 impl Checker<'_> {
     /// The name of a header that is read and left where it is.
     pub(super) fn header(&mut self, given: &Given<'_>) -> Option<HeaderName> {
-        let is_token = |byte: u8| byte.is_ascii_alphanumeric() || b"-.!%*_+`'~".contains(&byte);
-        let wrong = given.text.char_indices().find(|(_, c)| !u8::try_from(*c).is_ok_and(is_token));
+        let wrong = given.text.char_indices().find(|(_, c)| !u8::try_from(*c).is_ok_and(is_of_token));
         match wrong {
             Some((start, c)) => {
                 let part = start..start + c.len_utf8();
