@@ -7,6 +7,9 @@
 //! is worked off; so neither is taken for overload. Nor is it one that strangers send more than can be read: to refuse
 //! calls for that would do what they are after.
 //!
+//! Where refusing all does not help either, since refusals alone are more than can be made, one new call in
+//! [`TAKEN`] is taken: some calls are made however many are offered.
+//!
 //! Who offers much less than its equal share is refused nothing: one source that floods does not cost
 //! the others their calls.
 
@@ -25,6 +28,10 @@ const STRANGERS: u64 = 16;
 const GAP: Duration = Duration::from_millis(100);
 /// New calls are taken again when the wait is this part of what it may be.
 const SHORT: u32 = 4;
+/// Where messages wait for this many times as long as they may, refusing all new calls has not helped.
+const LONG: u32 = 4;
+/// Of so many new calls one is taken then.
+const TAKEN: u64 = 16;
 /// Sources that are told apart; others share a place with them.
 const PLACES: usize = 1024;
 /// What each source offers is counted by this and the interval before.
@@ -51,11 +58,16 @@ pub(crate) struct Overload {
     since: Option<(Mono, Lag)>,
     last: Mono,
     is_shedding: bool,
+    /// Whether refusing all does not help.
+    is_in_vain: bool,
+    /// New calls offered while it did not.
+    offered_in_vain: u64,
 }
 
 impl Overload {
     /// Takes a measurement. `limit` is how long a message may wait; zero is for ever.
     pub(crate) fn observe(&mut self, now: Mono, lag: Lag, limit: Duration) {
+        self.is_in_vain = lag.delay > limit * LONG;
         if now.since(std::mem::replace(&mut self.last, now)) > GAP {
             self.since = None;
         }
@@ -82,6 +94,15 @@ impl Overload {
 
     pub(crate) fn is_shedding(&self) -> bool {
         self.is_shedding
+    }
+
+    /// Whether a new call that is offered now is refused.
+    pub(crate) fn refuses(&mut self) -> bool {
+        if !self.is_shedding || !self.is_in_vain {
+            return self.is_shedding;
+        }
+        self.offered_in_vain += 1;
+        !self.offered_in_vain.is_multiple_of(TAKEN)
     }
 }
 
@@ -255,6 +276,20 @@ mod tests {
             overload.observe(Mono(1) + ms(step), lag, LIMIT);
             assert_eq!(overload.is_shedding(), is_shedding, "{step}");
         }
+    }
+
+    #[test]
+    fn where_refusing_all_does_not_help_some_are_taken() {
+        let mut overload = Overload::default();
+        let mut taken = |at: u64, delay: Duration| {
+            overload.observe(Mono(1) + ms(at), Lag { delay, worked: ms(at), ..Lag::default() }, LIMIT);
+            (0..TAKEN * 10).filter(|_| !overload.refuses()).count()
+        };
+        let all = usize::try_from(TAKEN * 10).unwrap();
+        assert_eq!(taken(0, LIMIT * LONG + ms(1)), all, "nothing is known yet");
+        assert_eq!(taken(30, LIMIT * LONG + ms(2)), 10);
+        assert_eq!(taken(60, LIMIT * LONG), 0, "it is not in vain any more");
+        assert_eq!(taken(90, ms(1)), all);
     }
 
     #[test]

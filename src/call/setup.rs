@@ -203,7 +203,7 @@ impl Endpoint {
             Some(CallLimit::Calls)
         } else if self.transactions() >= limits.transactions {
             Some(CallLimit::Transactions)
-        } else if self.overload.is_shedding() && !is_light {
+        } else if !is_light && self.overload.refuses() {
             Some(CallLimit::OverloadDelay)
         } else if !self.sources.admits(source, limits.calls_per_second_per_source, now, false) {
             Some(CallLimit::CallsPerSecondPerSource)

@@ -56,6 +56,21 @@ fn while_messages_wait_too_long_new_calls_are_refused_and_others_go_on() {
 }
 
 #[test]
+fn where_even_refusing_takes_too_long_some_calls_are_made() {
+    let mut world = World::new(policy());
+    overload(&mut world);
+    lag(&mut world, 200, 40);
+    for _ in 0..32 {
+        let invite = world.uac().invite();
+        world.send(DIALER, invite);
+    }
+    let refused = world.kinds(DIALER).iter().filter(|kind| *kind == "503").count();
+    assert_eq!((refused, world.endpoint.active_calls()), (30, 2));
+    assert_eq!(world.sample("sipstamp_calls_refused_total", &[("limit", "overload_delay")]), 30);
+    world.settle();
+}
+
+#[test]
 fn a_caller_that_comes_back_after_a_challenge_is_no_new_call() {
     for limit in ["calls", "lag"] {
         let mut world = World::new(narrow(1));
