@@ -8,7 +8,7 @@
 //! calls for that would do what they are after.
 //!
 //! Where refusing all does not help either, since refusals alone are more than can be made, one new call in
-//! [`TAKEN`] is taken: some calls are made however many are offered.
+//! sixteen is taken: some calls are made however many are offered.
 //!
 //! Who offers much less than its equal share is refused nothing: one source that floods does not cost
 //! the others their calls.

@@ -11,7 +11,7 @@ mod ports;
 
 use std::collections::BTreeMap;
 use std::fs;
-use std::io::{Read, Write};
+use std::io::{ErrorKind, Read, Write};
 use std::net::{Ipv4Addr, SocketAddr, TcpStream};
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
@@ -263,7 +263,7 @@ fn feeds_have_seats_of_their_own_and_leave_room_for_all_else() {
         feed.set_nonblocking(true).unwrap();
         let mut rest = Vec::new();
         let ended = feed.read_to_end(&mut rest);
-        assert_eq!(ended.unwrap_err().kind(), std::io::ErrorKind::WouldBlock, "a feed has ended");
+        assert_eq!(ended.unwrap_err().kind(), ErrorKind::WouldBlock, "a feed has ended");
     }
     drop((feeds, crowd));
     wait_for("a seat for a feed", PATIENCE, || {
@@ -295,4 +295,25 @@ fn a_reload_takes_another_token_on() {
     assert_eq!((status("GET /v1/status", TOKEN), status("GET /v1/status", other)), (200, 401));
     assert_eq!(status("POST /v1/reload", TOKEN), 200);
     assert_eq!((status("GET /v1/status", TOKEN), status("GET /v1/status", other)), (401, 200));
+}
+
+#[test]
+fn a_feed_ends_with_its_token_and_with_no_other_reload() {
+    let door = Door::start("feed-rotated", "[admin]\nlisten = '127.0.0.1:PORT'\ntoken_file = 'TOKEN_FILE'");
+    let authorization = format!("Authorization: Bearer {TOKEN}\r\n");
+    let mut feed = connect(SIDECAR, door.admin()).unwrap();
+    write!(feed, "GET /v1/events HTTP/1.1\r\nHost: {}\r\n{authorization}Connection: close\r\n\r\n", door.admin())
+        .unwrap();
+    let mut status = [0; 12];
+    feed.read_exact(&mut status).unwrap();
+    assert_eq!(&status, b"HTTP/1.1 200");
+    feed.set_nonblocking(true).unwrap();
+    let mut read_on = || feed.read_to_end(&mut Vec::new()).map_err(|error| error.kind());
+
+    assert_eq!(door.ask("POST /v1/reload", &authorization).status, 200);
+    assert_eq!(door.ask("GET /v1/status", &authorization).status, 200);
+    assert_eq!(read_on(), Err(ErrorKind::WouldBlock), "the token is the same");
+    fs::write(door.folder.join("admin.token"), "another-token-of-enough-letters").unwrap();
+    assert_eq!(door.ask("POST /v1/reload", &authorization).status, 200);
+    wait_for("the end of the feed", PATIENCE, || Ok(read_on().is_ok().then_some(()))).unwrap();
 }

@@ -2,12 +2,14 @@
 
 use std::time::Duration;
 
+use axum::Extension;
 use axum::extract::State;
 use axum::response::sse::{Event, KeepAlive, Sse};
 use futures_util::{Stream, StreamExt as _};
 use tokio_stream::wrappers::BroadcastStream;
 use tokio_stream::wrappers::errors::BroadcastStreamRecvError;
 
+use super::guard::Admission;
 use super::{App, Problem};
 use crate::recent::{Recent, Told};
 
@@ -19,11 +21,14 @@ const KEEP_ALIVE: Duration = Duration::from_secs(15);
 type Never = std::convert::Infallible;
 
 /// `GET /v1/events`: `event` is the type of the CloudEvent, `id` its id, `data` the CloudEvent itself. A reader that
-/// is too slow gets an event `lagged` with the number of those it has missed.
-pub async fn events(State(app): State<App>) -> Result<Sse<impl Stream<Item = Result<Event, Never>>>, Problem> {
+/// is too slow gets an event `lagged` with the number of those it has missed. The feed ends when another token is asked for.
+pub async fn events(
+    State(app): State<App>,
+    Extension(admission): Extension<Admission>,
+) -> Result<Sse<impl Stream<Item = Result<Event, Never>>>, Problem> {
     let seat = app.feeds.clone().try_acquire_owned();
     let seat = seat.map_err(|_| Problem::unavailable(format!("{FEEDS} event feeds are open: close one")))?;
-    let events = follow(&app.context.recent).inspect(move |_| {
+    let events = follow(&app.context.recent).take_until(admission.has_ended()).inspect(move |_| {
         // The seat is free again when the feed is gone.
         let _ = &seat;
     });

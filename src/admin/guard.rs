@@ -22,6 +22,7 @@ use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use http_body_util::{BodyExt, LengthLimitError, Limited};
 use subtle::ConstantTimeEq;
+use tokio::sync::watch;
 
 use super::refusals::{Refusals, Refused};
 use super::seats::Seat;
@@ -56,9 +57,10 @@ impl Guard {
         Guard { on_loopback: is_loopback(listen.ip()), token, refusals }
     }
 
-    fn admit(&self, request: &Request) -> Result<(), Problem> {
+    fn admit(&self, request: &Request) -> Result<Admission, Problem> {
         let headers = request.headers();
-        let token = self.token.get();
+        let mut admission = Admission(self.token.0.subscribe());
+        let token = admission.0.borrow_and_update();
         let forbidden = |detail| Err(Problem::new(StatusCode::FORBIDDEN, detail));
         if self.on_loopback && !names_this_machine(headers) {
             return forbidden("the Host header must be localhost, 127.0.0.1 or [::1]");
@@ -72,13 +74,28 @@ impl Guard {
             }
         }
         let is_probe = matches!(request.uri().path(), "/livez" | "/readyz");
-        if !is_probe && token.is_some_and(|token| !knows(headers, &token)) {
+        if !is_probe && token.as_deref().is_some_and(|token| !knows(headers, token)) {
             return Err(Problem::new(StatusCode::UNAUTHORIZED, "send the admin token: Authorization: Bearer TOKEN"));
         }
         if field(headers, &CONTENT_LENGTH).and_then(|length| length.parse().ok()) > Some(BODY_LIMIT) {
             return Err(too_large());
         }
-        Ok(())
+        drop(token);
+        Ok(admission)
+    }
+}
+
+/// What a request has been let in with: the token of that time, or none. In the extensions of the request.
+#[derive(Clone)]
+pub struct Admission(watch::Receiver<Option<Box<str>>>);
+
+impl Admission {
+    /// Waits until another token is asked for.
+    pub async fn has_ended(mut self) {
+        if self.0.changed().await.is_err() {
+            // Whoever could set another is gone.
+            std::future::pending().await
+        }
     }
 }
 
@@ -93,7 +110,11 @@ fn knows(headers: &HeaderMap, token: &str) -> bool {
 pub async fn admit(State(guard): State<Guard>, request: Request, next: Next) -> Response {
     let seat = request.extensions().get::<Seat>().cloned();
     let (admitted, request) = match guard.admit(&request) {
-        Ok(()) => without_body(request).await,
+        Ok(admission) => {
+            let (read, mut request) = without_body(request).await;
+            request.extensions_mut().insert(admission);
+            (read, request)
+        }
         Err(problem) => (Err(problem), request),
     };
     let mut response = match admitted {
@@ -196,7 +217,7 @@ mod tests {
             request = request.header(name, *value);
         }
         match guard.admit(&request.body(Body::empty()).unwrap()) {
-            Ok(()) => StatusCode::OK,
+            Ok(_) => StatusCode::OK,
             Err(problem) => problem.into_response().status(),
         }
     }

@@ -42,7 +42,7 @@ mod tests;
 
 use std::fmt;
 use std::net::SocketAddr;
-use std::sync::{Arc, PoisonError, RwLock};
+use std::sync::Arc;
 use std::time::Instant;
 
 use axum::Router;
@@ -50,7 +50,7 @@ use axum::extract::FromRef;
 use axum::http::StatusCode;
 use axum::middleware::from_fn_with_state;
 use axum::routing::{get, post};
-use tokio::sync::{Mutex, Semaphore};
+use tokio::sync::{Mutex, Semaphore, watch};
 
 use self::fleet::Fleet;
 use self::guard::Guard;
@@ -76,20 +76,22 @@ pub struct Sockets {
 
 /// Who may use the admin API: the bearer token; none: everybody who reaches it. Clones share it.
 #[derive(Clone, Default)]
-pub struct Token(Arc<RwLock<Option<Arc<str>>>>);
+pub struct Token(watch::Sender<Option<Box<str>>>);
 
 impl Token {
     pub fn new(token: Option<&str>) -> Token {
-        Token(Arc::new(RwLock::new(token.map(Arc::from))))
+        Token(watch::Sender::new(token.map(Box::from)))
     }
 
-    /// From here on another one is asked for.
+    /// From here on another one is asked for. What goes on for whoever knew the one before ends, unless they are the same.
     pub fn set(&self, token: Option<&str>) {
-        *self.0.write().unwrap_or_else(PoisonError::into_inner) = token.map(Arc::from);
-    }
-
-    fn get(&self) -> Option<Arc<str>> {
-        self.0.read().unwrap_or_else(PoisonError::into_inner).clone()
+        self.0.send_if_modified(|current| {
+            let is_other = current.as_deref() != token;
+            if is_other {
+                *current = token.map(Box::from);
+            }
+            is_other
+        });
     }
 }
 
