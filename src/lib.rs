@@ -37,4 +37,5 @@ pub mod text;
 pub mod time;
 pub mod transaction;
 pub mod transport;
+pub mod web;
 pub mod wheel;

@@ -317,3 +317,40 @@ fn a_feed_ends_with_its_token_and_with_no_other_reload() {
     assert_eq!(door.ask("POST /v1/reload", &authorization).status, 200);
     wait_for("the end of the feed", PATIENCE, || Ok(read_on().is_ok().then_some(()))).unwrap();
 }
+
+#[test]
+fn a_tail_is_told_how_to_be_let_in() {
+    let door = Door::start("tail", "[admin]\nlisten = '127.0.0.1:PORT'\ntoken_file = 'TOKEN_FILE'");
+    let url = format!("http://{}", door.admin());
+    let wrong = door.folder.join("wrong");
+    fs::write(&wrong, "another-token-of-enough-letters").unwrap();
+    let refused = |arguments: &[&str]| {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_sipstamp"));
+        let output = command.args(["tail", "--url"]).args(arguments).stdin(Stdio::null()).output().unwrap();
+        assert_eq!((output.status.code(), output.stdout.len()), (Some(1), 0));
+        String::from_utf8(output.stderr).unwrap()
+    };
+    let told = refused(&[&url]);
+    assert!(told.contains("--token-file FILE"), "{told}");
+    let told = refused(&[&url, "--token-file", wrong.to_str().unwrap()]);
+    assert!(told.contains("is another"), "{told}");
+    let told =
+        refused(&[&format!("{url}/elsewhere"), "--token-file", door.folder.join("admin.token").to_str().unwrap()]);
+    assert!(told.contains("/elsewhere/v1/events: "), "{told}");
+
+    // With the token it follows, until another one is asked for that it does not have.
+    let mut command = Command::new(env!("CARGO_BIN_EXE_sipstamp"));
+    let old = door.folder.join("old");
+    fs::copy(door.folder.join("admin.token"), &old).unwrap();
+    command.args(["tail", "--url", &url, "--token-file"]).arg(old);
+    let mut tail = command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    let mut head = [0; 5];
+    tail.stdout.take().unwrap().read_exact(&mut head).unwrap();
+    assert_eq!(&head, b"time ");
+    fs::copy(&wrong, door.folder.join("admin.token")).unwrap();
+    assert_eq!(door.ask("POST /v1/reload", &format!("Authorization: Bearer {TOKEN}\r\n")).status, 200);
+    let output = tail.wait_with_output().unwrap();
+    assert_eq!(output.status.code(), Some(1));
+    let told = String::from_utf8(output.stderr).unwrap();
+    assert!(told.contains("the sidecar has ended the feed") && told.contains("is another"), "{told}");
+}

@@ -62,6 +62,7 @@ const BANNED: &[&str] = &[
     "crate::sink",
     "crate::telemetry",
     "crate::transport",
+    "crate::web",
 ];
 
 fn sources(at: &Path, found: &mut Vec<PathBuf>) {

@@ -71,15 +71,16 @@ struct Tail {
 }
 
 impl Tail {
-    fn start(url: &str) -> Tail {
-        let tail = Tail::spawn(url, Stdio::inherit());
+    fn start(arguments: [&str; 2]) -> Tail {
+        let tail = Tail::spawn(arguments, Stdio::inherit());
         assert!(tail.row().starts_with("time"));
         tail
     }
 
-    fn spawn(url: &str, stderr: Stdio) -> Tail {
+    fn spawn(arguments: [&str; 2], stderr: Stdio) -> Tail {
         let mut command = Command::new(env!("CARGO_BIN_EXE_sipstamp"));
-        let mut child = command.args(["tail", "--nats", url]).stdout(Stdio::piped()).stderr(stderr).spawn().unwrap();
+        command.arg("tail").args(arguments);
+        let mut child = command.stdout(Stdio::piped()).stderr(stderr).spawn().unwrap();
         let lines = BufReader::new(child.stdout.take().unwrap()).lines();
         let (sender, rows) = channel();
         std::thread::spawn(move || lines.map_while(Result::ok).try_for_each(|line| sender.send(line)));
@@ -212,7 +213,7 @@ fn the_permissions_in_the_documentation_are_enough() {
     };
     hang_up("first");
     fleet.server.events("CALLS", 1);
-    let tail = Tail::start(&fleet.server.url().replace("//", "//tail:change%20me%20too@"));
+    let tail = Tail::start(["--nats", &fleet.server.url().replace("//", "//tail:change%20me%20too@")]);
     hang_up("second");
     assert!(tail.row().contains("hung_up"));
     for sidecar in [&fleet.one, &fleet.other] {
@@ -223,7 +224,7 @@ fn the_permissions_in_the_documentation_are_enough() {
 #[test]
 fn a_tail_waits_for_the_stream_and_shows_it_from_its_beginning() {
     let fleet = Fleet::start("tail-first", Answer::Ringing);
-    let mut tail = Tail::spawn(&fleet.server.url(), Stdio::piped());
+    let mut tail = Tail::spawn(["--nats", &fleet.server.url()], Stdio::piped());
     let mut told = String::new();
     BufReader::new(tail.child.stderr.take().unwrap()).read_line(&mut told).unwrap();
     assert_eq!(told, "stream CALLS: not there yet; it is waited for\n");
@@ -233,16 +234,41 @@ fn a_tail_waits_for_the_stream_and_shows_it_from_its_beginning() {
     assert!(tail.row().contains("hung_up"));
 }
 
+fn hang_up_one(sidecar: &Sidecar, name: &str) {
+    let uid = ringing(sidecar, name);
+    assert_eq!(sidecar.request("POST", &format!("/v1/calls/{uid}/hangup")).0, 202);
+}
+
+#[test]
+fn a_tail_of_one_sidecar_shows_the_outcomes_of_that_one() {
+    let mut fleet = Fleet::start("tail-one", Answer::Ringing);
+    let mut tail = Tail::spawn(["--url", &fleet.one.api()], Stdio::piped());
+    let mut told = BufReader::new(tail.child.stderr.take().unwrap()).lines();
+    assert!(tail.row().starts_with("time"));
+    hang_up_one(&fleet.other, "there");
+    fleet.server.events("CALLS", 1);
+    hang_up_one(&fleet.one, "here");
+    let row = tail.row();
+    assert!(row.contains("+15550199") && row.contains("hung_up"), "{row}");
+    // It goes on when the sidecar is back, without the columns' names.
+    fleet.one.kill();
+    let lost = told.next().unwrap().unwrap();
+    assert!(lost.contains("it is tried again"), "{lost}");
+    fleet.one.restart();
+    let has_follower = || {
+        hang_up_one(&fleet.one, "again");
+        Ok(tail.rows.recv_timeout(std::time::Duration::from_secs(1)).ok())
+    };
+    let row = wait_for("a row of the sidecar that is back", PATIENCE, has_follower).unwrap();
+    assert!(row.contains("hung_up"), "{row}");
+}
+
 #[test]
 fn a_tail_shows_the_outcomes_of_all_from_when_it_began() {
     let mut fleet = Fleet::start("tail", Answer::Ringing);
-    let hang_up_one = |sidecar: &Sidecar, name: &str| {
-        let uid = ringing(sidecar, name);
-        assert_eq!(sidecar.request("POST", &format!("/v1/calls/{uid}/hangup")).0, 202);
-    };
     hang_up_one(&fleet.one, "before");
     fleet.server.events("CALLS", 1);
-    let tail = Tail::start(&fleet.server.url());
+    let tail = Tail::start(["--nats", &fleet.server.url()]);
     hang_up_one(&fleet.one, "here");
     let row = tail.row();
     assert!(row.contains("+15550199") && row.contains("hung_up"), "{row}");

@@ -74,6 +74,11 @@ impl Sidecar {
         Caller::new(Wire::udp(socket, to), name)
     }
 
+    /// The URL of its admin API.
+    pub fn api(&self) -> String {
+        format!("http://{SIDECAR}:{}", self.ports.admin)
+    }
+
     /// Status and body.
     pub fn request(&self, method: &str, path: &str) -> (u16, Value) {
         let (status, body) = self.try_request(method, path).expect("the admin API answers");

@@ -1,26 +1,21 @@
 //! One attempt: a signed POST, and what its answer means.
 
-use std::error::Error;
-use std::fmt::Write;
 use std::io;
-use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use bytes::Bytes;
 use http::header::{CONTENT_TYPE, RETRY_AFTER, USER_AGENT};
 use http::{HeaderValue, Method, Request, StatusCode};
 use http_body_util::{BodyExt, Full};
-use hyper_rustls::{HttpsConnector, HttpsConnectorBuilder};
 use hyper_util::client::legacy::Client;
-use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::rt::{TokioExecutor, TokioTimer};
-use rustls::{ClientConfig, RootCertStore};
 use tokio::time::{Instant, timeout_at};
 
 use super::letter::Letter;
 use super::retry;
 use super::sign::signature;
 use crate::config::{SigningKeys, Url, Webhook};
+use crate::web::{Connector, chain, connector};
 
 /// Bytes of an answer that are read so that its connection can be used again; a longer one costs its connection.
 const ANSWER: usize = 64 * 1024;
@@ -30,7 +25,7 @@ const IDLE: Duration = Duration::from_secs(60);
 /// Posts events to one receiver.
 #[derive(Debug)]
 pub struct Poster {
-    client: Client<HttpsConnector<HttpConnector>, Full<Bytes>>,
+    client: Client<Connector, Full<Bytes>>,
     url: Url,
     keys: SigningKeys,
     timeout: Duration,
@@ -59,18 +54,11 @@ impl Poster {
     /// Where there are no authorities to verify the receiver's certificate with.
     pub fn new(webhook: &Webhook) -> io::Result<Poster> {
         let url = webhook.url.clone();
-        let is_https = url.0.scheme_str() == Some("https");
-        let mut http = HttpConnector::new();
-        http.enforce_http(false);
-        http.set_nodelay(true);
-        let https = HttpsConnectorBuilder::new().with_tls_config(tls(is_https)?);
-        // HTTP/2 would put all requests on one connection, and one lost packet would hold up all of them.
-        let connector = if is_https { https.https_only() } else { https.https_or_http() }.enable_http1();
         let client = Client::builder(TokioExecutor::new())
             .pool_timer(TokioTimer::new())
             .pool_idle_timeout(IDLE)
             .pool_max_idle_per_host(webhook.max_in_flight)
-            .build(connector.wrap_connector(http));
+            .build(connector(&url.0)?);
         Ok(Poster { client, url, keys: webhook.keys.clone(), timeout: webhook.timeout })
     }
 
@@ -132,38 +120,6 @@ fn answer(status: StatusCode, retry_after: Option<Duration>) -> Answer {
             retry_after,
         }),
     }
-}
-
-/// The system's authorities: a receiver inside the house has a certificate of the house, which no list that is compiled in
-/// could know. `SSL_CERT_FILE` and `SSL_CERT_DIR` name others.
-fn tls(needs_authorities: bool) -> io::Result<ClientConfig> {
-    let mut authorities = RootCertStore::empty();
-    if needs_authorities {
-        let found = rustls_native_certs::load_native_certs();
-        authorities.add_parsable_certificates(found.certs);
-        if authorities.is_empty() {
-            let why = found.errors.first().map(|error| format!(" ({error})")).unwrap_or_default();
-            return Err(io::Error::other(format!(
-                "no certificate authority is found{why}; install `ca-certificates`, or name a file with SSL_CERT_FILE"
-            )));
-        }
-    }
-    let provider = Arc::new(rustls::crypto::ring::default_provider());
-    let config = ClientConfig::builder_with_provider(provider).with_safe_default_protocol_versions();
-    let config = config.map_err(io::Error::other)?;
-    Ok(config.with_root_certificates(authorities).with_no_client_auth())
-}
-
-/// An error and what is behind it.
-fn chain(error: &dyn Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        // A string takes everything.
-        let _ = write!(text, ": {error}");
-        cause = error.source();
-    }
-    text
 }
 
 #[cfg(test)]

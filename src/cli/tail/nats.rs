@@ -1,20 +1,16 @@
-//! `sipstamp tail`: outcomes as they come, a row for each call that ends.
+//! Outcomes of all sidecars that send to a NATS server.
 
-use std::io::{self, Write};
-use std::path::PathBuf;
-use std::process::ExitCode;
+use std::io;
 use std::time::Duration;
 
 use async_nats::jetstream::ErrorCode;
 use async_nats::jetstream::consumer::{DeliverPolicy, pull};
 use async_nats::jetstream::context::{GetStreamError, GetStreamErrorKind};
 use async_nats::jetstream::stream::Stream;
-use clap::Args;
 use futures_util::StreamExt as _;
 
-use super::{complain, later};
-use crate::demo::{Table, is_colour_wanted};
-use crate::event::data_of;
+use super::{PAUSE, Rows, Tail};
+use crate::cli::complain;
 use crate::nats::stream::jetstream;
 use crate::nats::{Login, Servers};
 use crate::text::printable;
@@ -22,43 +18,11 @@ use crate::text::printable;
 /// Longest wait for the server's answers before the first row.
 const PATIENCE: Duration = Duration::from_secs(5);
 
-/// Between two tries to read on.
-const PAUSE: Duration = Duration::from_millis(500);
-
-/// Whose outcomes.
-#[derive(Debug, Args)]
-pub struct Tail {
-    /// The admin API of a sidecar (not in this version)
-    #[arg(long, conflicts_with = "nats")]
-    url: Option<String>,
-    /// A NATS server, such as nats://127.0.0.1:4222 or tls://USER:PASSWORD@HOST: all sidecars that send there
-    #[arg(long, value_name = "URL")]
-    nats: Option<String>,
-    /// The stream that has the events
-    #[arg(long, value_name = "NAME", default_value = "CALLS", requires = "nats")]
-    stream: String,
-    /// Credentials to log in with
-    #[arg(long, value_name = "FILE", requires = "nats")]
-    credentials: Option<PathBuf>,
-    /// Certificates, in PEM, that are trusted in the place of the system's
-    #[arg(long, value_name = "FILE", requires = "nats")]
-    ca: Option<PathBuf>,
-}
-
-/// Follows until it is interrupted, or nobody reads the rows any more.
-pub fn run(tail: &Tail) -> ExitCode {
-    let Some(url) = &tail.nats else { return later("tail --url") };
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
-    match runtime.and_then(|runtime| runtime.block_on(follow(url, tail))) {
-        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => {
-            complain(&format!("error: {}", printable(&error.to_string())));
-            ExitCode::FAILURE
-        }
-        _ => ExitCode::SUCCESS,
-    }
-}
-
-async fn follow(url: &str, tail: &Tail) -> io::Result<()> {
+/// Shows what comes into a stream from now on.
+///
+/// # Errors
+/// Where there is no server, or it gives no stream; where standard output is closed.
+pub async fn follow(url: &str, tail: &Tail) -> io::Result<()> {
     let failed = |what: &str, error: &dyn std::fmt::Display| io::Error::other(format!("{what}: {error}"));
     let credentials = tail.credentials.as_ref().map(|path| {
         let text = std::fs::read_to_string(path).map_err(|error| failed(&path.display().to_string(), &error))?;
@@ -84,23 +48,22 @@ async fn follow(url: &str, tail: &Tail) -> io::Result<()> {
             Err(error) => return Err(unusable(&error)),
         }
     };
-    let mut rows = Rows {
-        table: Table::new(io::stdout(), is_colour_wanted()),
+    let mut reader = Reader {
+        rows: Rows::new(),
         // One that was made meanwhile is shown from its beginning.
         next: if is_missed { 1 } else { stream.cached_info().state.last_sequence + 1 },
-        is_begun: false,
     };
     let mut is_told = false;
     loop {
-        let begun = rows.next;
-        match rows.read(&stream).await? {
-            Ended::NotBegun(error) if !rows.is_begun => return Err(unusable(&error)),
+        let begun = reader.next;
+        match reader.read(&stream).await? {
+            Ended::NotBegun(error) if !reader.rows.is_begun => return Err(unusable(&error)),
             Ended::NotBegun(error) | Ended::Lost(error) if !is_told => {
                 complain(&format!("{}; it is tried again", printable(&error)))
             }
             Ended::NotBegun(_) | Ended::Lost(_) => {}
         }
-        is_told = rows.next == begun;
+        is_told = reader.next == begun;
         tokio::time::sleep(PAUSE).await;
     }
 }
@@ -111,11 +74,10 @@ fn is_missing(error: &GetStreamError) -> bool {
 }
 
 /// What has been shown of a stream.
-struct Rows {
-    table: Table<io::Stdout>,
+struct Reader {
+    rows: Rows,
     /// The first message that was not read.
     next: u64,
-    is_begun: bool,
 }
 
 /// Why no more messages come.
@@ -124,7 +86,7 @@ enum Ended {
     Lost(String),
 }
 
-impl Rows {
+impl Reader {
     /// Reads on with a consumer of its own. That lies in the server's memory and ends with it; made again by the client it
     /// would sometimes begin at the beginning.
     async fn read(&mut self, stream: &Stream) -> io::Result<Ended> {
@@ -138,10 +100,7 @@ impl Rows {
             Ok(messages) => messages,
             Err(error) => return Ok(Ended::NotBegun(error.to_string())),
         };
-        if !std::mem::replace(&mut self.is_begun, true) {
-            self.table.head()?;
-            io::stdout().flush()?;
-        }
+        self.rows.begin()?;
         while let Some(message) = messages.next().await {
             let message = match message {
                 Ok(message) => message,
@@ -152,11 +111,7 @@ impl Rows {
                 continue;
             }
             self.next = sequence + 1;
-            // What is no event of ours is passed over; of events only an end has a row.
-            if let Ok(call) = data_of(&message.payload) {
-                self.table.row(&call)?;
-                io::stdout().flush()?;
-            }
+            self.rows.show(&message.payload)?;
         }
         Ok(Ended::Lost("the stream's messages have ended".to_owned()))
     }
