@@ -16,6 +16,8 @@ demo: ## the sidecar between a simulated dialer and telephony server, on this ma
 	$(CARGO) run --release --locked --quiet -- demo
 
 # The dev profile: it compiles in a fraction of the time that link-time optimisation of every test takes.
+# Most tests wait most of the time: for calls, timers, processes.
+test: export RUST_TEST_THREADS ?= $(shell echo $$((2 * $$(nproc))))
 test: tools ## all tests; installs SIPp, promtool and nats-server through apt where they are missing
 	$(CARGO) test --locked
 
