@@ -8,7 +8,7 @@
 //! calls for that would do what they are after.
 //!
 //! Where refusing all does not help either, since refusals alone are more than can be made, one new call in
-//! sixteen is taken: some calls are made however many are offered.
+//! seventeen is taken: some calls are made however many are offered.
 //!
 //! Who offers much less than its equal share is refused nothing: one source that floods does not cost
 //! the others their calls.
@@ -28,10 +28,11 @@ const STRANGERS: u64 = 16;
 const GAP: Duration = Duration::from_millis(100);
 /// New calls are taken again when the wait is this part of what it may be.
 const SHORT: u32 = 4;
-/// Where messages wait for this many times as long as they may, refusing all new calls has not helped.
+/// Where messages wait for more than this many times as long as they may, and ever longer, while all new calls are refused,
+/// refusing is in vain.
 const LONG: u32 = 4;
-/// Of so many new calls one is taken then.
-const TAKEN: u64 = 16;
+/// Of so many new calls one is taken then. A prime: trunks that take turns have theirs each.
+const TAKEN: u64 = 17;
 /// Sources that are told apart; others share a place with them.
 const PLACES: usize = 1024;
 /// What each source offers is counted by this and the interval before.
@@ -60,14 +61,14 @@ pub(crate) struct Overload {
     is_shedding: bool,
     /// Whether refusing all does not help.
     is_in_vain: bool,
-    /// New calls offered while it did not.
-    offered_in_vain: u64,
+    /// How often it was asked whether to refuse while it did not.
+    asked_in_vain: u64,
 }
 
 impl Overload {
     /// Takes a measurement. `limit` is how long a message may wait; zero is for ever.
     pub(crate) fn observe(&mut self, now: Mono, lag: Lag, limit: Duration) {
-        self.is_in_vain = lag.delay > limit * LONG;
+        self.is_in_vain &= lag.delay > limit * LONG;
         if now.since(std::mem::replace(&mut self.last, now)) > GAP {
             self.since = None;
         }
@@ -81,6 +82,7 @@ impl Overload {
             let (begin, first) = *self.since.get_or_insert((now, lag));
             if now.since(begin) >= WINDOW && lag.worked.saturating_sub(first.worked) >= WORK {
                 let is_growing = lag.delay >= first.delay;
+                self.is_in_vain = self.is_shedding && is_growing && lag.delay > limit * LONG;
                 self.is_shedding = (self.is_shedding || is_growing) && lag.is_by_those_served(first);
                 self.since = Some((now, lag));
             }
@@ -96,13 +98,13 @@ impl Overload {
         self.is_shedding
     }
 
-    /// Whether a new call that is offered now is refused.
+    /// Whether an INVITE is refused that may begin a call, as far as that depends on how long messages wait.
     pub(crate) fn refuses(&mut self) -> bool {
         if !self.is_shedding || !self.is_in_vain {
             return self.is_shedding;
         }
-        self.offered_in_vain += 1;
-        !self.offered_in_vain.is_multiple_of(TAKEN)
+        self.asked_in_vain += 1;
+        !self.asked_in_vain.is_multiple_of(TAKEN)
     }
 }
 
@@ -286,10 +288,15 @@ mod tests {
             (0..TAKEN * 10).filter(|_| !overload.refuses()).count()
         };
         let all = usize::try_from(TAKEN * 10).unwrap();
-        assert_eq!(taken(0, LIMIT * LONG + ms(1)), all, "nothing is known yet");
-        assert_eq!(taken(30, LIMIT * LONG + ms(2)), 10);
-        assert_eq!(taken(60, LIMIT * LONG), 0, "it is not in vain any more");
-        assert_eq!(taken(90, ms(1)), all);
+        let long = LIMIT * LONG;
+        assert_eq!(taken(0, long + ms(1)), all, "nothing is known yet");
+        assert_eq!(taken(30, long + ms(2)), 0, "nothing has been refused yet");
+        assert_eq!(taken(60, long + ms(3)), 10);
+        assert_eq!(taken(70, long + ms(2)), 10, "too soon to tell");
+        assert_eq!(taken(90, long + ms(2)), 0, "it gets shorter");
+        assert_eq!(taken(120, long + ms(5)), 10);
+        assert_eq!(taken(130, long), 0, "it is not in vain any more");
+        assert_eq!(taken(160, ms(1)), all);
     }
 
     #[test]

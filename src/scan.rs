@@ -72,7 +72,7 @@ pub fn is_of_token(byte: u8) -> bool {
 }
 
 /// Bytes of tokens beside letters and digits.
-pub const OTHERS_OF_TOKEN: [u8; 10] = *b"-.!%*_+`'~";
+const OTHERS_OF_TOKEN: [u8; 10] = *b"-.!%*_+`'~";
 
 impl Sought for NotToken {
     #[inline(always)]

@@ -11,25 +11,24 @@ use hyper_rustls::{HttpsConnector, HttpsConnectorBuilder};
 use hyper_util::client::legacy::connect::HttpConnector;
 use rustls::{ClientConfig, RootCertStore};
 
-/// A peer that has said nothing for so long is asked by TCP whether it is still there, and again after as long;
-/// [`PROBES`] without an answer end the connection.
-const SILENCE: Duration = Duration::from_secs(15);
+/// Questions whether a silent peer is still there, as many without an answer end its connection.
 const PROBES: u32 = 3;
 
 pub type Connector = HttpsConnector<HttpConnector>;
 
 /// Opens connections to where a URL points, over HTTP/1.1: HTTP/2 would put all requests on one connection, and one lost
-/// packet would hold up all of them.
+/// packet would hold up all of them. A peer that is silent for as long as `silence` says is asked by TCP whether it is still
+/// there, and again after as long.
 ///
 /// # Errors
 /// Where it is `https` and there are no authorities to verify a certificate with.
-pub fn connector(url: &Uri) -> io::Result<Connector> {
+pub fn connector(url: &Uri, silence: Option<Duration>) -> io::Result<Connector> {
     let is_https = url.scheme_str() == Some("https");
     let mut http = HttpConnector::new();
     http.enforce_http(false);
     http.set_nodelay(true);
-    http.set_keepalive(Some(SILENCE));
-    http.set_keepalive_interval(Some(SILENCE));
+    http.set_keepalive(silence);
+    http.set_keepalive_interval(silence);
     http.set_keepalive_retries(Some(PROBES));
     let https = HttpsConnectorBuilder::new().with_tls_config(tls(is_https)?);
     let connector = if is_https { https.https_only() } else { https.https_or_http() }.enable_http1();

@@ -93,6 +93,16 @@ impl Door {
     }
 }
 
+/// Ended with the test, however that ends.
+struct Ended(Child);
+
+impl Drop for Ended {
+    fn drop(&mut self) {
+        drop(self.0.kill());
+        drop(self.0.wait());
+    }
+}
+
 impl Drop for Door {
     fn drop(&mut self) {
         drop(self.child.kill());
@@ -343,14 +353,16 @@ fn a_tail_is_told_how_to_be_let_in() {
     let old = door.folder.join("old");
     fs::copy(door.folder.join("admin.token"), &old).unwrap();
     command.args(["tail", "--url", &url, "--token-file"]).arg(old);
-    let mut tail = command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    let mut tail = Ended(command.spawn().unwrap());
     let mut head = [0; 5];
-    tail.stdout.take().unwrap().read_exact(&mut head).unwrap();
+    tail.0.stdout.take().unwrap().read_exact(&mut head).unwrap();
     assert_eq!(&head, b"time ");
     fs::copy(&wrong, door.folder.join("admin.token")).unwrap();
     assert_eq!(door.ask("POST /v1/reload", &format!("Authorization: Bearer {TOKEN}\r\n")).status, 200);
-    let output = tail.wait_with_output().unwrap();
-    assert_eq!(output.status.code(), Some(1));
-    let told = String::from_utf8(output.stderr).unwrap();
+    let status = wait_for("the end of the tail", PATIENCE, || Ok(tail.0.try_wait().unwrap())).unwrap();
+    assert_eq!(status.code(), Some(1));
+    let mut told = String::new();
+    tail.0.stderr.take().unwrap().read_to_string(&mut told).unwrap();
     assert!(told.contains("the sidecar has ended the feed") && told.contains("is another"), "{told}");
 }

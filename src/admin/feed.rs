@@ -28,7 +28,7 @@ pub async fn events(
 ) -> Result<Sse<impl Stream<Item = Result<Event, Never>>>, Problem> {
     let seat = app.feeds.clone().try_acquire_owned();
     let seat = seat.map_err(|_| Problem::unavailable(format!("{FEEDS} event feeds are open: close one")))?;
-    let events = follow(&app.context.recent).take_until(admission.has_ended()).inspect(move |_| {
+    let events = follow(&app.context.recent).take_until(admission.ended()).inspect(move |_| {
         // The seat is free again when the feed is gone.
         let _ = &seat;
     });

@@ -91,7 +91,7 @@ pub struct Admission(watch::Receiver<Option<Box<str>>>);
 
 impl Admission {
     /// Waits until another token is asked for.
-    pub async fn has_ended(mut self) {
+    pub async fn ended(mut self) {
         if self.0.changed().await.is_err() {
             // Whoever could set another is gone.
             std::future::pending().await

@@ -5,10 +5,11 @@ use std::ops::Range;
 use bytes::{Buf, Bytes, BytesMut};
 use memchr::memchr;
 
-use super::lex::{is_token, skip, token_end};
+use super::lex::{skip, token_end};
 use super::parse::{body_length, field_at};
 use super::reject::{Fault, RejectReason, Rejected, reject};
 use super::{Limits, Name};
+use crate::scan::is_of_token;
 
 /// A ping of RFC 5626 §4.4.1; half of it is the line end that may precede a message.
 const DOUBLE_CRLF: &[u8] = b"\r\n\r\n";
@@ -95,7 +96,7 @@ impl Framer {
         if self.whole.is_some() {
             return Ok(());
         }
-        if !self.buffer.first().is_some_and(|byte| is_token(*byte)) {
+        if !self.buffer.first().is_some_and(|byte| is_of_token(*byte)) {
             return Err(Fault::malformed("no start line where a message should begin"));
         }
         let end = self.buffer.len().min(self.limits.message_bytes);

@@ -6,7 +6,7 @@ use std::ops::Range;
 
 use memchr::{memchr2, memchr3};
 
-use crate::scan::{NotToken, OTHERS_OF_TOKEN, Set, first};
+use crate::scan::{NotToken, Set, first};
 
 /// What stands in a head where it may not.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -29,38 +29,23 @@ pub(super) const fn is_lws(byte: u8) -> bool {
     matches!(byte, b' ' | b'\t' | b'\r' | b'\n')
 }
 
-/// A byte of a token (RFC 3261 §25.1).
-#[expect(clippy::indexing_slicing, reason = "the table has a place for every byte")]
-pub(super) const fn is_token(byte: u8) -> bool {
-    TOKEN[byte as usize]
-}
-
 /// A byte of a host's name; they may hold `_` and bytes beyond ASCII, as they occur.
 #[expect(clippy::indexing_slicing, reason = "the table has a place for every byte")]
 pub(super) const fn is_of_host(byte: u8) -> bool {
     HOST[byte as usize]
 }
 
-/// Tables of all bytes: each byte of every header name, tag and host is asked for.
-const TOKEN: [bool; 256] = table(&OTHERS_OF_TOKEN, false);
-const HOST: [bool; 256] = table(b"-._", true);
-
-/// True for letters and digits, for some others and, where `beyond_ascii`, for all bytes above 127.
-#[expect(clippy::indexing_slicing, reason = "evaluated by the compiler")]
-const fn table(others: &[u8], beyond_ascii: bool) -> [bool; 256] {
+/// Which bytes those are: each byte of every host is asked for.
+const HOST: [bool; 256] = {
     let mut table = [false; 256];
     let mut byte = 0;
     while byte < 256 {
-        table[byte] = (byte as u8).is_ascii_alphanumeric() || (byte > 127 && beyond_ascii);
+        let as_u8 = byte as u8;
+        table[byte] = as_u8.is_ascii_alphanumeric() || byte > 127 || matches!(as_u8, b'-' | b'.' | b'_');
         byte += 1;
     }
-    let mut other = 0;
-    while other < others.len() {
-        table[others[other] as usize] = true;
-        other += 1;
-    }
     table
-}
+};
 
 /// Offset of the first byte from `at` on that does not satisfy `is`.
 pub(super) fn skip(text: &[u8], at: usize, is: impl Fn(u8) -> bool) -> usize {

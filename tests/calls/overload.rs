@@ -59,14 +59,17 @@ fn while_messages_wait_too_long_new_calls_are_refused_and_others_go_on() {
 fn where_even_refusing_takes_too_long_some_calls_are_made() {
     let mut world = World::new(policy());
     overload(&mut world);
-    lag(&mut world, 200, 40);
-    for _ in 0..32 {
+    for step in 4..8 {
+        lag(&mut world, 200 + step, 10 * step);
+        world.advance(ms(10));
+    }
+    for _ in 0..34 {
         let invite = world.uac().invite();
         world.send(DIALER, invite);
     }
     let refused = world.kinds(DIALER).iter().filter(|kind| *kind == "503").count();
-    assert_eq!((refused, world.endpoint.active_calls()), (30, 2));
-    assert_eq!(world.sample("sipstamp_calls_refused_total", &[("limit", "overload_delay")]), 30);
+    assert_eq!((refused, world.endpoint.active_calls()), (32, 2));
+    assert_eq!(world.sample("sipstamp_calls_refused_total", &[("limit", "overload_delay")]), 32);
     world.settle();
 }
 

@@ -250,6 +250,8 @@ fn a_tail_of_one_sidecar_shows_the_outcomes_of_that_one() {
     hang_up_one(&fleet.one, "here");
     let row = tail.row();
     assert!(row.contains("+15550199") && row.contains("hung_up"), "{row}");
+    let another = tail.rows.recv_timeout(std::time::Duration::from_millis(200));
+    assert!(another.is_err(), "a row of the other: {another:?}");
     // It goes on when the sidecar is back, without the columns' names.
     fleet.one.kill();
     let lost = told.next().unwrap().unwrap();

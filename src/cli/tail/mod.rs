@@ -49,7 +49,7 @@ pub fn run(tail: &Tail) -> ExitCode {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     let ended = runtime.and_then(|runtime| match &tail.nats {
         Some(url) => runtime.block_on(nats::follow(url, tail)),
-        None => runtime.block_on(feed::follow(feed::of(&tail.url)?, tail.token_file.as_deref())),
+        None => runtime.block_on(feed::follow(feed::api_of(&tail.url)?, tail.token_file.as_deref())),
     });
     match ended {
         Err(error) if error.kind() == io::ErrorKind::BrokenPipe => ExitCode::SUCCESS,

@@ -58,7 +58,7 @@ impl Poster {
             .pool_timer(TokioTimer::new())
             .pool_idle_timeout(IDLE)
             .pool_max_idle_per_host(webhook.max_in_flight)
-            .build(connector(&url.0)?);
+            .build(connector(&url.0, None)?);
         Ok(Poster { client, url, keys: webhook.keys.clone(), timeout: webhook.timeout })
     }
 
