@@ -1,10 +1,11 @@
 //! The sidecar that is attacked, and what is asked of it afterwards.
 
+use std::cell::Cell;
 use std::fmt::Display;
 use std::net::{Ipv4Addr, SocketAddr, UdpSocket};
 use std::path::Path;
 use std::process::Command;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 use std::time::{Duration, Instant};
 
 use serde_json::Value;
@@ -28,12 +29,41 @@ pub struct Target {
     pub site: Site,
     pub beside: Beside,
     begun: Instant,
+    _part: Part,
 }
 
-/// Only one attack at a time has the machine.
-pub fn alone() -> MutexGuard<'static, ()> {
-    static ALONE: Mutex<()> = Mutex::new(());
-    ALONE.lock().unwrap_or_else(PoisonError::into_inner)
+/// What attacks share, but for those that have it alone.
+static MACHINE: RwLock<()> = RwLock::new(());
+
+thread_local! {
+    /// Parts that the test on this thread has: who has one waits for no other.
+    static PARTS: Cell<usize> = const { Cell::new(0) };
+}
+
+/// A part of the machine, or all of it.
+pub struct Part {
+    _shared: Option<RwLockReadGuard<'static, ()>>,
+    _alone: Option<RwLockWriteGuard<'static, ()>>,
+}
+
+impl Part {
+    fn take(is_all: bool) -> Part {
+        let is_first = PARTS.replace(PARTS.get() + 1) == 0;
+        let shared = (is_first && !is_all).then(|| MACHINE.read().unwrap_or_else(PoisonError::into_inner));
+        let alone = (is_first && is_all).then(|| MACHINE.write().unwrap_or_else(PoisonError::into_inner));
+        Part { _shared: shared, _alone: alone }
+    }
+}
+
+impl Drop for Part {
+    fn drop(&mut self) {
+        PARTS.set(PARTS.get() - 1);
+    }
+}
+
+/// While this lives, no other attack has anything of the machine.
+pub fn alone() -> Part {
+    Part::take(true)
 }
 
 /// For tests of something else: built for tests, and on a busy machine, the process has little capacity.
@@ -54,11 +84,12 @@ impl Target {
         by_tcp: bool,
         command: impl FnOnce(&Path) -> Command,
     ) -> Target {
+        let part = Part::take(false);
         let ports = Ports::claim().unwrap();
         let tables = tables(ports.sip, server, platform(), more);
         let site = Site::start_with(&format!("attacks-{name}"), ports, workers, &tables, command);
         let beside = Beside::start(site.sip(), by_tcp);
-        Target { site, beside, begun: Instant::now() }
+        Target { site, beside, begun: Instant::now(), _part: part }
     }
 
     pub fn rejected(&self, reason: &str) -> u64 {
@@ -76,7 +107,7 @@ impl Target {
 
     /// What the attack had to leave alone: the calls beside, the memory, the log. Returns the events of other calls.
     pub fn end(self, most_memory: u64) -> Vec<Value> {
-        let Target { site, beside, begun } = self;
+        let Target { site, beside, begun, _part } = self;
         let beside = beside.end();
         wait_for("the last call to end", PATIENCE, || {
             Ok((site.metric("sipstamp_calls_active", &[]) == 0).then_some(()))
