@@ -37,7 +37,8 @@ impl Endpoint {
             self.close_answered_attempt(handle, tx, message.code());
             self.abandon_client(tx);
             self.clear_2xx(tx, message);
-            return self.conclude_stop(handle);
+            // Nobody is waited for.
+            return self.end_stopped(handle);
         }
         self.close_answered_attempt(handle, tx, message.code());
         self.abandon_legs(handle, Some(tx), super::legs::ELSEWHERE_REASONS);
@@ -73,11 +74,13 @@ impl Endpoint {
     /// A 2xx after the first one: the same again, or another dialog's (RFC 3261 §13.2.2.4).
     pub(super) fn on_more_2xx(&mut self, handle: Handle, tx: Handle, upstream: Handle, flow: &Flow, message: &Message) {
         let tag = message.to_tag().unwrap_or_default();
-        let is_known = self.calls.get(handle).is_some_and(|call| {
-            call.dialogs.iter().any(|dialog| dialog.to_tag() == tag && dialog.state != DialogState::Early)
+        let known = self.calls.get_mut(handle).and_then(|call| {
+            call.dialogs.iter_mut().find(|dialog| dialog.to_tag() == tag && dialog.state != DialogState::Early)
         });
-        if is_known {
-            self.on_repeated_response(tx);
+        if let Some(dialog) = known {
+            dialog.repeats = dialog.repeats.saturating_add(1);
+            let repeats = dialog.repeats;
+            self.on_repetition(tx, repeats);
             self.forward_2xx(tx, upstream, message);
             return;
         }
@@ -167,7 +170,8 @@ impl Endpoint {
         let mut is_out_of_order = false;
         if let Some(party) = call.dialog_mut(dialog).map(|dialog| dialog.party_mut(side, caller)) {
             let number = message.cseq().number;
-            is_out_of_order = number <= party.cseq;
+            // Of the callee none may be known yet; 0 is one like any other (RFC 3261 §8.1.1.5).
+            is_out_of_order = number <= party.cseq && party.cseq > 0;
             party.cseq = party.cseq.max(number);
             party.path = path;
         }
@@ -230,7 +234,6 @@ impl Endpoint {
             if let Some(of) = call.dialog_mut(dialog) {
                 of.is_bye_challenged = matches!(code, 401 | 407);
             }
-            self.on_early_bye_answered(handle, dialog, from, code);
             return self.on_bye_done(handle, bye, Some(code));
         }
         if !(200..300).contains(&code) {
@@ -272,11 +275,13 @@ impl Endpoint {
         let early = self.calls.get(handle).and_then(|call| call.dialog(dialog)).and_then(|dialog| dialog.early_bye);
         if let Some((side, true)) = early {
             self.end_by_early_bye(handle, dialog, side);
+            self.emit_if_over(handle);
         }
     }
 
-    /// The BYE of a dialog that was early when it came.
-    fn on_early_bye_answered(&mut self, handle: Handle, dialog: u8, from: Side, code: u16) {
+    /// The BYE of a dialog that was early when it came. Where the 2xx has come since, the dialog ends; that the BYE is done is
+    /// yet to be told.
+    pub(crate) fn on_early_bye_answered(&mut self, handle: Handle, dialog: u8, from: Side, code: u16) {
         let Some(of) = self.calls.get_mut(handle).and_then(|call| call.dialog_mut(dialog)) else { return };
         let Some((side, is_answered)) = of.early_bye.as_mut().filter(|(side, _)| *side == from) else { return };
         *is_answered |= (200..300).contains(&code);
@@ -290,9 +295,7 @@ impl Endpoint {
         let Some(call) = self.calls.get(handle) else { return };
         let by_caller = side == call.caller_side();
         let cause = if by_caller { EndCause::AnsweredByeCaller } else { EndCause::AnsweredByeCallee };
-        if self.end_dialog(handle, dialog, cause, Reasons::default()) {
-            self.emit_if_over(handle);
-        }
+        self.end_dialog(handle, dialog, cause, Reasons::default());
     }
 
     /// Session-Expires of a 2xx (RFC 4028); one without switches the timer off.
@@ -332,12 +335,17 @@ impl Endpoint {
             Routes::put(&mut routes, value);
         }
         drop(upstream);
-        let caller = call.path.clone();
+        let (caller, cseq) = (call.path.clone(), message.cseq().number);
         let contact = contact(message).unwrap_or_default();
         let seen = Callee { to, tag, contact, routes: Routes(&routes) };
         if let Some(index) = known {
             let dialog = self.calls.get_mut(handle)?.dialogs.get_mut(index)?;
             dialog.callee.path = path;
+            // After a challenge the same callee answers another INVITE, and what came of the one before is over.
+            if cseq > dialog.caller.cseq {
+                (dialog.caller.cseq, dialog.early_bye) = (cseq, None);
+            }
+            dialog.caller.path = caller;
             if is_final {
                 dialog.see(seen, &mut self.store);
                 dialog.state = DialogState::Confirmed;
@@ -346,7 +354,6 @@ impl Endpoint {
             }
             return u8::try_from(index).ok();
         }
-        let cseq = message.cseq().number;
         let (caller, callee) = (Party::new(caller, cseq), Party::new(path, 0));
         let state = if is_final { DialogState::Confirmed } else { DialogState::Early };
         let key = self.keys.dialog(message.call_id(), message.from_tag().unwrap_or_default(), tag);

@@ -34,6 +34,8 @@ pub struct Dialog {
     pub bye_from: Option<Side>,
     /// That BYE was challenged: the next one of that side is no repetition.
     pub is_bye_challenged: bool,
+    /// How often its 2xx has come again; counted anew after a restart.
+    pub repeats: u8,
 }
 
 /// What few dialogs have to know of their parties beyond what they began with.
@@ -156,6 +158,7 @@ impl Dialog {
             early_bye: None,
             bye_from: None,
             is_bye_challenged: false,
+            repeats: 0,
         };
         dialog.see(seen, store);
         dialog

@@ -94,7 +94,7 @@ impl Endpoint {
     }
 
     /// Ends a stopped call as it was decided when it was stopped.
-    fn end_stopped(&mut self, handle: Handle) {
+    pub(super) fn end_stopped(&mut self, handle: Handle) {
         let Some(cause) = self.stopping_cause(handle) else { return };
         match cause {
             EndCause::NoAnswerTimer => {

@@ -219,14 +219,16 @@ impl Endpoint {
     /// A 1xx other than 100.
     fn on_provisional(&mut self, handle: Handle, tx: Handle, upstream: Handle, flow: &Flow, message: &Message) {
         let now = self.now.mono;
-        let Some(call) = self.calls.get_mut(handle) else { return };
         let code = message.code();
-        let Some(setup) = call.setup() else { return };
+        let Some(setup) = self.calls.get(handle).and_then(|call| call.setup()) else { return };
         let is_given_up = setup.legs.iter().any(|leg| leg.client == tx && leg.is_given_up);
-        let is_stopping = setup.stopping.is_some();
+        if setup.stopping.is_some() {
+            self.extend_grace(handle);
+        }
         if is_given_up {
             return;
         }
+        let Some(call) = self.calls.get_mut(handle) else { return };
         let mut is_first_ringing = false;
         if (180..190).contains(&code) {
             call.progress_at.note(now);
@@ -237,9 +239,7 @@ impl Endpoint {
                 is_first_ringing = true;
             }
         }
-        if is_stopping {
-            self.extend_grace(handle);
-        } else if (180..190).contains(&code) {
+        if (180..190).contains(&code) {
             self.clear_call_timer(handle, CallTimer::Progress);
         }
         if is_first_ringing {

@@ -3,12 +3,13 @@
 use std::time::Duration;
 
 use foldhash::fast::FixedState;
-use hashbrown::hash_table::Entry;
 use hashbrown::{HashMap, HashTable};
 use smallvec::SmallVec;
 
 use super::{Call, Dialog, Uid};
 use crate::arena::Handle;
+use crate::flow::Side;
+use crate::sip::Message;
 use crate::table::{Keyed, Table};
 use crate::time::Mono;
 use crate::transaction::Key;
@@ -24,6 +25,8 @@ pub struct CallTable {
     dialogs: HashTable<(u32, u8)>,
     /// How many dialogs have no tag of the callee's.
     untagged: usize,
+    /// How many dialogs have the key of another one: those of a call that came back from the other side (a spiral).
+    twins: usize,
     /// Calls that have changed since they were asked for the last time, where anybody asks.
     changed: Vec<Handle>,
     is_tracked: bool,
@@ -111,6 +114,8 @@ impl CallTable {
             self.untagged -= usize::from(dialog.to_tag().is_empty());
             if let Ok(found) = self.dialogs.find_entry(hash(dialog.key), |known| *known == (handle.place(), at)) {
                 found.remove();
+                let has_twin = self.twins > 0 && self.find(dialog.key).is_some();
+                self.twins -= usize::from(has_twin);
             }
         }
         if self.names.capacity() > LEAST_INDEX && self.names.len() < self.names.capacity() / 8 {
@@ -121,7 +126,7 @@ impl CallTable {
         Some(call)
     }
 
-    /// Adds a dialog to a call and says which of the call's it is. Messages find the latest with its key.
+    /// Adds a dialog to a call and says which of the call's it is.
     pub fn add_dialog(&mut self, call: Handle, dialog: Dialog) -> Option<u8> {
         let key = dialog.key;
         let is_untagged = dialog.to_tag().is_empty();
@@ -129,17 +134,36 @@ impl CallTable {
         let at = u8::try_from(dialogs.len()).ok()?;
         dialogs.push(dialog);
         self.untagged += usize::from(is_untagged);
+        self.twins += usize::from(self.find(key).is_some());
         let calls = &self.calls;
-        match self.dialogs.entry(hash(key), |known| is_at(calls, *known, key), |at| hash_at(calls, *at)) {
-            Entry::Occupied(mut older) => *older.get_mut() = (call.place(), at),
-            Entry::Vacant(vacant) => drop(vacant.insert((call.place(), at))),
-        }
+        self.dialogs.insert_unique(hash(key), (call.place(), at), |at| hash_at(calls, *at));
         Some(at)
     }
 
-    pub fn by_dialog(&self, key: Key) -> Option<(Handle, u8)> {
-        let (place, at) = *self.dialogs.find(hash(key), |known| is_at(&self.calls, *known, key))?;
+    /// The dialog with this key that a message from this side belongs to. Of two with one key each has the messages of its
+    /// own way: what the caller sends comes to its call from the caller's side. Of two that would do it is the later one's.
+    pub fn by_dialog(&self, key: Key, side: Side, message: &Message) -> Option<(Handle, u8)> {
+        if self.twins == 0 {
+            return self.any_by_dialog(key);
+        }
+        let is_own = |call: &Call, at: u8| {
+            let is_callers = call.dialog(at).is_some_and(|dialog| message.to_tag() == Some(dialog.to_tag()));
+            (call.caller_side() == side) == is_callers
+        };
+        let found = self.dialogs.iter_hash(hash(key)).filter(|known| is_at(&self.calls, **known, key));
+        let found = found.filter_map(|(place, at)| Some((self.calls.at(*place)?, *at)));
+        let best = found.max_by_key(|((_, call), at)| (is_own(call, *at), call.uid.0, *at));
+        best.map(|((handle, _), at)| (handle, at))
+    }
+
+    /// Any dialog with this key.
+    pub fn any_by_dialog(&self, key: Key) -> Option<(Handle, u8)> {
+        let (place, at) = *self.find(key)?;
         self.calls.at(place).map(|(call, _)| (call, at))
+    }
+
+    fn find(&self, key: Key) -> Option<&(u32, u8)> {
+        self.dialogs.find(hash(key), |known| is_at(&self.calls, *known, key))
     }
 
     /// Whether any callee answered without a tag, so that a request without To tag may be inside a dialog.

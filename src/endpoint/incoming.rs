@@ -135,7 +135,7 @@ impl Endpoint {
         let dialog = self.keys.dialog_of(message);
         // Inside a dialog whose callee gave no tag there is none either.
         let is_untagged = message.to_tag().is_none();
-        let is_initial = is_untagged && !(self.calls.has_untagged() && self.calls.by_dialog(dialog).is_some());
+        let is_initial = is_untagged && !(self.calls.has_untagged() && self.calls.any_by_dialog(dialog).is_some());
         if !self.has_room(flow, message, is_initial) {
             return;
         }
@@ -255,7 +255,7 @@ impl Endpoint {
 
     /// A request inside a dialog may come from an address that its side named there.
     fn side_of_dialog(&self, flow: &Flow, message: &Message) -> Option<Side> {
-        let (call, dialog) = self.calls.by_dialog(self.keys.dialog_of(message))?;
+        let (call, dialog) = self.calls.any_by_dialog(self.keys.dialog_of(message))?;
         let call = self.calls.get(call)?;
         let dialog = call.dialog(dialog)?;
         [call.caller_side(), call.callee_side()].into_iter().find(|side| call.names(dialog, *side, flow.remote.ip()))

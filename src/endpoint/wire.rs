@@ -167,7 +167,7 @@ impl Endpoint {
                 server::User::Call(call) => Some(call),
                 _ if message.method() == Method::Cancel => self.call_of_cancel(message, side),
                 // Its way to the other side may have ended before it.
-                _ => self.calls.by_dialog(self.keys.dialog_of(message)).map(|(call, _)| call),
+                _ => self.calls.by_dialog(self.keys.dialog_of(message), side, message).map(|(call, _)| call),
             };
             self.note_many(call);
         }
@@ -392,7 +392,14 @@ impl Endpoint {
     pub(crate) fn on_repeated_response(&mut self, tx: Handle) {
         let Some(client) = self.client_txs.get_mut(tx) else { return };
         client.repeats = client.repeats.saturating_add(1);
-        let (side, user, repeats) = (client.side, client.user, client.repeats);
+        let repeats = client.repeats;
+        self.on_repetition(tx, repeats);
+    }
+
+    /// A response came again, for the so many-th time.
+    pub(crate) fn on_repetition(&mut self, tx: Handle, repeats: u8) {
+        let Some(client) = self.client_txs.get(tx) else { return };
+        let (side, user) = (client.side, client.user);
         self.stats.on_retransmission(side, RetransmitKind::ResponseReceived);
         if repeats > MANY {
             self.note_many(match user {

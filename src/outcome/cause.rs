@@ -96,7 +96,7 @@ impl EndCause {
     pub const fn fixed_outcome(self) -> Option<Outcome> {
         match self {
             Self::NoAnswerTimer | Self::NoResponse | Self::DialerRingTimeout => Some(Outcome::NoAnswer),
-            Self::CallerCancel | Self::AnsweredElsewhere | Self::HungUp => Some(Outcome::CallFailed),
+            Self::CallerCancel | Self::AnsweredElsewhere | Self::HungUp | Self::Restart => Some(Outcome::CallFailed),
             _ => None,
         }
     }

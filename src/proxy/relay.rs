@@ -60,6 +60,17 @@ pub(crate) struct Relayed {
     /// The way, but for the address where a name has to be resolved.
     hop: Hop,
     dialog: Option<(Handle, u8)>,
+    heard: Heard,
+}
+
+/// What a request has changed in its dialog when it came.
+#[derive(Debug, Default)]
+struct Heard {
+    note: client::Note,
+    /// It is a BYE that ends the dialog.
+    ends_dialog: bool,
+    /// What it bears of the call's end, for as long as it has not gone out.
+    stamp: Kept,
 }
 
 impl Relayed {
@@ -67,7 +78,19 @@ impl Relayed {
     fn new(at: &Arrival<'_>) -> Relayed {
         let Arrival { tx, key, flow, side, loop_hash, own_routes, .. } = *at;
         let (tx, hop) = (Some(tx), flow.reply());
-        Relayed { tx, key, flow: *flow, side, loop_hash, own_routes, uri: None, route: None, hop, dialog: None }
+        Relayed {
+            tx,
+            key,
+            flow: *flow,
+            side,
+            loop_hash,
+            own_routes,
+            uri: None,
+            route: None,
+            hop,
+            dialog: None,
+            heard: Heard::default(),
+        }
     }
 }
 
@@ -99,10 +122,12 @@ impl Endpoint {
     }
 
     pub(crate) fn relay_in_dialog(&mut self, at: &Arrival<'_>) {
-        let relayed = Relayed { dialog: self.calls.by_dialog(at.dialog), ..Relayed::new(at) };
-        match self.way(&relayed, at.message) {
+        let mut relayed = Relayed { dialog: self.calls.by_dialog(at.dialog, at.side, at.message), ..Relayed::new(at) };
+        let way = self.way(&relayed, at.message);
+        relayed.heard = self.hear(&relayed, at.message);
+        match way {
             Ok(way) => self.follow(relayed, way, at.message),
-            Err(code) => self.fail_relayed(&relayed, at.message, code),
+            Err(code) => self.fail_relayed(relayed, at.message, code),
         }
     }
 
@@ -114,12 +139,13 @@ impl Endpoint {
         let own_routes = self.own_routes(message, flow.local);
         let dialog_key = self.keys.dialog_of(message);
         let loop_hash = self.loop_hash_of(message, dialog_key, side, own_routes);
-        let dialog = self.calls.by_dialog(dialog_key);
+        let dialog = self.calls.by_dialog(dialog_key, side, message);
         if let Some((call, dialog)) = dialog {
             self.on_dialog_ack(call, dialog, side, key);
         }
         let (flow, hop) = (*flow, flow.reply());
-        let relayed = Relayed { tx: None, key, flow, side, loop_hash, own_routes, uri: None, route: None, hop, dialog };
+        let (uri, route, heard) = (None, None, Heard::default());
+        let relayed = Relayed { tx: None, key, flow, side, loop_hash, own_routes, uri, route, hop, dialog, heard };
         match self.way(&relayed, message) {
             Ok(way) => self.follow(relayed, way, message),
             Err(_) => self.stats.on_rejected(Refused::StrayAck.label()),
@@ -142,13 +168,13 @@ impl Endpoint {
                 }
                 self.relay(pending.relayed, &pending.message);
             }
-            None => self.fail_pending(&pending),
+            None => self.fail_pending(pending),
         }
     }
 
     pub(crate) fn on_unresolved(&mut self, pending: Handle) {
         if let Some(pending) = self.pending.remove(pending) {
-            self.fail_pending(&pending);
+            self.fail_pending(pending);
         }
     }
 
@@ -156,7 +182,9 @@ impl Endpoint {
     pub(crate) fn drop_pending_of(&mut self, tx: Handle) {
         let waiting = self.pending.iter().find(|(_, pending)| pending.relayed.tx == Some(tx)).map(|(handle, _)| handle);
         if let Some(pending) = waiting {
-            self.pending.remove(pending);
+            if let Some(dropped) = self.pending.remove(pending) {
+                self.store.release(dropped.relayed.heard.stamp);
+            }
             self.reply(tx, Reply { code: 487, ..Reply::default() });
         }
     }
@@ -273,10 +301,20 @@ impl Endpoint {
         let note = client
             .map(|client| (std::mem::take(&mut client.note), client.rare.as_mut().and_then(|rare| rare.contact.take())))
             .filter(|(note, _)| note.from.is_some());
+        let bye_from =
+            note.as_ref().filter(|(note, _)| note.method == Some(Method::Bye)).and_then(|(note, _)| note.from);
+        let bye = call.zip(bye_from);
+        if let Some((call, from)) = bye {
+            self.on_early_bye_answered(call, dialog, from, code);
+        }
         let Some(upstream) = self.server_txs.get_mut(server) else { return };
         let transport = upstream.reply.transport;
         // The final response bears it, and is repeated as it is.
-        let stamp = if code >= 200 { std::mem::take(&mut upstream.stamp) } else { Kept::default() };
+        let mut stamp = if code >= 200 { std::mem::take(&mut upstream.stamp) } else { Kept::default() };
+        // One that crossed the 2xx has ended the call only now.
+        if let (Some((call, from)), true) = (bye, stamp.is_empty()) {
+            stamp = self.ending_stamp(call, from);
+        }
         let policy = match call.and_then(|call| self.calls.get(call)) {
             Some(call) => call.policy.clone(),
             None => self.policy.clone(),
@@ -303,7 +341,7 @@ impl Endpoint {
         relayed.own_routes.count += usize::from(relayed.route.is_some());
         match way.name {
             Some(name) if self.pending.len() < MOST_PENDING => self.resolve(relayed, message, name),
-            Some(_) => self.fail_relayed(&relayed, message, 503),
+            Some(_) => self.fail_relayed(relayed, message, 503),
             None => self.relay(relayed, message),
         }
     }
@@ -384,20 +422,32 @@ impl Endpoint {
         }
     }
 
-    fn fail_pending(&mut self, pending: &Pending) {
+    fn fail_pending(&mut self, pending: Pending) {
         self.stats.on_rejected(Refused::Unresolved.label());
-        self.fail_relayed(&pending.relayed, &pending.message, 503);
+        self.fail_relayed(pending.relayed, &pending.message, 503);
+    }
+
+    /// Tells the call of a request inside its dialog, as it comes: what it means does not wait for its way.
+    fn hear(&mut self, relayed: &Relayed, message: &Message) -> Heard {
+        let mut heard = Heard::default();
+        let (Some((call, dialog)), Some(tx)) = (relayed.dialog, relayed.tx) else { return heard };
+        heard.note = self.on_dialog_request(call, dialog, relayed.side, &relayed.flow, message);
+        if message.method() == Method::Bye {
+            heard.ends_dialog = self.on_bye(call, dialog, relayed.side, message);
+            heard.stamp = self.ending_stamp(call, relayed.side.opposite());
+            let for_answer = self.ending_stamp(call, relayed.side);
+            if let Some(server) = self.server_txs.get_mut(tx) {
+                self.store.release(std::mem::replace(&mut server.stamp, for_answer));
+            }
+        }
+        heard
     }
 
     /// Answers a request that has no way; a BYE has ended its dialog all the same (§15).
-    fn fail_relayed(&mut self, relayed: &Relayed, message: &Message, code: u16) {
+    fn fail_relayed(&mut self, relayed: Relayed, message: &Message, code: u16) {
+        self.store.release(relayed.heard.stamp);
         let Some(tx) = relayed.tx else { return };
-        let mut stamp = Kept::default();
-        if let (Some((call, dialog)), Method::Bye) = (relayed.dialog, message.method()) {
-            self.on_dialog_request(call, dialog, relayed.side, &relayed.flow, message);
-            self.on_bye(call, dialog, relayed.side, message);
-            stamp = self.ending_stamp(call, relayed.side);
-        }
+        let stamp = self.server_txs.get_mut(tx).map(|server| std::mem::take(&mut server.stamp)).unwrap_or_default();
         let extra = match code {
             503 => unreachable_lines(&stamp),
             _ => String::from_utf8_lossy(&stamp).into_owned(),
@@ -412,21 +462,7 @@ impl Endpoint {
     /// Sends a request whose way is known, and tells its call of it.
     fn relay(&mut self, relayed: Relayed, message: &Message) {
         let to = relayed.side.opposite();
-        let is_bye = message.method() == Method::Bye;
-        let mut ends_dialog = false;
-        let mut note = client::Note::default();
-        let mut stamp = Kept::default();
-        if let (Some((call, dialog)), Some(tx)) = (relayed.dialog, relayed.tx) {
-            note = self.on_dialog_request(call, dialog, relayed.side, &relayed.flow, message);
-            if is_bye {
-                ends_dialog = self.on_bye(call, dialog, relayed.side, message);
-                stamp = self.ending_stamp(call, to);
-                let for_answer = self.ending_stamp(call, relayed.side);
-                if let Some(server) = self.server_txs.get_mut(tx) {
-                    self.store.release(std::mem::replace(&mut server.stamp, for_answer));
-                }
-            }
-        }
+        let Heard { note, ends_dialog, stamp } = relayed.heard;
         let policy = match relayed.dialog.and_then(|(call, _)| self.calls.get(call)) {
             Some(call) => call.policy.clone(),
             None => self.policy.clone(),

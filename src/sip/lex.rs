@@ -36,6 +36,7 @@ pub(super) const fn is_of_host(byte: u8) -> bool {
 }
 
 /// Which bytes those are: each byte of every host is asked for.
+#[expect(clippy::indexing_slicing, reason = "evaluated by the compiler")]
 const HOST: [bool; 256] = {
     let mut table = [false; 256];
     let mut byte = 0;

@@ -191,8 +191,10 @@ impl ClientTx {
             State::Calling | State::Proceeding if code < 200 => {
                 let first = self.state == State::Calling;
                 self.state = State::Proceeding;
-                // Timer C, which each 1xx but 100 starts anew (§16.7 step 2).
-                let end = (self.is_invite && (first || code > 100)).then_some(self.estimates.timer_c());
+                // Timer C, which each 1xx but 100 starts anew (§16.7 step 2); from the CANCEL on 64·T1 are what is left (§9.1).
+                let is_cancelled = matches!(self.cancel, Cancel::Sent { .. });
+                let has_timer_c = self.is_invite && !is_cancelled && (first || code > 100);
+                let end = has_timer_c.then_some(self.estimates.timer_c());
                 OnResponse::Pass { end, first }
             }
             State::Calling | State::Proceeding if !self.is_invite => {

@@ -187,3 +187,56 @@ fn an_ordinary_call_has_none() {
     assert_eq!(anomalies(&mut world), [""; 0]);
     world.settle();
 }
+
+#[test]
+fn retransmissions_of_several_answers_are_counted_apart() {
+    let mut world = World::new(policy());
+    let (uac, uas) = world.called();
+    let mut parties = ["one", "two"].map(|tag| (uac.clone(), uas.fork(tag)));
+    for _ in 0..3 {
+        for (uac, uas) in &mut parties {
+            world.send(PBX_A, uas.reply(200));
+            uac.learn(&world.take(DIALER, "200"));
+        }
+    }
+    for (uac, _) in &mut parties {
+        world.send(DIALER, uac.ack());
+        world.take(PBX_A, "ACK");
+    }
+    for (uac, _) in &mut parties {
+        world.none_ended();
+        world.hang_up(DIALER, PBX_A, uac.bye());
+    }
+    assert!(!anomalies(&mut world).contains(&"retransmissions"));
+    world.settle();
+}
+
+#[test]
+fn zero_is_a_first_number_like_any_other() {
+    let mut world = World::new(policy());
+    let (_, mut uas) = world.answered();
+    let info = uas.request("INFO").put("CSeq: 0 INFO");
+    world.send(PBX_A, &info);
+    let info = world.take(DIALER, "INFO");
+    world.send(DIALER, ok(&info));
+    world.take(PBX_A, "200");
+    world.hang_up(PBX_A, DIALER, uas.bye());
+    assert_eq!(anomalies(&mut world), Vec::<&str>::new());
+    world.settle();
+}
+
+#[test]
+fn a_200_that_crosses_the_cancel_of_a_hang_up_leaves_nothing_to_wait_for() {
+    let mut world = World::new(policy());
+    let (_, uas) = world.ringing();
+    world.command(|endpoint, now| endpoint.hang_up(now, "call-1")).unwrap();
+    let cancel = world.take(PBX_A, "CANCEL");
+    world.send(PBX_A, uas.reply(200));
+    world.send(PBX_A, ok(&cancel));
+    world.take(PBX_A, "ACK");
+    let bye = world.take(PBX_A, "BYE");
+    world.send(PBX_A, ok(&bye));
+    assert_eq!(anomalies(&mut world), Vec::<&str>::new());
+    world.take_all(DIALER);
+    world.settle();
+}

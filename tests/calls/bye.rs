@@ -58,7 +58,9 @@ fn a_2xx_that_crosses_an_early_bye_ends_the_call_when_that_is_answered() {
     world.take(DIALER, "200");
     world.none_ended();
     world.send(PBX_A, ok(&bye));
-    world.take(DIALER, "200");
+    let answer = world.take(DIALER, "200");
+    let stamp = answer.stamp().map(|(outcome, cause, _)| (outcome, cause));
+    assert_eq!(stamp, Some(("Normal", Some("answered_bye_caller"))));
     world.ended_as("Normal", "answered_bye_caller");
     world.settle();
 }

@@ -1,6 +1,6 @@
 //! Authentication and negotiation: 401, 407, 422 and the INVITE that comes back (section 3).
 
-use crate::support::{DIALER, PBX_A, PBX_B, Uas, World, ms, policy, secs, server};
+use crate::support::{DIALER, PBX_A, PBX_B, Uas, World, ms, ok, policy, secs, server};
 
 #[test]
 fn a_challenge_is_forwarded_unstamped_and_the_retry_is_the_same_call() {
@@ -166,4 +166,26 @@ fn a_caller_is_reached_where_its_retry_says() {
     let bye = world.take("10.0.1.77:5060", "BYE");
     assert_eq!((bye.uri(), bye.all("Route")), ("sip:dialer@10.0.1.6:5070", vec!["<sip:10.0.1.77;lr>"]));
     assert!(!world.take(PBX_A, "BYE").has("Route"));
+}
+
+#[test]
+fn an_early_dialog_from_before_the_challenge_goes_on_with_the_numbers_of_the_retry() {
+    let mut world = World::new(policy());
+    let (mut uac, uas) = world.called();
+    world.send(PBX_A, uas.reply(183));
+    world.take(DIALER, "183");
+    world.fail(&uac, &uas, uas.reply(407).with("Proxy-Authenticate: Digest realm=\"a\", nonce=\"b\""));
+    let retry = uac.retry();
+    let (uac, uas) = world.place(&uac, retry, PBX_A);
+    // The same callee: it has the same tag.
+    let invite = uas.invite.cseq().0;
+    world.answer(uac, uas);
+    world.command(|endpoint, now| endpoint.hang_up(now, "call-1")).unwrap();
+    let bye = world.take(PBX_A, "BYE");
+    assert!(bye.cseq().0 > invite, "{bye:?}");
+    world.send(PBX_A, ok(&bye));
+    let bye = world.take(DIALER, "BYE");
+    world.send(DIALER, ok(&bye));
+    world.ended_as("Normal", "answered_hung_up");
+    world.settle();
 }

@@ -406,6 +406,52 @@ fn a_server_that_is_given_up_and_ignores_its_cancel_is_odd() {
 }
 
 #[test]
+fn a_server_that_rings_on_after_its_cancel_is_odd_all_the_same() {
+    let mut world = two_servers();
+    let (uac, first) = world.called();
+    world.send(PBX_A, first.reply(100));
+    world.advance(secs(8));
+    let second = Uas::new(PBX_B, world.take(PBX_B, "INVITE"), "b");
+    for _ in 0..20 {
+        world.send(PBX_A, first.reply(183));
+        world.advance(ms(500));
+    }
+    world.take_all(PBX_A);
+    world.take_all(DIALER);
+    let (mut uac, _) = world.answer(uac, second);
+    world.advance(secs(32));
+    world.take_all(PBX_A);
+    world.hang_up(DIALER, PBX_B, uac.bye());
+    let ended = world.ended_as("Normal", "answered_bye_caller");
+    assert!(ended.anomalies.iter().any(|one| one.label() == "response_to_cancel_missing"));
+    world.settle();
+}
+
+#[test]
+fn a_given_up_server_that_speaks_after_the_cancel_may_still_answer() {
+    for code in [100, 180, 183] {
+        let mut world = two_servers();
+        let (uac, first) = world.called();
+        world.advance(secs(8));
+        let second = Uas::new(PBX_B, world.take(PBX_B, "INVITE"), "b");
+        world.take_all(PBX_A);
+        world.send(DIALER, uac.cancel());
+        world.take(DIALER, "200");
+        world.advance(ms(200));
+        world.send(PBX_A, first.reply(code));
+        let cancel = world.take(PBX_A, "CANCEL");
+        world.send(PBX_A, ok(&cancel));
+        world.advance(ms(400));
+        let (mut uac, _) = world.answer(uac, first);
+        world.hang_up(DIALER, PBX_A, uac.bye());
+        world.ended_as("Normal", "answered_bye_caller");
+        world.send(PBX_B, second.reply(487));
+        world.take_all(PBX_B);
+        world.settle();
+    }
+}
+
+#[test]
 fn that_no_server_is_there_is_known_for_a_while() {
     let mut world = World::new(policy());
     let mut uac = world.uac();

@@ -1,6 +1,6 @@
 //! What is one call and what is another (section 3).
 
-use crate::support::{DIALER, PBX_A, Uac, World, ms, policy, secs};
+use crate::support::{DIALER, Msg, PBX_A, Uac, Uas, World, ms, ok, policy, secs};
 
 #[test]
 fn a_retransmitted_invite_is_no_second_call() {
@@ -107,6 +107,61 @@ fn a_call_that_comes_back_from_the_other_side_is_a_second_call() {
     assert_eq!(world.sample("sipstamp_calls_started_total", &[("direction", "outbound")]), 1);
     assert_eq!(world.sample("sipstamp_calls_started_total", &[("direction", "inbound")]), 1);
     world.settle();
+}
+
+/// What the server passes on of a request that it got: with its Via on top, without its Route.
+fn passed_on(request: &Msg, number: u32) -> String {
+    let via = format!("\r\nVia: SIP/2.0/UDP {PBX_A};branch=z9hG4bKspiral{number}\r\nVia:");
+    let text = request.text().replacen("\r\nVia:", &via, 1).replacen("Max-Forwards: 69", "Max-Forwards: 68", 1);
+    text.replacen("Route: <sip:10.0.2.10;lr>\r\n", "", 1)
+}
+
+/// The same of a response: without its own Via.
+fn passed_back(response: &Msg) -> String {
+    let own = response.lines().find(|line| line.starts_with("Via:")).unwrap();
+    response.text().replacen(&format!("{own}\r\n"), "", 1)
+}
+
+#[test]
+fn both_calls_of_a_spiral_go_on_and_end_with_their_own_messages() {
+    for by_caller in [true, false] {
+        let mut world = World::new(policy());
+        let (mut uac, first) = world.called();
+        let invite =
+            passed_on(&first.invite, 1).replacen("\r\nVia:", "\r\nRecord-Route: <sip:10.0.2.10;lr>\r\nVia:", 1);
+        world.send(PBX_A, invite);
+        let mut uas = Uas::new(DIALER, world.take(DIALER, "INVITE"), "callee");
+        world.take_all(DIALER);
+        world.take_all(PBX_A);
+        world.send(DIALER, uas.reply(200));
+        let answer = world.take(PBX_A, "200");
+        world.send(PBX_A, passed_back(&answer));
+        uac.learn(&world.take(DIALER, "200"));
+        world.send(DIALER, uac.ack());
+        let ack = world.take(PBX_A, "ACK");
+        world.send(PBX_A, passed_on(&ack, 2));
+        world.only(DIALER, "ACK");
+        world.advance(secs(60));
+        world.nothing_sent();
+
+        let bye = if by_caller { uac.bye() } else { uas.bye() };
+        world.send(DIALER, bye);
+        let bye = world.only(PBX_A, "BYE");
+        world.send(PBX_A, passed_on(&bye, 3));
+        let bye = world.only(DIALER, "BYE");
+        world.none_ended();
+        world.advance(secs(1));
+        world.sent.clear();
+        world.send(DIALER, ok(&bye));
+        let answer = world.only(PBX_A, "200");
+        world.send(PBX_A, passed_back(&answer));
+        world.only(DIALER, "200");
+        let cause = if by_caller { "answered_bye_caller" } else { "answered_bye_callee" };
+        let ended = world.ended_events().map(|call| (call.outcome.unwrap().label(), call.end_cause.unwrap().label()));
+        assert_eq!(ended.collect::<Vec<_>>(), [("Normal", cause); 2]);
+        assert!(world.ended_events().all(|call| call.anomalies.iter().all(|one| one.label() == "no_18x_before_2xx")));
+        world.settle();
+    }
 }
 
 #[test]

@@ -3,8 +3,9 @@
 use bytes::Bytes;
 use sipstamp::endpoint::Input;
 use sipstamp::flow::{Flow, Transport};
+use sipstamp::policy::Policy;
 
-use crate::support::{DIALER, PBX_A, SIDECAR, Uas, World, ok, policy, secs};
+use crate::support::{DIALER, PBX_A, SIDECAR, Uac, Uas, World, ms, ok, policy, secs};
 
 #[test]
 fn a_request_uri_that_names_the_sidecar_becomes_the_servers() {
@@ -145,6 +146,73 @@ fn a_contact_with_a_name_is_resolved_and_the_message_waits() {
     let bye = world.take("10.0.2.10:5070", "BYE");
     world.send("10.0.2.10:5070", ok(&bye));
     world.ended_as("Normal", "answered_bye_caller");
+    world.settle();
+}
+
+/// A call whose BYE has to wait for the address of the server's Contact.
+fn answered_by_name(policy: Policy) -> (World, Uac, Uas) {
+    let mut world = World::new(policy);
+    let (uac, mut uas) = world.called();
+    uas.contact = "<sip:pbx@pbx.example:5060>".into();
+    let (mut uac, uas) = world.answer_unacknowledged(uac, uas);
+    world.send(DIALER, uac.ack());
+    resolve(&mut world);
+    world.take(PBX_A, "ACK");
+    (world, uac, uas)
+}
+
+fn resolve(world: &mut World) {
+    let (query, _) = world.queries.remove(0);
+    world.input(Input::Resolved { query, addresses: vec!["10.0.2.10".parse().unwrap()] });
+}
+
+#[test]
+fn a_bye_that_waits_for_an_address_has_ended_the_call_when_it_came() {
+    for is_found in [true, false] {
+        let (mut world, mut uac, _) = answered_by_name(policy());
+        world.advance(secs(10));
+        world.send(DIALER, uac.bye());
+        if is_found {
+            world.advance(ms(1_500));
+            resolve(&mut world);
+            let bye = world.take(PBX_A, "BYE");
+            world.send(PBX_A, ok(&bye));
+            assert_eq!(world.take(DIALER, "200").stamp().map(|(outcome, ..)| outcome), Some("Normal"));
+        } else {
+            world.advance(secs(5));
+            assert_eq!(world.take(DIALER, "503").stamp().map(|(outcome, ..)| outcome), Some("Normal"));
+        }
+        assert_eq!(world.ended_as("Normal", "answered_bye_caller").talk_ms, Some(10_000));
+        world.settle();
+    }
+}
+
+#[test]
+fn of_two_byes_the_first_counts_though_its_address_is_not_known_yet() {
+    let (mut world, mut uac, mut uas) = answered_by_name(policy());
+    world.send(DIALER, uac.bye());
+    world.advance(secs(1));
+    world.hang_up(PBX_A, DIALER, uas.bye());
+    resolve(&mut world);
+    let bye = world.take(PBX_A, "BYE");
+    world.send(PBX_A, ok(&bye));
+    world.take(DIALER, "200");
+    world.ended_as("Normal", "answered_bye_caller");
+    world.settle();
+}
+
+#[test]
+fn a_voicemail_drop_counts_though_its_address_is_not_known_yet() {
+    let mut policy = policy();
+    policy.voicemail_drop.always = true;
+    let (mut world, mut uac, mut uas) = answered_by_name(policy);
+    world.send(DIALER, uac.bye().with("Voicemail-Drop: true"));
+    world.advance(secs(1));
+    world.hang_up(PBX_A, DIALER, uas.bye());
+    world.advance(secs(2));
+    resolve(&mut world);
+    world.take_all(PBX_A);
+    world.ended_as("VoicemailDrop", "answered_bye_caller");
     world.settle();
 }
 

@@ -5,7 +5,7 @@ use std::time::Duration;
 use sipstamp::endpoint::Input;
 use sipstamp::flow::{ConnectionId, Flow, Transport};
 
-use crate::support::{PBX_A, SIDECAR, Uas, World, ms, policy, secs};
+use crate::support::{PBX_A, SIDECAR, Uas, World, ms, ok, policy, secs};
 
 fn tcp(from: &str, connection: u64) -> Flow {
     Flow {
@@ -71,6 +71,23 @@ fn a_call_whose_dialer_does_not_come_back_has_failed_by_the_restart() {
     let call = world.ended_as("CallFailed", "restart");
     assert_eq!(call.sip_code, Some(487));
     world.settle();
+}
+
+#[test]
+fn whatever_its_server_says_to_the_cancel_it_has_failed_by_the_restart() {
+    for code in [302, 480, 486, 603] {
+        let (mut world, uas) = ringing();
+        world.restart(secs(2));
+        world.sent.clear();
+        world.advance(secs(27));
+        world.advance(ms(1_100));
+        let cancel = world.take(PBX_A, "CANCEL");
+        world.send(PBX_A, ok(&cancel));
+        world.send(PBX_A, uas.reply(code));
+        world.ended_as("CallFailed", "restart");
+        world.take_all(PBX_A);
+        world.settle();
+    }
 }
 
 #[test]
