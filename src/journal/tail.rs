@@ -68,8 +68,9 @@ impl Tail {
                     None => return Ok(found),
                 },
             };
-            let later = segment::list(&self.directory)?;
-            let later = later.into_iter().find(|other| other.stream == self.stream && *other > name);
+            // Looked for before this one is read: what was written to it until then is not passed over. One without frames
+            // is a spare: that of the segment which is written, or one that was given up with another.
+            let later = names.find(|other| *other > name && has_frames(&other.path(&self.directory)));
             let read = self.read_on(name, offset, &mut found)?;
             self.at = Some((name, offset + read));
             if !found.is_empty() {
@@ -77,10 +78,8 @@ impl Tail {
             }
             match later {
                 // Nothing more is written to a segment that has a successor with frames.
-                Some(next) if read == 0 && has_frames(&next.path(&self.directory)) => {
-                    self.at = Some((next, segment::HEAD as u64));
-                }
-                _ if read == 0 => return Ok(found),
+                Some(next) if read == 0 => self.at = Some((next, segment::HEAD as u64)),
+                None if read == 0 => return Ok(found),
                 _ => {}
             }
         }

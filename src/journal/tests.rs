@@ -576,6 +576,35 @@ fn a_caller_cannot_write_events_for_a_sink_that_is_behind() {
 }
 
 #[test]
+fn events_behind_segments_that_were_given_up_are_read() {
+    let place = Place::new("behind-given-up");
+    let (mut journal, found) = place.open();
+    let mut writer = journal.writer().unwrap();
+    let (woken, wakes) = channel();
+    let running = journal.start(move |worker| woken.send(worker).unwrap()).unwrap();
+    let mut told = Vec::new();
+    for _ in 0..3 {
+        assert!(writer.begins_all());
+        told.extend(push(&mut writer, &Step::Told(1)));
+        assert!(writer.ends_all());
+        // Its spare is given up with it, and stays for as long as the event does.
+        fail(&mut writer);
+        assert_eq!(wakes.recv_timeout(PATIENCE), Ok(0));
+    }
+    let mut tail = Tail::new(&place.0, found.key, told[0].stream, 0);
+    let read = || Some(tail.read().unwrap()).filter(|events| !events.is_empty());
+    let read = std::iter::from_fn(read).flatten().map(|event| event.seq).collect::<Vec<_>>();
+    assert_eq!(read, told.iter().map(|at| at.seq).collect::<Vec<_>>());
+    // What is written from here on is read too: nothing that is still to come was passed over.
+    assert!(writer.begins_all());
+    let last = push(&mut writer, &Step::Told(1)).unwrap();
+    assert!(writer.ends_all());
+    assert_eq!(tail.read().unwrap().iter().map(|event| event.seq).collect::<Vec<_>>(), [last.seq]);
+    drop(writer);
+    running.close();
+}
+
+#[test]
 fn events_behind_damage_are_read() {
     let place = Place::new("behind-damage");
     let (mut journal, found) = place.open();
