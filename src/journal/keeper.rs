@@ -17,7 +17,7 @@ use super::writer::{Position, Segment};
 
 /// Cursors are written this often at most.
 const CURSOR_INTERVAL: Duration = Duration::from_millis(50);
-/// First and longest wait before a segment is tried again.
+/// First and longest wait before a segment, or cursors, are tried again.
 const BACK_OFF: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(2));
 /// Length after which the cursors' segment gives way to one that holds the latest alone.
 const CURSOR_SEGMENT: u64 = 256 * 1024;
@@ -76,6 +76,8 @@ pub(super) struct Keeper {
     /// By sink and stream: what it has delivered.
     cursors: HashMap<Arc<str>, HashMap<Stream, u64>>,
     cursors_changed: bool,
+    /// How long after an attempt they are written again at the earliest.
+    cursors_wait: Duration,
     cursor_segment: Option<Segment>,
     cursor_number: u32,
     cursor_seq: u64,
@@ -113,6 +115,7 @@ impl Keeper {
             whole: Vec::new(),
             cursors: HashMap::new(),
             cursors_changed: true,
+            cursors_wait: CURSOR_INTERVAL,
             cursor_segment: None,
             cursor_number: 0,
             cursor_seq: 1,
@@ -158,7 +161,7 @@ impl Keeper {
 
     pub(super) fn run(mut self, notes: &Receiver<Note>) {
         let mut next_sync = self.sync.map(|sync| Instant::now() + sync);
-        let mut next_cursors = Instant::now();
+        let mut next_cursors = Instant::now() + self.cursors_wait;
         loop {
             let retries = self.writers.iter().filter_map(|seat| seat.retry.map(|(at, _)| at));
             let cursors = self.cursors_changed.then_some(next_cursors);
@@ -179,7 +182,7 @@ impl Keeper {
                 self.look_after_files();
                 self.write_cursors();
                 self.remove_needless();
-                next_cursors = Instant::now() + CURSOR_INTERVAL;
+                next_cursors = Instant::now() + self.cursors_wait;
             }
             if next_sync.is_some_and(|at| now >= at) {
                 self.look_after_files();
@@ -348,13 +351,19 @@ impl Keeper {
         }
     }
 
-    /// Notes how far the sinks have come.
+    /// Notes how far the sinks have come, and which there are; what cannot be noted is tried again, whether or not anything
+    /// is delivered meanwhile.
     pub(super) fn write_cursors(&mut self) {
-        self.cursors_changed = false;
-        if let Err(error) = self.try_write_cursors() {
-            self.shared.failed(None, &error);
-            self.drop_cursor_segment();
-        }
+        let written = self.try_write_cursors();
+        self.cursors_changed = written.is_err();
+        self.cursors_wait = match written {
+            Ok(()) => CURSOR_INTERVAL,
+            Err(error) => {
+                self.shared.failed(None, &error);
+                self.drop_cursor_segment();
+                (self.cursors_wait * 2).clamp(BACK_OFF.0, BACK_OFF.1)
+            }
+        };
     }
 
     fn try_write_cursors(&mut self) -> io::Result<()> {
@@ -390,7 +399,12 @@ impl Keeper {
     }
 
     fn drop_cursor_segment(&mut self) {
-        if let Some(segment) = self.cursor_segment.take() {
+        let Some(segment) = self.cursor_segment.take() else { return };
+        // One that nothing was written to is not kept: there is one for each attempt.
+        let is_empty = segment.length == segment::HEAD as u64;
+        if is_empty && std::fs::remove_file(segment.name.path(&self.directory)).is_ok() {
+            self.shared.bytes.fetch_sub(segment.length, Ordering::Relaxed);
+        } else {
             self.full.insert(segment.name, Known { length: segment.length, last_event: 0 });
         }
     }

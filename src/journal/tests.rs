@@ -761,6 +761,30 @@ fn a_file_that_is_gone_is_noticed_without_further_traffic() {
     assert_eq!(place.open().1.calls.len(), 1);
 }
 
+#[test]
+fn cursors_that_could_not_be_written_are_tried_again_without_further_deliveries() {
+    let place = Place::new("cursors-again");
+    let (mut journal, _) = place.open();
+    let mut writer = journal.writer().unwrap();
+    let cursors = Stream { run: 1, writer: segment::CURSORS };
+    // In the way of the first.
+    let in_the_way = Name { stream: cursors, number: 0 }.path(&place.0);
+    std::fs::write(&in_the_way, "").unwrap();
+    let shared = journal.shared();
+    let running = journal.start(|_| {}).unwrap();
+    assert_eq!(shared.errors(), 1);
+    push(&mut writer, &Step::Ended(1));
+    assert!(writer.flush());
+    let written = || {
+        let mut names = segment::list(&place.0).unwrap().into_iter().filter(|name| name.stream == cursors);
+        names.any(|name| name.path(&place.0).metadata().unwrap().len() > segment::HEAD as u64)
+    };
+    wait_for("they are tried again", written);
+    assert_eq!(shared.errors(), 1);
+    drop(writer);
+    running.close();
+}
+
 fn open_files(directory: &Path) -> usize {
     let links =
         std::fs::read_dir("/proc/self/fd").unwrap().filter_map(|entry| std::fs::read_link(entry.ok()?.path()).ok());
