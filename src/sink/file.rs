@@ -1,11 +1,13 @@
 //! JSON lines in a file.
 //!
 //! A line is never torn and never doubled: what a full disk let through of a batch is remembered, and
-//! the rest follows when there is room.
+//! the rest follows when there is room. A file that is moved away while it has half a line keeps that, and the whole line
+//! is in the one that has its name then.
 
 use std::collections::HashSet;
 use std::fs::{File, OpenOptions};
 use std::io::{self, Read, Seek, SeekFrom, Write};
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -72,7 +74,9 @@ impl FileSink {
         loop {
             match queue.next() {
                 Next::Closed => return,
-                Next::Woken => self.reopen_if(reopen),
+                Next::Woken => {
+                    self.reopen_if(reopen);
+                }
                 Next::Lines(lines) => {
                     text.clear();
                     for line in lines {
@@ -87,22 +91,25 @@ impl FileSink {
                         return;
                     }
                     queue.delivered();
+                    // Asked in a line.
+                    self.reopen_if(reopen);
                 }
             }
         }
     }
 
     /// Writes all of it, however long that takes; false where the process ends before.
-    fn write_all(&mut self, mut rest: &[u8], queue: &Queue, reopen: &Reopen) -> bool {
+    fn write_all(&mut self, text: &[u8], queue: &Queue, reopen: &Reopen) -> bool {
         let mut back_off = BACK_OFF.0;
-        // Between lines the file may be exchanged; in a line it must not be.
-        let mut is_between_lines = true;
-        while !rest.is_empty() {
+        // Up to where it is written, and where the line begins that is not wholly written.
+        let (mut done, mut line) = (0, 0);
+        while let Some(rest) = text.get(done..).filter(|rest| !rest.is_empty()) {
             match self.write(rest) {
                 Ok(0) => {}
                 Ok(size) => {
-                    is_between_lines = rest.get(size - 1) == Some(&b'\n');
-                    rest = rest.get(size..).unwrap_or_default();
+                    let end = rest.iter().take(size).rposition(|byte| *byte == b'\n');
+                    line = end.map_or(line, |end| done + end + 1);
+                    done += size;
                     back_off = BACK_OFF.0;
                     continue;
                 }
@@ -114,8 +121,9 @@ impl FileSink {
             if !queue.failed(back_off) {
                 return false;
             }
-            if is_between_lines {
-                self.reopen_if(reopen);
+            // In a line the file is exchanged for another one only, which gets that line from its beginning.
+            if (done == line || !self.is_in_place()) && self.reopen_if(reopen) {
+                done = line;
             }
             back_off = (back_off * 2).min(BACK_OFF.1);
         }
@@ -130,16 +138,28 @@ impl FileSink {
         self.file.write(bytes)
     }
 
-    fn reopen_if(&mut self, reopen: &Reopen) {
+    /// Opens the file by its name where that is asked; true where it has.
+    fn reopen_if(&mut self, reopen: &Reopen) -> bool {
         if !reopen.take() {
-            return;
+            return false;
         }
         match append_to(&self.path) {
-            Ok((file, is_torn)) => (self.file, self.is_torn) = (file, is_torn),
+            Ok((file, is_torn)) => {
+                (self.file, self.is_torn) = (file, is_torn);
+                true
+            }
             Err(error) => {
                 tracing::error!(%error, file = %self.path.display(), "the events' file cannot be reopened; the old one is used");
+                false
             }
         }
+    }
+
+    /// Whether what is open has the name still.
+    fn is_in_place(&self) -> bool {
+        let inode =
+            |metadata: io::Result<std::fs::Metadata>| metadata.ok().map(|metadata| (metadata.dev(), metadata.ino()));
+        inode(self.path.metadata()) == inode(self.file.metadata())
     }
 }
 
@@ -188,6 +208,35 @@ mod tests {
         FileSink::open(&path, false).unwrap().file.write_all(b"{}\n").unwrap();
         FileSink::open(&path, false).unwrap();
         assert_eq!(std::fs::read_to_string(&path).unwrap(), "{\"half\":\n{}\n");
+        std::fs::remove_file(&path).unwrap();
+    }
+
+    /// A file that has room for half a line and was moved away meanwhile.
+    #[test]
+    fn a_line_that_did_not_fit_is_whole_in_the_file_that_has_its_name() {
+        let path = std::env::temp_dir().join(format!("sipstamp-half-line-{}", std::process::id()));
+        let (full, _far) = std::os::unix::net::UnixStream::pair().unwrap();
+        full.set_nonblocking(true).unwrap();
+        let file = File::from(std::os::fd::OwnedFd::from(full));
+        let sink = FileSink { path: path.clone(), file, is_torn: false, written: HashSet::new() };
+        let queue = Arc::new(Queue::new("file".into(), 16 << 20, None, None));
+        let line = vec![b'x'; 4 << 20];
+        for text in [&b"first"[..], &line, b"last"] {
+            queue.push(&[Line::new(EventKind::Ended, text.into(), Keeping::UNKEPT)]);
+        }
+        let reopen = sink.start(queue.clone()).unwrap();
+        let wait_for = |is_so: &dyn Fn() -> bool| {
+            let deadline = std::time::Instant::now() + Duration::from_secs(60);
+            while !is_so() {
+                assert!(std::time::Instant::now() < deadline, "in vain");
+                std::thread::yield_now();
+            }
+        };
+        wait_for(&|| queue.figures().failed > 0);
+        reopen.ask();
+        queue.wake();
+        wait_for(&|| queue.figures().delivered == 3);
+        assert_eq!(std::fs::read(&path).unwrap(), [&line[..], b"\nlast\n"].concat());
         std::fs::remove_file(&path).unwrap();
     }
 

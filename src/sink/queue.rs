@@ -259,8 +259,10 @@ impl Queue {
             return false;
         }
         let waits = |state: &mut State| !state.is_closed && !state.is_woken;
-        let (state, _) =
+        let (mut state, _) =
             self.changed.wait_timeout_while(state, back_off, waits).unwrap_or_else(PoisonError::into_inner);
+        // It looks up once.
+        state.is_woken = false;
         !state.is_closed
     }
 
@@ -502,6 +504,17 @@ mod tests {
         queue.delivered();
         let Ok(crate::journal::Note::Delivered { to, .. }) = noted.recv() else { panic!("a note expected") };
         assert_eq!(to, Position { stream, seq: 2 });
+    }
+
+    #[test]
+    fn who_is_woken_while_it_fails_waits_again_after_that() {
+        let queue = Queue::new("test".into(), 1 << 20, None, None);
+        let wait = Duration::from_millis(20);
+        queue.wake();
+        assert!(queue.failed(Duration::from_secs(3600)), "woken");
+        let before = Instant::now();
+        assert!(queue.failed(wait));
+        assert!(before.elapsed() >= wait);
     }
 
     #[test]
