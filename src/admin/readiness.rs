@@ -1,7 +1,7 @@
 //! Whether this process shall get calls: `GET /readyz`, `GET /livez`.
 
 use std::collections::BTreeSet;
-use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
+use std::sync::atomic::{AtomicU8, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use axum::Json;
@@ -23,7 +23,8 @@ pub struct Readiness {
 #[derive(Debug, Default)]
 struct Flags {
     phase: AtomicU8,
-    events_lost: AtomicBool,
+    /// Who cannot keep events: sinks, the journal.
+    losing: Mutex<BTreeSet<Arc<str>>>,
     /// Sinks whose last attempt has failed.
     failing: Mutex<BTreeSet<Arc<str>>>,
 }
@@ -44,30 +45,21 @@ impl Readiness {
         self.flags.phase.fetch_max(DRAINING, Ordering::Relaxed);
     }
 
-    /// Whether a sink or the journal takes what happens; `true` at the start.
-    pub fn set_events_kept(&self, kept: bool) {
-        self.flags.events_lost.store(!kept, Ordering::Relaxed);
+    /// Whether a sink, or the journal, keeps what happens; so does each at the start.
+    pub fn set_events_kept(&self, by: &Arc<str>, are_kept: bool) {
+        put(&mut names(&self.flags.losing), by, !are_kept);
     }
 
     /// Whether a sink's last attempt has failed. Calls are taken all the same: its events wait.
     pub fn set_failing(&self, sink: &Arc<str>, is_failing: bool) {
-        let mut failing = self.failing();
-        if is_failing {
-            failing.insert(sink.clone());
-        } else {
-            failing.remove(sink);
-        }
-    }
-
-    fn failing(&self) -> MutexGuard<'_, BTreeSet<Arc<str>>> {
-        self.flags.failing.lock().unwrap_or_else(PoisonError::into_inner)
+        put(&mut names(&self.flags.failing), sink, is_failing);
     }
 
     /// `Err` says why no calls should come here.
     pub fn check(&self) -> Result<(), &'static str> {
         match self.flags.phase.load(Ordering::Relaxed) {
             STARTING => Err("starting: the sockets are not open yet"),
-            READY if self.flags.events_lost.load(Ordering::Relaxed) => {
+            READY if !names(&self.flags.losing).is_empty() => {
                 Err("events can't be kept: see the log and sipstamp_events_pending, sipstamp_events_failed_total")
             }
             READY => Ok(()),
@@ -76,10 +68,23 @@ impl Readiness {
     }
 }
 
+fn names(set: &Mutex<BTreeSet<Arc<str>>>) -> MutexGuard<'_, BTreeSet<Arc<str>>> {
+    set.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Puts a name into a set, or takes it out.
+fn put(set: &mut BTreeSet<Arc<str>>, name: &Arc<str>, is_in: bool) {
+    if is_in {
+        set.insert(name.clone());
+    } else {
+        set.remove(name);
+    }
+}
+
 /// `GET /readyz`: also which sinks fail, where any do.
 pub async fn readyz(State(readiness): State<Readiness>) -> Result<Json<Value>, Problem> {
     readiness.check().map_err(Problem::unavailable)?;
-    let failing = readiness.failing();
+    let failing = names(&readiness.flags.failing);
     Ok(Json(match failing.is_empty() {
         true => json!({ "status": "ready" }),
         false => json!({ "status": "ready", "failing_sinks": failing.iter().map(|name| &**name).collect::<Vec<_>>() }),
@@ -123,12 +128,14 @@ mod tests {
     }
 
     #[test]
-    fn lost_events_make_it_unready_until_they_are_kept_again() {
+    fn lost_events_make_it_unready_until_everybody_keeps_them_again() {
         let readiness = Readiness::new();
         readiness.set_ready();
-        readiness.set_events_kept(false);
+        let (file, crm) = (Arc::from("file"), Arc::from("webhook:crm"));
+        readiness.set_events_kept(&crm, false);
+        readiness.set_events_kept(&file, true);
         assert!(readiness.check().unwrap_err().starts_with("events"));
-        readiness.set_events_kept(true);
+        readiness.set_events_kept(&crm, true);
         assert_eq!(readiness.check(), Ok(()));
     }
 }

@@ -255,7 +255,7 @@ impl Shared {
 
     fn set_kept(&self, is_kept: bool) {
         if let Some(readiness) = &*self.readiness.lock().unwrap_or_else(PoisonError::into_inner) {
-            readiness.set_events_kept(is_kept);
+            readiness.set_events_kept(&"journal".into(), is_kept);
         }
     }
 

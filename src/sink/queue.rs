@@ -101,6 +101,8 @@ struct State {
     warned: Option<Instant>,
     /// The last attempt has failed.
     is_failing: bool,
+    /// Without a journal: an outcome was dropped, and nothing was delivered since.
+    is_losing: bool,
 }
 
 /// Lines that are written with one call.
@@ -246,7 +248,7 @@ impl Queue {
             to.into_values().for_each(|at| backlog.delivered(at));
         }
         self.tell_health(&mut state, true);
-        self.tell_kept(&state, true);
+        self.tell_kept(&mut state, true);
         self.changed.notify_all();
     }
 
@@ -277,9 +279,12 @@ impl Queue {
     }
 
     /// Whether outcomes are kept: what the journal keeps is not lost where a sink is dead.
-    fn tell_kept(&self, state: &State, are_kept: bool) {
-        if let (None, Some(readiness)) = (&state.backlog, &self.readiness) {
-            readiness.set_events_kept(are_kept);
+    fn tell_kept(&self, state: &mut State, are_kept: bool) {
+        if state.is_losing == are_kept
+            && let (None, Some(readiness)) = (&state.backlog, &self.readiness)
+        {
+            state.is_losing = !are_kept;
+            readiness.set_events_kept(&self.name, are_kept);
         }
     }
 
@@ -515,6 +520,30 @@ mod tests {
         let before = Instant::now();
         assert!(queue.failed(wait));
         assert!(before.elapsed() >= wait);
+    }
+
+    #[test]
+    fn outcomes_are_kept_when_no_sink_loses_any() {
+        let readiness = Readiness::new();
+        readiness.set_ready();
+        let [well, dead] =
+            ["file", "webhook:crm"].map(|name| Queue::new(name.into(), 8, Some(readiness.clone()), None));
+        let push = |text: &str| {
+            let line = Line::new(EventKind::Ended, text.as_bytes().into(), Keeping::UNKEPT);
+            [&well, &dead].iter().for_each(|queue| queue.push(std::slice::from_ref(&line)));
+        };
+        let deliver = |queue: &Queue| {
+            assert!(matches!(queue.next(), Next::Lines(_)));
+            queue.delivered();
+        };
+        for text in ["aaaa", "bbbb", "cccc"] {
+            push(text);
+            deliver(&well);
+        }
+        assert_eq!((well.dropped(EventKind::Ended), dead.dropped(EventKind::Ended)), (0, 1));
+        assert!(readiness.check().unwrap_err().starts_with("events"), "one of them loses outcomes");
+        deliver(&dead);
+        assert_eq!(readiness.check(), Ok(()));
     }
 
     #[test]

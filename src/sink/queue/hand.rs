@@ -83,6 +83,9 @@ impl Queue {
         }
         if how == Settled::Delivered {
             self.tell_health(state, true);
+        }
+        // A receiver that is gone for good keeps nobody from taking calls.
+        if how != Settled::DeadLettered {
             self.tell_kept(state, true);
         }
         if state.lines.is_empty() {
