@@ -13,7 +13,7 @@ use super::clock::Clock;
 use super::gate::{Gate, Peers};
 use super::limiter::{FEW_LINES, Limiter, MANY_LINES};
 use super::mail::{Address, Inbox, Mail, Post, mailbox};
-use super::reload::{ReloadFigures, share_of};
+use super::reload::{ReloadFigures, Reloads, share_of};
 use super::resolve::Resolver;
 use super::start::Bind;
 use super::supervisor::{Inlets, Report, Supervisor};
@@ -181,6 +181,7 @@ pub(super) fn build(parts: Parts, asks: mpsc::Receiver<Ask>, stopped: oneshot::R
         threads: Vec::new(),
         clock,
         reload: ReloadFigures::taken(&clock),
+        reloads: Reloads::default(),
         settings,
         policy,
         bind,

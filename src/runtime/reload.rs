@@ -1,4 +1,5 @@
-//! The configuration read again, and taken on by all workers or by none.
+//! The configuration read again, and taken on by all workers or by none. It is read by one at a time: what was read first
+//! is never taken on last.
 
 use std::sync::Arc;
 
@@ -15,10 +16,21 @@ use crate::endpoint::Input;
 use crate::policy::Policy;
 use crate::transport::Inherited;
 
+/// Where to say how it went.
+type Reply = oneshot::Sender<Result<(), String>>;
+
 /// A configuration that was read, and who asked for it.
 pub(super) struct Loaded {
     settings: Result<Settings, String>,
-    reply: Option<oneshot::Sender<Result<(), String>>>,
+    replies: Vec<Reply>,
+}
+
+/// Reloads under way.
+#[derive(Debug, Default)]
+pub(super) struct Reloads {
+    is_reading: bool,
+    /// Who has asked since: the file may be another one by now.
+    next: Option<Vec<Reply>>,
 }
 
 /// How the last one went.
@@ -38,8 +50,16 @@ impl ReloadFigures {
 }
 
 impl Supervisor {
+    /// Has the configuration read, once that is not under way.
+    pub(super) fn begin_reload(&mut self, reply: Option<Reply>) {
+        self.reloads.next.get_or_insert_default().extend(reply);
+        self.read_next();
+    }
+
     /// Reads the configuration on another thread: names in it may take their time to resolve.
-    pub(super) fn begin_reload(&mut self, reply: Option<oneshot::Sender<Result<(), String>>>) {
+    fn read_next(&mut self) {
+        let Some(replies) = self.reloads.next.take_if(|_| !self.reloads.is_reading) else { return };
+        self.reloads.is_reading = true;
         let ReloadSource { config, overrides } = self.bind.reload.clone();
         let loads = self.loads.clone();
         spawn_local(async move {
@@ -49,11 +69,11 @@ impl Supervisor {
                 Err(error) => Err(error.to_string()),
             };
             // Nobody waits once the process ends.
-            drop(loads.send(Loaded { settings, reply }));
+            drop(loads.send(Loaded { settings, replies }));
         });
     }
 
-    pub(super) async fn on_loaded(&mut self, Loaded { settings, reply }: Loaded) {
+    pub(super) async fn on_loaded(&mut self, Loaded { settings, replies }: Loaded) {
         let done = match settings {
             Ok(settings) => self.swap(settings).await,
             Err(mistakes) => Err(mistakes),
@@ -62,10 +82,12 @@ impl Supervisor {
         if let Err(mistakes) = &done {
             tracing::warn!("the configuration is refused, nothing has changed:\n{mistakes}");
         }
-        if let Some(reply) = reply {
+        for reply in replies {
             // Whoever asked may have gone.
-            drop(reply.send(done));
+            drop(reply.send(done.clone()));
         }
+        self.reloads.is_reading = false;
+        self.read_next();
     }
 
     /// A whole valid configuration is swapped in, or nothing changes.

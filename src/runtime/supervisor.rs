@@ -20,7 +20,7 @@ use tokio::time::Instant;
 use super::build::Birth;
 use super::clock::Clock;
 use super::mail::Mail;
-use super::reload::{Loaded, ReloadFigures};
+use super::reload::{Loaded, ReloadFigures, Reloads};
 use super::resolve::Resolver;
 use super::start::Bind;
 use super::systemd::{self, Watchdog};
@@ -85,6 +85,7 @@ pub(super) struct Supervisor {
     pub(super) is_draining: bool,
     pub(super) watchdog: Watchdog,
     pub(super) reload: ReloadFigures,
+    pub(super) reloads: Reloads,
     pub(super) resolver: Resolver,
     pub(super) loads: UnboundedSender<Loaded>,
     pub(super) ending: Option<Ending>,

@@ -1,13 +1,19 @@
 //! What cannot be brought about from outside.
 
+use std::io::Write;
+use std::time::{Duration, Instant};
+
+use rustix::fs::{CWD, FileType, Mode, mknodat};
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::LocalSet;
 
+use super::ReloadSource;
 use super::build::{Built, Parts, build};
-use super::start::Bind;
+use super::start::{Bind, start};
 use crate::admin::Readiness;
 use crate::admin::metrics::Histograms;
 use crate::config::{self, Overrides};
+use crate::control::Ask;
 use crate::recent::Recent;
 use crate::sink::Sinks;
 
@@ -43,4 +49,54 @@ fn a_worker_that_panics_ends_the_process_as_failed() {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     let ended = LocalSet::new().block_on(&runtime, supervisor.run(inlets));
     assert_eq!(ended.unwrap_err().to_string(), "worker 1: it has panicked");
+}
+
+#[test]
+fn the_configuration_that_was_asked_for_last_is_in_use() {
+    let directory = std::env::temp_dir().join(format!("sipstamp-reload-order-{}", std::process::id()));
+    std::fs::create_dir_all(&directory).unwrap();
+    let (path, later) = (directory.join("sipstamp.toml"), directory.join("later.toml"));
+    let text = |server: &str| {
+        format!(
+            "[listen]\nudp = ['127.0.0.1:0']\ntcp = []\n[admin]\nlisten = ''\n[dialer]\nsources = ['127.0.0.2/32']\n\
+             [[telephony.servers]]\nname = '{server}'\nuri = 'sip:127.0.0.3'\n"
+        )
+    };
+    let settings = config::parse(&text("first"), "test.toml", &Overrides::default(), &|_| None).unwrap();
+    let reload = ReloadSource { config: Some(path.clone()), overrides: Overrides::default() };
+    let running = start(settings, Bind { reload, ..Bind::default() }).unwrap();
+    let reload = || {
+        let (reply, answer) = oneshot::channel();
+        running.control.0.blocking_send(Ask::Reload(reply)).unwrap();
+        answer
+    };
+    // A file that takes its time, as names do that are looked up.
+    mknodat(CWD, &path, FileType::Fifo, Mode::RWXU, 0).unwrap();
+    let earlier = reload();
+    let mut slow = std::fs::File::options().write(true).open(&path).unwrap();
+    std::fs::write(&later, text("later")).unwrap();
+    std::fs::rename(&later, &path).unwrap();
+    let mut meanwhile = [reload(), reload()];
+    // Long enough for a file of some lines.
+    let until = Instant::now() + Duration::from_millis(200);
+    let answered = |answer: &mut oneshot::Receiver<_>| answer.try_recv().ok();
+    let mut answers = [None, None];
+    while answers.iter().any(Option::is_none) && Instant::now() < until {
+        for (answer, asked) in answers.iter_mut().zip(&mut meanwhile) {
+            *answer = answer.take().or_else(|| answered(asked));
+        }
+        std::thread::yield_now();
+    }
+    slow.write_all(text("earlier").as_bytes()).unwrap();
+    drop(slow);
+    assert_eq!(earlier.blocking_recv().unwrap(), Ok(()));
+    for (answer, asked) in answers.into_iter().zip(meanwhile) {
+        assert_eq!(answer.unwrap_or_else(|| asked.blocking_recv().unwrap()), Ok(()));
+    }
+    let (reply, status) = oneshot::channel();
+    running.control.0.blocking_send(Ask::Status(reply)).unwrap();
+    let servers = status.blocking_recv().unwrap().servers.into_iter().map(|server| server.name);
+    assert_eq!(servers.collect::<Vec<_>>(), ["later"]);
+    running.stop().unwrap();
+    std::fs::remove_dir_all(&directory).unwrap();
 }
