@@ -10,7 +10,7 @@ use socket2::{Domain, Socket, Type};
 use crate::config::{ListenAddress, Locate};
 use crate::flow::Transport;
 use crate::policy::Listener;
-use crate::transport::Inherited;
+use crate::transport::{BoundUdp, Inherited};
 
 /// Connections that wait to be accepted.
 const BACKLOG: i32 = 1024;
@@ -19,7 +19,7 @@ const BACKLOG: i32 = 1024;
 #[derive(Debug, Default)]
 pub struct Bound {
     /// At each address one, or one for each worker.
-    pub udp: Vec<(Vec<UdpSocket>, Listener)>,
+    pub udp: Vec<(Vec<BoundUdp>, Listener)>,
     pub tcp: Vec<(std::net::TcpListener, Listener)>,
     /// How many of them were not handed over.
     pub opened: usize,
@@ -48,13 +48,14 @@ pub fn bind(addresses: &[ListenAddress], workers: usize, inherited: &mut Inherit
                 if sockets.is_empty() {
                     bound.opened += 1;
                     inherited.clear_the_way(Transport::Udp, one.address);
-                    sockets = open_udp(one.address, workers).map_err(failed)?;
+                    let opened = open_udp(one.address, workers).map_err(failed)?;
+                    sockets = opened.into_iter().map(BoundUdp::opened).collect();
                 }
-                for socket in &sockets {
-                    socket.set_nonblocking(true).map_err(failed)?;
+                for bound in &sockets {
+                    bound.socket.set_nonblocking(true).map_err(failed)?;
                 }
                 let Some(first) = sockets.first() else { continue };
-                let listener = listener(Transport::Udp, first.local_addr().map_err(failed)?);
+                let listener = listener(Transport::Udp, first.socket.local_addr().map_err(failed)?);
                 bound.udp.push((sockets, listener));
             }
             Transport::Tcp => {

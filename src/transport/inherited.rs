@@ -1,17 +1,18 @@
 //! Sockets that this process did not open: handed over by the process whose place it takes, or by systemd.
 
 use std::io;
-use std::net::{SocketAddr, TcpListener, UdpSocket};
+use std::net::{SocketAddr, TcpListener};
 use std::os::fd::OwnedFd;
 
 use socket2::{SockRef, Type};
 
+use super::udp::BoundUdp;
 use crate::flow::Transport;
 
 /// Those that nobody has taken yet.
 #[derive(Debug, Default)]
 pub struct Inherited {
-    udp: Vec<UdpSocket>,
+    udp: Vec<BoundUdp>,
     tcp: Vec<TcpListener>,
 }
 
@@ -22,7 +23,7 @@ impl Inherited {
         for descriptor in descriptors {
             let kind = SockRef::from(&descriptor).r#type();
             match kind {
-                Ok(Type::DGRAM) => inherited.udp.push(descriptor.into()),
+                Ok(Type::DGRAM) => inherited.udp.push(BoundUdp::inherited(descriptor.into())),
                 Ok(Type::STREAM) => inherited.tcp.push(descriptor.into()),
                 _ => tracing::warn!("a descriptor that was handed over is no socket to listen on"),
             }
@@ -38,7 +39,7 @@ impl Inherited {
     pub fn clear_the_way(&mut self, transport: Transport, address: SocketAddr) {
         let is_in_the_way = |bound: io::Result<SocketAddr>| bound.is_ok_and(|bound| overlap(bound, address));
         match transport {
-            Transport::Udp => self.udp.retain(|socket| !is_in_the_way(socket.local_addr())),
+            Transport::Udp => self.udp.retain(|bound| !is_in_the_way(bound.socket.local_addr())),
             Transport::Tcp => self.tcp.retain(|socket| !is_in_the_way(socket.local_addr())),
         }
     }
@@ -49,14 +50,18 @@ impl Inherited {
     }
 
     /// The listeners for datagrams at an address, in their order: of several workers each had one.
-    pub fn take_udp(&mut self, address: SocketAddr) -> Vec<UdpSocket> {
-        let is_it = |socket: &mut UdpSocket| socket.local_addr().ok() == Some(address) && socket.peer_addr().is_err();
+    pub fn take_udp(&mut self, address: SocketAddr) -> Vec<BoundUdp> {
+        let is_it = |BoundUdp { socket, .. }: &mut BoundUdp| {
+            socket.local_addr().ok() == Some(address) && socket.peer_addr().is_err()
+        };
         self.udp.extract_if(.., is_it).collect()
     }
 
     /// The socket that is connected to a peer.
-    pub fn take_connected(&mut self, local: SocketAddr, remote: SocketAddr) -> Option<UdpSocket> {
-        take(&mut self.udp, |socket| socket.local_addr().ok() == Some(local) && socket.peer_addr().ok() == Some(remote))
+    pub fn take_connected(&mut self, local: SocketAddr, remote: SocketAddr) -> Option<BoundUdp> {
+        take(&mut self.udp, |BoundUdp { socket, .. }| {
+            socket.local_addr().ok() == Some(local) && socket.peer_addr().ok() == Some(remote)
+        })
     }
 
     /// The listener for connections at an address.
@@ -78,6 +83,8 @@ fn take<T>(sockets: &mut Vec<T>, is_it: impl Fn(&T) -> bool) -> Option<T> {
 
 #[cfg(test)]
 mod tests {
+    use std::net::UdpSocket;
+
     use super::*;
 
     #[test]

@@ -1,5 +1,5 @@
 //! System calls over arrays that are made once: many datagrams with one `recvmmsg` or `sendmmsg`, and a
-//! `read` that writes into spare capacity; and an option of sockets that no crate has.
+//! `read` that writes into spare capacity; and two options of sockets that no crate has.
 //!
 //! The crates that wrap these make their headers anew for each batch, or want memory that is zeroed
 //! before. What is written here before a call: lengths, and for sending addresses. Invariants: an array
@@ -218,6 +218,24 @@ pub fn choose_by(socket: &UdpSocket, program: &[libc::sock_filter]) -> io::Resul
     let done =
         unsafe { libc::setsockopt(socket.as_raw_fd(), libc::SOL_SOCKET, libc::SO_ATTACH_REUSEPORT_CBPF, at, size) };
     if done == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+}
+
+/// Datagrams that a socket has had no room for since it was opened, modulo 2³², whoever had it then.
+///
+/// # Errors
+/// The kernel's.
+pub fn drops(socket: &UdpSocket) -> io::Result<u32> {
+    let mut figures = [0_u32; libc::SK_MEMINFO_DROPS as usize + 1];
+    let mut size = size_of_val(&figures) as libc::socklen_t;
+    let at = figures.as_mut_ptr().cast();
+    // SAFETY: the kernel writes no more bytes than `size` says, which are there and may have any value.
+    let done = unsafe { libc::getsockopt(socket.as_raw_fd(), libc::SOL_SOCKET, libc::SO_MEMINFO, at, &raw mut size) };
+    let [.., drops] = figures;
+    match done {
+        0 if size as usize == size_of_val(&figures) => Ok(drops),
+        0 => Err(io::ErrorKind::Unsupported.into()),
+        _ => Err(io::Error::last_os_error()),
+    }
 }
 
 fn read_name(name: &libc::sockaddr_storage) -> Option<SocketAddr> {

@@ -20,7 +20,7 @@ pub use inherited::{Inherited, overlap};
 pub use sockets::UdpSockets;
 pub use steer::Steering;
 pub use tcp::{Accepted, Acceptor, Connections, Failed, Names, NoSeat, SeatLimits, Seats, Taker, TcpFigures};
-pub use udp::{Ends, Refusal, UdpFigures, UdpPorts, UdpSource};
+pub use udp::{BoundUdp, Ends, Refusal, UdpFigures, UdpPorts, UdpSource};
 
 /// What an event is about, as it is written in its token.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

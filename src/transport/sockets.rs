@@ -18,7 +18,7 @@ use socket2::{Domain, Protocol, SockRef, Socket, Type};
 use super::errqueue;
 use super::inherited::Inherited;
 use super::steer::Steering;
-use super::udp::{Ends, UdpSource};
+use super::udp::{BoundUdp, Ends, UdpSource};
 use crate::flow::Transport;
 use crate::policy::{Listener, Policy};
 
@@ -41,15 +41,15 @@ impl UdpSockets {
     ///
     /// # Errors
     /// Where the kernel refuses an option that is needed.
-    pub fn new(bound: Vec<(Vec<UdpSocket>, Listener)>, workers: usize, steering: Steering) -> io::Result<UdpSockets> {
+    pub fn new(bound: Vec<(Vec<BoundUdp>, Listener)>, workers: usize, steering: Steering) -> io::Result<UdpSockets> {
         let mut sockets = UdpSockets { sources: Vec::new(), workers, dealt: 0 };
         let mut is_small = false;
         for (group, listener) in bound {
-            for socket in &group {
-                is_small |= prepare(socket, listener.bound.ip())?;
+            for bound in &group {
+                is_small |= prepare(&bound.socket, listener.bound.ip())?;
             }
             if let [first, _, ..] = &group[..] {
-                steer(steering, first, group.len());
+                steer(steering, &first.socket, group.len());
                 // The program counts from the listener's first socket.
                 sockets.dealt = 0;
             }
@@ -88,8 +88,8 @@ impl UdpSockets {
         self.sources = kept;
         let wanted = wanted.into_iter().filter_map(|ends| Some((ends, self.listener_for(ends)?))).collect::<Vec<_>>();
         for (ends, listener) in &wanted {
-            if let Some(socket) = inherited.take_connected(ends.local, ends.remote) {
-                let prepared = prepare(&socket, ends.local.ip()).map(|_| socket);
+            if let Some(bound) = inherited.take_connected(ends.local, ends.remote) {
+                let prepared = prepare(&bound.socket, ends.local.ip()).map(|_| bound);
                 self.add_connected(prepared, *listener, *ends);
             }
         }
@@ -101,7 +101,7 @@ impl UdpSockets {
             }
             let neighbours = self.sources.iter().chain(&gone).filter(|other| other.listener.bound == listener.bound);
             let connected = connect(neighbours.map(|source| &*source.socket), ends);
-            self.add_connected(connected, listener, ends);
+            self.add_connected(connected.map(BoundUdp::opened), listener, ends);
         }
     }
 
@@ -117,17 +117,17 @@ impl UdpSockets {
         bound.next().is_none().then_some(listener)
     }
 
-    fn add_connected(&mut self, socket: io::Result<UdpSocket>, listener: Listener, ends: Ends) {
-        match socket {
-            Ok(socket) => self.add(socket, listener, Some(ends)),
+    fn add_connected(&mut self, bound: io::Result<BoundUdp>, listener: Listener, ends: Ends) {
+        match bound {
+            Ok(bound) => self.add(bound, listener, Some(ends)),
             Err(error) => tracing::debug!(%error, remote = %ends.remote, "served by the listener's socket"),
         }
     }
 
-    fn add(&mut self, socket: UdpSocket, listener: Listener, ends: Option<Ends>) {
+    fn add(&mut self, BoundUdp { socket, drops_before }: BoundUdp, listener: Listener, ends: Option<Ends>) {
         let reader = self.dealt % self.workers.max(1);
         self.dealt += 1;
-        self.sources.push(UdpSource { socket: Arc::new(socket), listener, ends, reader });
+        self.sources.push(UdpSource { socket: Arc::new(socket), listener, ends, reader, drops_before });
     }
 }
 

@@ -18,7 +18,7 @@ use slab::Slab;
 
 use super::Source;
 use super::errqueue::{self, Unreachable};
-use super::mmsg::{BATCH, Outgoing, Received, Receiver, Sender};
+use super::mmsg::{BATCH, Outgoing, Received, Receiver, Sender, drops};
 use crate::chunks::Chunks;
 use crate::endpoint::Owner;
 use crate::flow::{Flow, Hop, Transport};
@@ -43,6 +43,16 @@ pub struct UdpSource {
     pub ends: Option<Ends>,
     /// The worker that reads it.
     pub reader: usize,
+    /// As of [`BoundUdp`].
+    pub drops_before: Option<u32>,
+}
+
+/// A socket that is bound.
+#[derive(Debug)]
+pub struct BoundUdp {
+    pub socket: UdpSocket,
+    /// Datagrams that the kernel had dropped there when this process got it; `None` where the kernel does not tell.
+    pub drops_before: Option<u32>,
 }
 
 /// Both ends of a connected socket.
@@ -90,8 +100,8 @@ struct Port {
     is_blocked: bool,
     /// To be sent with the next [`UdpPorts::flush`].
     queue: VecDeque<Queued>,
-    /// The kernel's count of drops, as last read.
-    drops: u32,
+    /// The kernel's count of drops, as last read; `None` where none was read, and it did not begin with 0.
+    drops: Option<u32>,
 }
 
 struct Queued {
@@ -215,7 +225,7 @@ impl UdpPorts {
 
     fn add(&mut self, source: UdpSource) -> io::Result<()> {
         let entry = self.ports.vacant_entry();
-        let is_read = source.reader == self.worker;
+        let (is_read, drops) = (source.reader == self.worker, source.drops_before);
         if is_read {
             let token = Source::Udp(entry.key()).token();
             self.registry.register(&mut SourceFd(&source.socket.as_raw_fd()), token, Interest::READABLE)?;
@@ -227,7 +237,7 @@ impl UdpPorts {
             has_errors: false,
             is_blocked: false,
             queue: VecDeque::new(),
-            drops: 0,
+            drops,
         });
         Ok(())
     }
@@ -254,7 +264,12 @@ impl UdpPorts {
         self.oldest = [self.oldest, first].into_iter().flatten().min();
         for datagram in datagrams {
             if let Some(drops) = datagram.told.drops {
-                self.figures.unread += u64::from(drops.wrapping_sub(std::mem::replace(&mut port.drops, drops)));
+                let since = drops.wrapping_sub(port.drops.unwrap_or(drops));
+                // What waited in the socket when it was handed over bears an earlier count.
+                if since <= u32::MAX / 2 {
+                    port.drops = Some(drops);
+                    self.figures.unread += u64::from(since);
+                }
             }
             take(port.source.flow(&datagram), self.chunks.copy(datagram.bytes));
         }
@@ -310,6 +325,19 @@ impl Port {
         if let Err(error) = done {
             tracing::error!(%error, "a socket cannot be watched");
         }
+    }
+}
+
+impl BoundUdp {
+    /// One that this process has opened.
+    pub fn opened(socket: UdpSocket) -> BoundUdp {
+        BoundUdp { socket, drops_before: Some(0) }
+    }
+
+    /// One that this process was given.
+    pub fn inherited(socket: UdpSocket) -> BoundUdp {
+        let drops_before = drops(&socket).ok();
+        BoundUdp { socket, drops_before }
     }
 }
 
@@ -381,12 +409,15 @@ fn is_leftover(error: &io::Error) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use std::os::fd::OwnedFd;
     use std::time::Duration;
 
     use mio::{Events, Poll};
+    use nix::sys::socket::{setsockopt, sockopt};
 
     use super::*;
-    use crate::transport::{Steering, UdpSockets};
+    use crate::config::{ListenAddress, ListenKey};
+    use crate::transport::{Bound, Inherited, Steering, UdpSockets};
 
     const LOOPBACK: &str = "127.0.0.1:0";
 
@@ -402,7 +433,8 @@ mod tests {
         let (socket, address) = bound(LOOPBACK);
         socket.set_nonblocking(true).unwrap();
         let listener = Listener { transport: Transport::Udp, bound: address, address };
-        let sockets = UdpSockets::new(vec![(vec![socket], listener)], 1, Steering::new(&[1; 16])).unwrap();
+        let sockets =
+            UdpSockets::new(vec![(vec![BoundUdp::opened(socket)], listener)], 1, Steering::new(&[1; 16])).unwrap();
         let poll = Poll::new().unwrap();
         let ports = UdpPorts::new(sockets.sources(), 0, poll.registry().try_clone().unwrap()).unwrap();
         (poll, ports, address, sockets)
@@ -472,5 +504,47 @@ mod tests {
             ports.enqueue(hop(local, remote), Bytes::from_static(b"x"), None);
         }
         assert_eq!(ports.figures(), UdpFigures { unsent: 3, unread: 0 });
+    }
+
+    #[test]
+    fn what_the_kernel_dropped_before_a_socket_was_handed_over_is_not_counted_again() {
+        let (old, address) = bound(LOOPBACK);
+        let (near, _) = bound(LOOPBACK);
+        let flood = |socket: &UdpSocket| {
+            setsockopt(socket, sockopt::RcvBuf, &4_096).unwrap();
+            (0..100).for_each(|_| assert_eq!(near.send_to(&[0; 1_000], address).unwrap(), 1_000));
+        };
+        setsockopt(&old, sockopt::RxqOvfl, &1).unwrap();
+        flood(&old);
+        // One that waits there has been given a count, and others are dropped after it.
+        old.recv(&mut [0; 1_000]).unwrap();
+        flood(&old);
+        let mut inherited = Inherited::of([OwnedFd::from(old)]);
+        // From here on they are this process's own.
+        near.send_to(&[0; 1_000], address).unwrap();
+        let listen = ListenAddress { transport: Transport::Udp, address, key: ListenKey::File(0) };
+        let Bound { udp, opened, .. } = crate::transport::bind(&[listen], 1, &mut inherited).unwrap();
+        assert_eq!(opened, 0);
+        let sockets = UdpSockets::new(udp, 1, Steering::new(&[1; 16])).unwrap();
+        let poll = Poll::new().unwrap();
+        let mut ports = UdpPorts::new(sockets.sources(), 0, poll.registry().try_clone().unwrap()).unwrap();
+        // The count comes with a datagram that there is room for.
+        let mut read = || {
+            let mut count = 0;
+            let mut read_all = || {
+                ports.ports[0].is_readable = true;
+                while ports.is_readable() {
+                    ports.read(&mut |_, _| count += 1);
+                }
+            };
+            read_all();
+            near.send_to(b"after", address).unwrap();
+            read_all();
+            (count - 1, ports.figures().unread)
+        };
+        assert_eq!(read().1, 1);
+        flood(&sockets.sources()[0].socket);
+        let (kept, unread) = read();
+        assert_eq!(unread, 1 + 100 - kept);
     }
 }
