@@ -4,12 +4,13 @@ use std::time::Duration;
 
 use super::dialog::{Callee, Party};
 use super::identity::contact;
-use super::{CallState, CallTimer, Dialog, DialogState, Phase, Reasons};
+use super::{CallState, CallTimer, Dialog, DialogState, FinalResponse, Phase, Reasons};
 use crate::arena::Handle;
 use crate::endpoint::{Endpoint, MANY, reason_fields};
 use crate::event::EventKind;
 use crate::flow::{Flow, Side};
-use crate::outcome::{Anomaly, EndCause, provisional_stamp};
+use crate::kept::Kept;
+use crate::outcome::{Anomaly, CodeSource, EndCause, provisional_stamp};
 use crate::proxy::route::{self, Routes};
 use crate::sip::{Message, Method, Name, seconds};
 use crate::stats::{AttemptResult, Race};
@@ -46,8 +47,43 @@ impl Endpoint {
             self.clear_call_timer(handle, timer);
         }
         let dialog = self.learn_dialog(handle, tx, flow, message);
-        let now = self.now.mono;
         let response = super::legs::peer_response(message, dialog, &mut self.store);
+        self.be_answered(handle, upstream, response);
+        self.on_dialog_answered(handle, tx, upstream, dialog, message);
+    }
+
+    /// An ACK or BYE inside an early dialog of a restored call: its 2xx has gone through. The journal lacks that where the machine
+    /// lost it, which takes what was not yet on the disk.
+    pub(crate) fn infer_answer(&mut self, handle: Handle, dialog: u8) {
+        let Some(call) = self.calls.get(handle) else { return };
+        let is_early = call.dialog(dialog).is_some_and(|dialog| dialog.state == DialogState::Early);
+        let Some(setup) = call.setup().filter(|setup| setup.is_restored && is_early) else { return };
+        let is_hung_up = setup.stopping.as_ref().is_some_and(|stopping| stopping.cause == EndCause::HungUp);
+        // The dialog does not say whose it is; of several servers the one asked last is the likeliest.
+        let Some(leg) = setup.legs.last().filter(|_| !is_hung_up) else { return };
+        let (tx, upstream) = (leg.client, setup.upstream);
+        self.close_answered_attempt(handle, tx, 200);
+        self.abandon_legs(handle, Some(tx), super::legs::ELSEWHERE_REASONS);
+        for timer in [CallTimer::Progress, CallTimer::CancelGrace] {
+            self.clear_call_timer(handle, timer);
+        }
+        self.assume_2xx(tx, upstream);
+        if let Some(of) = self.calls.get_mut(handle).and_then(|call| call.dialog_mut(dialog)) {
+            (of.state, of.is_acked) = (DialogState::Confirmed, true);
+        }
+        let response = FinalResponse {
+            code: Some(200),
+            source: CodeSource::Peer,
+            text: Kept::default(),
+            phrase: None,
+            dialog: Some(dialog),
+        };
+        self.be_answered(handle, upstream, response);
+    }
+
+    /// The call is answered: its setup is over.
+    fn be_answered(&mut self, handle: Handle, upstream: Handle, response: FinalResponse) {
+        let now = self.now.mono;
         let Some(call) = self.calls.get_mut(handle) else { return };
         if !call.progress_at.is_set() {
             call.anomalies.add(Anomaly::No18xBefore2xx);
@@ -68,7 +104,6 @@ impl Endpoint {
         self.set_call_state(handle, CallState::Answered);
         self.replace_call_timer(handle, CallTimer::NoAnswer, CallTimer::MaxDuration, max_duration);
         self.tell(handle, EventKind::Answered);
-        self.on_dialog_answered(handle, tx, upstream, dialog, message);
     }
 
     /// A 2xx after the first one: the same again, or another dialog's (RFC 3261 §13.2.2.4).

@@ -133,6 +133,8 @@ pub struct Setup {
     /// Servers not tried yet, the next one first.
     pub remaining: SmallVec<[ServerId; 4]>,
     pub stopping: Option<Stopping>,
+    /// The journal may lack what came last.
+    pub is_restored: bool,
 }
 
 /// Places for the parts of calls, that are used again.

@@ -288,6 +288,7 @@ impl Endpoint {
 
 fn new_setup(at: &Arrival<'_>) -> Setup {
     Setup {
+        is_restored: false,
         upstream: at.tx,
         cseq: at.message.cseq().number,
         outline: outline(at.message),

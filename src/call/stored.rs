@@ -219,6 +219,7 @@ impl<'a> StoredCall<'a> {
                 links = Links { upstream: Some(*upstream), legs: legs.clone() };
                 let stopping = stopping.map(|(cause, since)| Stopping { cause, since: at(started.mono, since) });
                 Phase::Setup(places.setups.put(Setup {
+                    is_restored: true,
                     upstream: Handle::NONE,
                     cseq: *cseq,
                     outline: outline.clone(),

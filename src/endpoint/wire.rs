@@ -108,23 +108,46 @@ impl Endpoint {
             self.store.release(std::mem::replace(&mut server.last, last));
         }
         if let Some(finished) = finished {
-            self.store.release(std::mem::take(&mut server.request));
-            if let Some(interval) = finished.retransmit {
-                let due = self.now.mono + interval;
-                server.retransmit = Some(self.wheel.insert(due, Deadline::ServerRetransmit(tx)));
-            }
-            // While Timer G runs, H has its time.
-            let end = match finished.retransmit {
-                Some(_) => self.now.mono + finished.end,
-                None => together(self.now.mono, finished.end),
-            };
-            self.set_server_end(tx, end, Deadline::ServerEnd(tx));
+            self.finish_server(tx, finished);
         }
         if code > 100 {
             self.keep_server(tx);
         }
         self.stats.on_response(code, side, Way::Sent);
         self.transmit(Transmit { hop, bytes, side, owner: None, connect_timeout: None });
+    }
+
+    /// The first final response has its timers.
+    fn finish_server(&mut self, tx: Handle, finished: server::Finished) {
+        let Some(server) = self.server_txs.get_mut(tx) else { return };
+        self.store.release(std::mem::take(&mut server.request));
+        if let Some(interval) = finished.retransmit {
+            let due = self.now.mono + interval;
+            server.retransmit = Some(self.wheel.insert(due, Deadline::ServerRetransmit(tx)));
+        }
+        // While Timer G runs, H has its time.
+        let end = match finished.retransmit {
+            Some(_) => self.now.mono + finished.end,
+            None => together(self.now.mono, finished.end),
+        };
+        self.set_server_end(tx, end, Deadline::ServerEnd(tx));
+    }
+
+    /// An INVITE's 2xx has gone through, and nothing is left of it: both its transactions are as after one.
+    pub(crate) fn assume_2xx(&mut self, client: Handle, server: Handle) {
+        let open = self.server_txs.get_mut(server).filter(|server| !server.is_final());
+        if let Some(finished) = open.and_then(|server| server.on_response(200)) {
+            if let Some(server) = self.server_txs.get_mut(server) {
+                self.store.release(std::mem::take(&mut server.last));
+            }
+            self.finish_server(server, finished);
+            self.keep_server(server);
+        }
+        let meaning = self.client_txs.get_mut(client).map(|client| client.on_response(200));
+        if let Some(OnResponse::Pass { end: Some(end), .. }) = meaning {
+            self.set_client_timers(client, None, end);
+            self.keep_client(client);
+        }
     }
 
     /// Makes a response and sends it.

@@ -141,6 +141,7 @@ impl Endpoint {
         let loop_hash = self.loop_hash_of(message, dialog_key, side, own_routes);
         let dialog = self.calls.by_dialog(dialog_key, side, message);
         if let Some((call, dialog)) = dialog {
+            self.infer_answer(call, dialog);
             self.on_dialog_ack(call, dialog, side, key);
         }
         let (flow, hop) = (*flow, flow.reply());
@@ -431,6 +432,9 @@ impl Endpoint {
     fn hear(&mut self, relayed: &Relayed, message: &Message) -> Heard {
         let mut heard = Heard::default();
         let (Some((call, dialog)), Some(tx)) = (relayed.dialog, relayed.tx) else { return heard };
+        if message.method() == Method::Bye {
+            self.infer_answer(call, dialog);
+        }
         heard.note = self.on_dialog_request(call, dialog, relayed.side, &relayed.flow, message);
         if message.method() == Method::Bye {
             heard.ends_dialog = self.on_bye(call, dialog, relayed.side, message);

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use sipstamp::endpoint::{Record, RecordOf, Stored};
 
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub struct Journal {
     calls: BTreeMap<u128, Box<[u8]>>,
     servers: BTreeMap<u128, Box<[u8]>>,

@@ -27,6 +27,44 @@ fn an_ack_that_was_lost_comes_with_the_200_again() {
 }
 
 #[test]
+fn an_ack_or_bye_of_a_call_recorded_as_ringing_tells_of_its_answer() {
+    for first in ["ACK", "BYE", "BYE of the callee"] {
+        let mut world = kept();
+        let (uac, uas) = world.ringing();
+        let written = world.journal.clone();
+        let (mut uac, mut uas) = world.answer_unacknowledged(uac, uas);
+        // The machine has lost what was not on its disk yet.
+        world.journal = written;
+        world.restart(DEAD);
+        world.sent.clear();
+        match first {
+            "ACK" => {
+                world.send(DIALER, uac.ack());
+                world.only(PBX_A, "ACK");
+                // From here on it is as answered as any other.
+                world.send(PBX_A, uas.reply(200));
+                assert_eq!(world.only(DIALER, "200").stamp().map(|(outcome, ..)| outcome), Some("Normal"));
+                world.advance(secs(200));
+                world.nothing_sent();
+                world.hang_up(DIALER, PBX_A, uac.bye());
+                world.ended_as("Normal", "answered_bye_caller");
+            }
+            "BYE" => {
+                world.hang_up(DIALER, PBX_A, uac.bye());
+                world.ended_as("Normal", "answered_bye_caller");
+            }
+            _ => {
+                world.hang_up(PBX_A, DIALER, uas.bye());
+                world.ended_as("Normal", "answered_bye_callee");
+            }
+        }
+        world.advance(secs(200));
+        world.nothing_sent();
+        world.settle();
+    }
+}
+
+#[test]
 fn a_session_runs_out_when_it_would_have() {
     let mut world = kept();
     let (mut uac, uas) = world.ringing();
