@@ -199,6 +199,9 @@ fn listening_addresses_are_checked() {
     assert_mistake("[listen]\nudp = ['0.0.0.0:5060', →'0.0.0.0:5060']", "stands there twice");
     assert_mistake("[listen]\nudp = ['0.0.0.0:5060', →'127.0.0.1:5060']", "overlaps with another one");
     assert_mistake("[listen]\nudp = ['[::1]:5060', →'[::]:5060']", "overlaps with another one");
+    let listen = ["0.0.0.0:5060", "127.0.0.1:5060"].map(|address| address.parse().unwrap()).into();
+    let refused = load_with(&site(""), &Overrides { listen, ..Overrides::default() }).unwrap_err().to_string();
+    assert!(refused.contains("`--listen 127.0.0.1:5060` overlaps with `--listen 0.0.0.0:5060`"), "{refused}");
     for fine in ["['0.0.0.0:5060', '[::1]:5060']", "['0.0.0.0:5060', '127.0.0.1:5061']", "['0.0.0.0:0', '127.0.0.1:0']"]
     {
         assert_eq!(load(&site(&format!("[listen]\nudp = {fine}\ntcp = []"))).listen.len(), 2, "{fine}");
@@ -477,6 +480,15 @@ fn files_are_opened_and_secrets_read() {
         "[admin]\nlisten = →'0.0.0.0:5060'\ntoken_file = 'T'".replace('T', &token).as_str(),
         "so is `listen.tcp`",
     );
+    for (other, listen) in [("127.0.0.1:9", "0.0.0.0:9"), ("127.0.0.1:9", "[::]:9"), ("[::1]:9", "[::]:9")] {
+        assert_mistake(
+            &format!("[admin]\nlisten = '{other}'\n[metrics]\nlisten = →'{listen}'"),
+            "overlaps with `admin.listen`",
+        );
+    }
+    assert_mistake("[metrics]\nlisten = →'127.0.0.1:5060'", "overlaps with `listen.tcp`");
+    load(&site("[admin]\nlisten = '127.0.0.1:9'\n[metrics]\nlisten = '127.0.0.2:9'"));
+    load(&site("[listen]\nudp = ['127.0.0.1:5060']\n[metrics]\nlisten = '[::1]:5060'"));
 
     let settings = load(&site(&format!(
         "[events]\nfile = '{directory}/values.jsonl'\nmask_numbers = 'hash'\nmask_key_file = '{key}'\n\

@@ -17,6 +17,7 @@ pub(super) struct Listening {
     pub complete: bool,
 }
 
+const LEAVE_OUT: &str = "all addresses of the machine hold each of them: leave one of the two out";
 const DEFAULT: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::UNSPECIFIED), address::DEFAULT_PORT);
 
 impl Checker<'_> {
@@ -38,6 +39,12 @@ impl Checker<'_> {
             addresses.extend(udp.unwrap_or_else(|| as_default(&tcp, Transport::Udp)));
             addresses.extend(tcp_or_default);
         } else {
+            for (index, own) in flags.listen.iter().enumerate() {
+                if let Some(other) = flags.listen.iter().take(index).find(|other| are_at_odds(**other, *own)) {
+                    let what = format!("`--listen {own}` overlaps with `--listen {other}`");
+                    self.report.mistake(None, what).help(LEAVE_OUT);
+                }
+            }
             for transport in [Transport::Udp, Transport::Tcp] {
                 let listener = |&address| ListenAddress { transport, address, key: ListenKey::Flag };
                 addresses.extend(flags.listen.iter().map(listener));
@@ -78,7 +85,7 @@ impl Checker<'_> {
                 let what = if other.address == address { "stands there twice" } else { "overlaps with another one" };
                 let finding = given.mistake(self.report, what).also(twin.at(), "here first");
                 if other.address != address {
-                    finding.help("all addresses of the machine hold each of them: leave one of the two out");
+                    finding.help(LEAVE_OUT);
                 }
             } else {
                 found.push((ListenAddress { transport, address, key: ListenKey::File(index) }, item));
@@ -124,7 +131,7 @@ impl Checker<'_> {
 }
 
 /// Whether only one of two addresses can be bound.
-fn are_at_odds(one: SocketAddr, other: SocketAddr) -> bool {
+pub(super) fn are_at_odds(one: SocketAddr, other: SocketAddr) -> bool {
     let is_any = one.ip().is_unspecified() || other.ip().is_unspecified();
     let is_shared = one.ip() == other.ip() || is_any && one.is_ipv4() == other.is_ipv4();
     is_shared && one.port() == other.port() && one.port() != 0

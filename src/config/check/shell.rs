@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use tracing_subscriber::EnvFilter;
 
-use super::listen::Listening;
+use super::listen::{Listening, are_at_odds};
 use super::{Checker, flag};
 use crate::config::key::Key;
 use crate::config::nearest::nearest;
@@ -106,11 +106,24 @@ impl Checker<'_> {
 
     /// Says where an address is taken by another key of this file.
     fn taken(&mut self, own: Option<SocketAddr>, key: &str, at: At, sip: &Listening, admin: Option<SocketAddr>) {
-        let Some(own) = own.filter(|own| own.port() != 0) else { return };
-        let tcp = sip.addresses.iter().find(|one| one.transport == Transport::Tcp && one.address == own);
-        let other = tcp.map(|one| one.key()).or_else(|| (admin == Some(own)).then(|| "admin.listen".to_owned()));
-        if let Some(other) = other {
-            self.report.mistake(at, format!("`{key}` is {own}, and so is `{other}`"));
+        let Some(own) = own else { return };
+        let tcp = sip.addresses.iter().filter(|one| one.transport == Transport::Tcp);
+        let tcp = tcp.map(|one| (one.key(), one.address));
+        let mut others = tcp.chain(admin.map(|admin| ("admin.listen".to_owned(), admin)));
+        // All addresses of IPv6 are all of IPv4 too where HTTP listens.
+        let is_at_odds = |other: SocketAddr| {
+            are_at_odds(own, other) || is_any_v6(own) && own.port() != 0 && own.port() == other.port()
+        };
+        match others.find(|(_, other)| is_at_odds(*other)) {
+            Some((key_of, other)) if other == own => {
+                self.report.mistake(at, format!("`{key}` is {own}, and so is `{key_of}`"));
+            }
+            Some((key_of, other)) => {
+                self.report
+                    .mistake(at, format!("`{key}` is {own}, which overlaps with `{key_of}`, {other}"))
+                    .help("all addresses of the machine hold each of them: choose another port");
+            }
+            None => {}
         }
     }
 
@@ -258,6 +271,10 @@ impl Checker<'_> {
             }
         }
     }
+}
+
+fn is_any_v6(address: SocketAddr) -> bool {
+    address.is_ipv6() && address.ip().is_unspecified()
 }
 
 fn default_source() -> String {
