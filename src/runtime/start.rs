@@ -16,7 +16,7 @@ use super::takeover::{Held, Predecessor};
 use super::{ReloadSource, descriptors, systemd};
 use crate::admin::metrics::{Exposition, Histograms};
 use crate::admin::{self, AdminHandle, Context, Readiness};
-use crate::config::{Events, Settings};
+use crate::config::{Events, ListenAddress, Settings};
 use crate::control::{Control, Figures};
 use crate::flow::Transport;
 use crate::journal::{self, Found, Journal};
@@ -200,6 +200,14 @@ impl Running {
     }
 }
 
+impl StartError {
+    /// Whether somebody has the address.
+    fn is_in_use(&self) -> bool {
+        let (StartError::Listen(BindError { error, .. }) | StartError::Http { error, .. }) = self else { return false };
+        error.kind() == io::ErrorKind::AddrInUse
+    }
+}
+
 impl fmt::Display for StartError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
@@ -240,18 +248,40 @@ fn inherited(settings: &Settings, bind: &Bind) -> Result<Inherited, StartError> 
 }
 
 /// Whether this process could start, as far as that can be known while another one holds these sockets and the journal.
-fn check(settings: &Settings, holds: &[Held]) -> Result<(), StartError> {
-    let is_held = |transport, address| holds.iter().any(|held| held.0 == transport && overlap(held.1, address));
-    let own = settings.listen.iter().filter(|one| !is_held(one.transport, one.address)).cloned().collect::<Vec<_>>();
-    transport::bind(&own, 1, &mut Inherited::default()).map_err(StartError::Listen)?;
+pub(super) fn check(settings: &Settings, holds: &[Held]) -> Result<(), StartError> {
+    for one in &settings.listen {
+        try_beside(holds, (one.transport, one.address), |address| {
+            let one = ListenAddress { address, ..*one };
+            transport::bind(&[one], 1, &mut Inherited::default()).map(drop).map_err(StartError::Listen)
+        })?;
+    }
     let admin = settings.admin.as_ref().map(|admin| ("admin.listen", admin.listen));
     let metrics = settings.metrics_listen.map(|address| ("metrics.listen", address));
     for (key, address) in admin.into_iter().chain(metrics) {
-        if !is_held(Transport::Tcp, address) {
-            listen_http(key, address)?;
-        }
+        try_beside(holds, (Transport::Tcp, address), |address| listen_http(key, address).map(drop))?;
     }
     sink::check(&settings.events).map_err(StartError::Events)
+}
+
+/// Tries an address that is not handed over. Where something that is handed over has a part of it, that it is in use says
+/// nothing: of all addresses the others are tried then.
+fn try_beside(
+    holds: &[Held],
+    own: Held,
+    bind: impl Fn(SocketAddr) -> Result<(), StartError>,
+) -> Result<(), StartError> {
+    let (transport, address) = own;
+    let overlaps = |address| holds.iter().any(|held| held.0 == transport && overlap(held.1, address));
+    if holds.contains(&own) {
+        return Ok(());
+    }
+    match bind(address) {
+        Err(error) if overlaps(address) && error.is_in_use() => {
+            let others = transport::addresses_of(address).into_iter().filter(|other| !overlaps(*other));
+            others.map(bind).collect()
+        }
+        tried => tried,
+    }
 }
 
 /// The process before closes its API as the last thing that it does.
@@ -259,9 +289,7 @@ fn listen_once_free(key: &'static str, address: SocketAddr, is_takeover: bool) -
     let until = Instant::now() + if is_takeover { API_CLOSES } else { Duration::ZERO };
     loop {
         match listen_http(key, address) {
-            Err(StartError::Http { error, .. })
-                if error.kind() == io::ErrorKind::AddrInUse && Instant::now() < until =>
-            {
+            Err(error) if error.is_in_use() && Instant::now() < until => {
                 // Nothing tells when an address becomes free.
                 std::thread::sleep(Duration::from_millis(10));
             }

@@ -9,11 +9,12 @@ use tokio::task::LocalSet;
 
 use super::ReloadSource;
 use super::build::{Built, Parts, build};
-use super::start::{Bind, start};
+use super::start::{Bind, check, start};
 use crate::admin::Readiness;
 use crate::admin::metrics::Histograms;
 use crate::config::{self, Overrides};
 use crate::control::Ask;
+use crate::flow::Transport;
 use crate::recent::Recent;
 use crate::sink::Sinks;
 
@@ -99,4 +100,30 @@ fn the_configuration_that_was_asked_for_last_is_in_use() {
     assert_eq!(servers.collect::<Vec<_>>(), ["later"]);
     running.stop().unwrap();
     std::fs::remove_dir_all(&directory).unwrap();
+}
+
+#[test]
+fn an_address_that_overlaps_with_what_is_handed_over_is_tried_as_far_as_it_can_be() {
+    let bind = |ip: &str, port: u16| std::net::UdpSocket::bind((ip, port)).unwrap();
+    let port_of = |socket: &std::net::UdpSocket| socket.local_addr().unwrap().port();
+    let checked = |held: &std::net::UdpSocket, ip: &str| {
+        let port = port_of(held);
+        let text = format!(
+            "[listen]\nudp = ['{ip}:{port}']\ntcp = []\n[admin]\nlisten = ''\n[dialer]\nsources = ['127.0.0.2/32']\n\
+             [[telephony.servers]]\nuri = 'sip:127.0.0.3'\n"
+        );
+        let settings = config::parse(&text, "test.toml", &Overrides::default(), &|_| None).unwrap();
+        check(&settings, &[(Transport::Udp, held.local_addr().unwrap())]).map_err(|error| error.to_string())
+    };
+    let any = bind("0.0.0.0", 0);
+    assert_eq!((checked(&any, "0.0.0.0"), checked(&any, "127.0.0.1")), (Ok(()), Ok(())));
+    // Of a documentation range.
+    let refused = checked(&any, "192.0.2.1").unwrap_err();
+    assert!(refused.contains("this machine has no such address"), "{refused}");
+    let one = bind("127.0.0.2", 0);
+    assert_eq!(checked(&one, "0.0.0.0"), Ok(()));
+    // Another process's.
+    let _other = bind("127.0.0.1", port_of(&one));
+    let refused = checked(&one, "0.0.0.0").unwrap_err();
+    assert!(refused.contains(&format!("cannot listen on 127.0.0.1:{}: ", port_of(&one))), "{refused}");
 }

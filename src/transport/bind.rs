@@ -4,7 +4,8 @@ use std::fmt;
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
 
-use nix::sys::socket::{setsockopt, sockopt};
+use nix::ifaddrs::getifaddrs;
+use nix::sys::socket::{SockaddrStorage, setsockopt, sockopt};
 use socket2::{Domain, Socket, Type};
 
 use crate::config::{ListenAddress, Locate};
@@ -76,6 +77,22 @@ pub fn bind(addresses: &[ListenAddress], workers: usize, inherited: &mut Inherit
         }
     }
     Ok(bound)
+}
+
+/// The machine's own addresses that a wildcard stands for, as far as they are known; none where it is no wildcard.
+pub fn addresses_of(wildcard: SocketAddr) -> Vec<SocketAddr> {
+    if !wildcard.ip().is_unspecified() {
+        return Vec::new();
+    }
+    let interfaces = getifaddrs().into_iter().flatten().filter_map(|interface| interface.address);
+    let address = |storage: SockaddrStorage| match wildcard {
+        SocketAddr::V4(_) => Some(IpAddr::V4(storage.as_sockaddr_in()?.ip())),
+        // One of a link has no meaning without that.
+        SocketAddr::V6(_) => {
+            Some(storage.as_sockaddr_in6()?.ip()).filter(|ip| !ip.is_unicast_link_local()).map(IpAddr::V6)
+        }
+    };
+    interfaces.filter_map(address).map(|ip| SocketAddr::new(ip, wildcard.port())).collect()
 }
 
 impl Bound {

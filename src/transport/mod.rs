@@ -14,7 +14,7 @@ mod udp;
 
 use mio::Token;
 
-pub use bind::{BindError, Bound, LocalAddresses, bind};
+pub use bind::{BindError, Bound, LocalAddresses, addresses_of, bind};
 pub use errqueue::Unreachable;
 pub use inherited::{Inherited, overlap};
 pub use sockets::UdpSockets;

@@ -81,6 +81,7 @@ fn a_successor_that_could_not_start_does_not_ask() {
     for (mistake, said) in [
         (format!("listen.udp = ['{}']", taken.local_addr().unwrap()), "listen.udp[0]: cannot listen"),
         (format!("admin.listen = '{}'", http.local_addr().unwrap()), "admin.listen: cannot listen"),
+        (format!("metrics.listen = '0.0.0.0:{}'", site.ports.admin), "overlaps with `admin.listen`"),
     ] {
         site = site.configured(&mistake);
         assert_eq!(site.take_over().ended(), Some(64), "{mistake}");
