@@ -52,8 +52,9 @@ impl Endpoint {
         self.on_dialog_answered(handle, tx, upstream, dialog, message);
     }
 
-    /// An ACK or BYE inside an early dialog of a restored call: its 2xx has gone through. The journal lacks that where the machine
-    /// lost it, which takes what was not yet on the disk.
+    /// An ACK, or a BYE of the callee's, inside an early dialog of a restored call: its 2xx has gone through. The journal lacks
+    /// that where the machine lost it, which takes what was not yet on the disk. (A caller may end an early dialog by a BYE; a
+    /// callee may not: RFC 3261 §15.)
     pub(crate) fn infer_answer(&mut self, handle: Handle, dialog: u8) {
         let Some(call) = self.calls.get(handle) else { return };
         let is_early = call.dialog(dialog).is_some_and(|dialog| dialog.state == DialogState::Early);

@@ -82,8 +82,13 @@ impl Endpoint {
         let server = call.attempts.get(usize::from(attempt))?.server;
         let path = self.server_txs.get(upstream)?.path.clone();
         let invite = self.request_of(upstream)?;
-        let target = target_of(&policy, server)?;
-        let uri = if how.is_for_us { uri_towards(&invite, target) } else { None };
+        let is_there = |target: &&Target| target.hop.remote == hop.remote;
+        let uri = match target_of(&policy, server).filter(is_there) {
+            _ if !how.is_for_us => None,
+            Some(target) => uri_towards(&invite, &target.host_port, target.hop.transport),
+            // Since a restart it is configured otherwise, or not at all: it is called by its address.
+            None => uri_towards(&invite, &hop.remote.to_string(), hop.transport),
+        };
         let own_routes = how.own_routes.into();
         let outgoing = Outgoing { branch, uri: uri.as_deref(), own_routes, records: true, stamp: None, to };
         Some(self.write_request(&invite, &path, hop, &policy, outgoing))
@@ -155,7 +160,8 @@ impl Endpoint {
     /// `progress` went by without an 18x: the next server gets its turn, this one is cancelled.
     pub(super) fn on_no_progress(&mut self, handle: Handle) {
         let Some(call) = self.calls.get_mut(handle) else { return };
-        let Some(setup) = call.setup_mut() else { return };
+        // After a restart the next one may be configured no more: the last server has no such limit.
+        let Some(setup) = call.setup_mut().filter(|setup| !setup.remaining.is_empty()) else { return };
         let given_up = setup.legs.iter_mut().filter(|leg| !leg.is_given_up);
         let legs = given_up
             .map(|leg| {
@@ -222,6 +228,12 @@ impl Endpoint {
         let code = message.code();
         let Some(setup) = self.calls.get(handle).and_then(|call| call.setup()) else { return };
         let is_given_up = setup.legs.iter().any(|leg| leg.client == tx && leg.is_given_up);
+        // It is still asked: nothing that came last is missing.
+        let is_restored = setup.is_restored;
+        if is_restored && let Some(setup) = self.calls.get_mut(handle).and_then(|call| call.setup_mut()) {
+            setup.is_restored = false;
+        }
+        let Some(setup) = self.calls.get(handle).and_then(|call| call.setup()) else { return };
         if setup.stopping.is_some() {
             self.extend_grace(handle);
         }
@@ -565,17 +577,16 @@ fn target_of(policy: &Policy, server: ServerId) -> Option<&Target> {
 /// a `transport` parameter follows the hop, everything else stays.
 pub(crate) fn rewritten_uri(message: &Message, ourselves: Ourselves<'_>, target: &Target) -> Option<Line<128>> {
     message.sip_uri().filter(|uri| ourselves.are_in(uri))?;
-    uri_towards(message, target)
+    uri_towards(message, &target.host_port, target.hop.transport)
 }
 
-fn uri_towards(message: &Message, target: &Target) -> Option<Line<128>> {
+fn uri_towards(message: &Message, host_port: &str, transport: Transport) -> Option<Line<128>> {
     let (uri, text) = (message.sip_uri()?, message.uri());
     let mut out = Line::from_slice(text.get(..uri.host_port.start)?);
-    out.put(target.host_port.as_bytes());
+    out.put(host_port.as_bytes());
     out.put(text.get(uri.host_port.end..uri.params.start)?);
     for (name, value) in uri.params().iter() {
-        let value =
-            if name.eq_ignore_ascii_case(b"transport") { Some(target.hop.transport.label().as_bytes()) } else { value };
+        let value = if name.eq_ignore_ascii_case(b"transport") { Some(transport.label().as_bytes()) } else { value };
         out.put(b";");
         out.put(name);
         if let Some(value) = value {

@@ -262,7 +262,7 @@ impl Endpoint {
     }
 
     /// Undoes what a strict router did (RFC 3261 §16.4): the last Route becomes the Request-URI. `None` where none did.
-    fn unroute_strictly(&mut self, message: &Message, local: SocketAddr) -> Option<Message> {
+    pub(crate) fn unroute_strictly(&mut self, message: &Message, local: SocketAddr) -> Option<Message> {
         if !self.ourselves(&self.policy, local).are_strictly_routed(message) {
             return None;
         }

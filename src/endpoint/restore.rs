@@ -71,13 +71,22 @@ impl Stored {
                 part.calls.push((uid, state));
             }
         }
+        // A caller's request that has its 2xx has no text any more; what was made of it may have.
+        let mut of_upstream = std::collections::HashMap::new();
+        for (_, state) in &self.clients {
+            let tx = stored::read::<StoredClient<'_>>(state);
+            let upstream = tx.as_ref().and_then(|tx| tx.user.upstream());
+            let call_id = tx.and_then(|tx| call_id_of([tx.request()]));
+            of_upstream.extend(upstream.zip(call_id).map(|(upstream, id)| (upstream, of_call(&id))));
+        }
         for (key, state) in self.servers {
             let worker = stored::read::<StoredServer<'_>>(&state).and_then(|tx| {
                 let by_call = match tx.user {
                     StoredServerUser::Call(uid) => of_uid.get(&uid).copied(),
                     _ => None,
                 };
-                by_call.or_else(|| call_id_of(tx.texts()).map(|id| of_call(&id)))
+                let by_text = || call_id_of(tx.texts()).map(|id| of_call(&id));
+                by_call.or_else(by_text).or_else(|| of_upstream.get(&key).copied())
             });
             of_server.extend(worker.map(|worker| (key, worker)));
             if let Some(part) = parts.get_mut(worker.unwrap_or(0)) {

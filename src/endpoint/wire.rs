@@ -376,6 +376,7 @@ impl Endpoint {
             // The way over TCP has proved good.
             rare.fallback = None;
         }
+        let is_renewed = client.is_stored && matches!(meaning, OnResponse::Pass { end: Some(_), first: false });
         if client.is_stored && client.state != before {
             // An INVITE's final response may come again and want its ACK; another one's is of no more use.
             match client.is_final() && !is_invite {
@@ -390,6 +391,9 @@ impl Endpoint {
             OnResponse::Pass { end, first } => {
                 if let Some(end) = end {
                     self.set_client_timers(tx, None, end);
+                }
+                if is_renewed {
+                    self.keep_client(tx);
                 }
                 if is_invite && first && message.code() < 200 {
                     self.release_cancel(tx);
@@ -595,7 +599,8 @@ impl Endpoint {
         let Some(invite) = self.sent_request(tx) else { return };
         let Some(client) = self.client_txs.get_mut(tx) else { return };
         client.cancel = Cancel::Sent { answered: false };
-        let reasons = std::mem::take(&mut client.rare().reasons);
+        // They stay until it is answered: after a restart it goes out again.
+        let reasons = client.rare().reasons.clone();
         let (hop, side, wait) = (*client.path, client.side, client.estimates.t1() * 64);
         let request = Request {
             branch: client.branch(b"INVITE"),

@@ -136,6 +136,8 @@ impl Endpoint {
         if forward::max_forwards(message) == Some(0) {
             return self.stats.on_rejected(Refused::TooManyHops.label());
         }
+        let unrouted = self.unroute_strictly(message, flow.local);
+        let message = unrouted.as_ref().unwrap_or(message);
         let own_routes = self.own_routes(message, flow.local);
         let dialog_key = self.keys.dialog_of(message);
         let loop_hash = self.loop_hash_of(message, dialog_key, side, own_routes);
@@ -212,6 +214,7 @@ impl Endpoint {
             client::User::Cancel { invite } => {
                 if let Some(cancelled) = self.client_txs.get_mut(invite).filter(|_| message.code() >= 200) {
                     cancelled.cancel = Cancel::Sent { answered: true };
+                    cancelled.rare().reasons = Box::default();
                     self.keep_client(invite);
                 }
             }
@@ -432,7 +435,8 @@ impl Endpoint {
     fn hear(&mut self, relayed: &Relayed, message: &Message) -> Heard {
         let mut heard = Heard::default();
         let (Some((call, dialog)), Some(tx)) = (relayed.dialog, relayed.tx) else { return heard };
-        if message.method() == Method::Bye {
+        let is_callees = self.calls.get(call).is_some_and(|call| call.callee_side() == relayed.side);
+        if message.method() == Method::Bye && is_callees {
             self.infer_answer(call, dialog);
         }
         heard.note = self.on_dialog_request(call, dialog, relayed.side, &relayed.flow, message);
@@ -480,12 +484,17 @@ impl Endpoint {
             Some(_) => self.keys.branch(relayed.key, 0, relayed.loop_hash),
             None => self.keys.ack_branch(relayed.key, relayed.loop_hash),
         };
-        let begins_dialog = matches!(message.method(), Method::Subscribe | Method::Refer | Method::Invite);
+        // A subscriber's route set is that of the NOTIFY (RFC 6665 §4.4.1).
+        let records = match message.method() {
+            Method::Subscribe | Method::Refer | Method::Invite => message.to_tag().is_none(),
+            Method::Notify => relayed.dialog.is_none(),
+            _ => false,
+        };
         let outgoing = Outgoing {
             branch,
             uri: relayed.uri.as_deref(),
             own_routes: relayed.own_routes.count,
-            records: begins_dialog && message.to_tag().is_none(),
+            records,
             stamp: (!lines.is_empty()).then_some(&lines),
             to,
         };

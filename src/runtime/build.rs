@@ -127,6 +127,8 @@ pub(super) fn build(parts: Parts, asks: mpsc::Receiver<Ask>, stopped: oneshot::R
     drop(inherited);
     let post = Post::new(0, addresses.clone(), &key);
     let stored = found.map(Found::into_stored).unwrap_or_default();
+    // A peer that is back may be that of any worker's call, whoever reads it.
+    let is_restored = !stored.calls.is_empty();
     let mut stored = stored.split(count, |call_id| post.of_call(call_id)).into_iter();
     let common = Common {
         clock,
@@ -149,7 +151,7 @@ pub(super) fn build(parts: Parts, asks: mpsc::Receiver<Ask>, stopped: oneshot::R
         }
         let journal = journal.as_mut().map(Journal::writer).transpose()?;
         let stored = stored.next().unwrap_or_default();
-        workers.push(common.worker(me, poll, inbox, acceptors, (journal, stored))?);
+        workers.push(common.worker(me, poll, inbox, acceptors, (journal, stored, is_restored))?);
     }
     drop(common);
     let door = match &journal {
@@ -226,7 +228,7 @@ impl Common<'_> {
         poll: Poll,
         inbox: Inbox,
         acceptors: Vec<Acceptor>,
-        (journal, stored): (Option<Writer>, Stored),
+        (journal, stored, is_restored): (Option<Writer>, Stored, bool),
     ) -> io::Result<Birth> {
         let count = self.addresses.len();
         let (clock, key, limits) = (self.clock, self.key, sip_limits(self.settings));
@@ -242,7 +244,6 @@ impl Common<'_> {
         Ok(Box::new(move || {
             let now = clock.now();
             let mut endpoint = Endpoint::new(now, Seed { key }, policy);
-            let is_restored = !stored.calls.is_empty();
             if journal.is_some() {
                 endpoint.keep_records();
                 let restored = endpoint.restore(now, &stored);

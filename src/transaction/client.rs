@@ -54,7 +54,7 @@ pub struct Forwarded {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Cancel {
     No,
-    /// Waits for a 1xx (RFC 3261 §9.1); the Reason lines that it will bear are in [`Rare::reasons`].
+    /// Waits for a 1xx (RFC 3261 §9.1); the Reason lines that it will bear are in [`Rare::reasons`] until it is answered.
     Held,
     Sent {
         answered: bool,

@@ -75,12 +75,16 @@ pub enum StoredClientUser {
     Nobody,
 }
 
-/// [`Cancel`] with the Reason lines of one that is held.
+/// [`Cancel`] with the Reason lines of one that is held, or may not have arrived.
 #[derive(Clone, Copy, Debug, Serialize, Deserialize)]
 pub enum StoredCancel<'a> {
     No,
     Held(&'a str),
-    Sent { answered: bool },
+    Sent {
+        answered: bool,
+    },
+    /// Sent, not answered, with its Reason lines.
+    Unanswered(&'a str),
 }
 
 /// [`Note`] with the target that it speaks of.
@@ -156,7 +160,8 @@ impl<'a> StoredClient<'a> {
         let cancel = match tx.cancel {
             Cancel::No => StoredCancel::No,
             Cancel::Held => StoredCancel::Held(rare.map_or("", |rare| &rare.reasons)),
-            Cancel::Sent { answered } => StoredCancel::Sent { answered },
+            Cancel::Sent { answered: false } => StoredCancel::Unanswered(rare.map_or("", |rare| &rare.reasons)),
+            Cancel::Sent { answered: true } => StoredCancel::Sent { answered: true },
         };
         let Note { method, has_target, is_voicemail_drop, from } = tx.note;
         let contact = rare.and_then(|rare| rare.contact.as_deref()).map(Raw);
@@ -191,7 +196,7 @@ impl<'a> StoredClient<'a> {
     pub fn restored(&self, key: Key, user: client::User, paths: &mut Paths, store: &mut Store) -> ClientTx {
         let (cancel, reasons) = match self.cancel {
             StoredCancel::No => (Cancel::No, ""),
-            StoredCancel::Held(reasons) => (Cancel::Held, reasons),
+            StoredCancel::Held(reasons) | StoredCancel::Unanswered(reasons) => (Cancel::Held, reasons),
             StoredCancel::Sent { answered: false } => (Cancel::Held, ""),
             StoredCancel::Sent { answered: true } => (Cancel::Sent { answered: true }, ""),
         };

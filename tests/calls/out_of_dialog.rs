@@ -13,13 +13,32 @@ fn other_methods_are_forwarded_both_ways_and_are_no_calls() {
             world.send(from, uac.request(method));
             let request = world.take(to, method);
             assert_eq!(request.uri(), format!("sip:+15550199@{to}"));
-            assert_eq!(request.has("Record-Route"), method == "SUBSCRIBE");
+            assert_eq!(request.has("Record-Route"), matches!(method, "SUBSCRIBE" | "NOTIFY"));
             world.send(to, reply_to(&request, 404, "Not Found", "x"));
             assert_eq!(world.only(from, "404").all("Via").len(), 1);
         }
     }
     assert_eq!(world.sample("sipstamp_calls_started_total", &[]), 0);
     assert_eq!(world.sample("sipstamp_sip_requests_total", &[("method", "other"), ("direction", "received")]), 2);
+    world.settle();
+}
+
+#[test]
+fn a_notify_makes_the_route_of_its_subscription() {
+    let mut world = World::new(policy());
+    let mut notifier = Uac::new(PBX_A, "subscribed");
+    notifier.to_tag = Some("subscriber".into());
+    notifier.target = format!("sip:dialer@{DIALER}");
+    notifier.routes = vec![format!("<sip:{SIDECAR};lr>")];
+    world.send(PBX_A, notifier.request("NOTIFY"));
+    let notify = world.take(DIALER, "NOTIFY");
+    assert_eq!(notify.all("Record-Route"), [format!("<sip:{SIDECAR};lr>")]);
+    world.send(DIALER, ok(&notify));
+    world.take(PBX_A, "200");
+    // Inside a call the route is there.
+    let (_, mut uas) = world.answered();
+    world.send(PBX_A, uas.request("NOTIFY"));
+    assert!(!world.take(DIALER, "NOTIFY").has("Record-Route"));
     world.settle();
 }
 

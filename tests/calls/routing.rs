@@ -84,6 +84,23 @@ fn a_strict_router_in_front_of_us_is_undone() {
 }
 
 #[test]
+fn a_strict_router_in_front_of_us_is_undone_for_an_ack_too() {
+    for further in ["", "<sip:10.0.2.99;lr>, "] {
+        let mut world = World::new(policy());
+        let (uac, uas) = world.called();
+        let (mut uac, _) = world.answer_unacknowledged(uac, uas);
+        let ack = uac.ack();
+        let start = format!("ACK {} SIP/2.0", uac.target);
+        let strict = ack.without("Route").with(format!("Route: {further}<{}>", uac.target)).to_string();
+        world.send(DIALER, strict.replacen(&start, &format!("ACK sip:{SIDECAR};lr SIP/2.0"), 1));
+        let to = if further.is_empty() { PBX_A } else { "10.0.2.99:5060" };
+        let ack = world.only(to, "ACK");
+        assert_eq!(ack.uri(), "sip:pbx@10.0.2.10:5060");
+        assert_eq!(ack.all("Route").join(", "), further.trim_end_matches(", "));
+    }
+}
+
+#[test]
 fn a_strict_router_behind_us_gets_its_uri_in_the_request_uri() {
     let mut world = World::new(policy());
     let (uac, uas) = world.called();

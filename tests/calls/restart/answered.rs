@@ -28,7 +28,7 @@ fn an_ack_that_was_lost_comes_with_the_200_again() {
 
 #[test]
 fn an_ack_or_bye_of_a_call_recorded_as_ringing_tells_of_its_answer() {
-    for first in ["ACK", "BYE", "BYE of the callee"] {
+    for first in ["ACK", "BYE of the callee"] {
         let mut world = kept();
         let (uac, uas) = world.ringing();
         let written = world.journal.clone();
@@ -49,10 +49,6 @@ fn an_ack_or_bye_of_a_call_recorded_as_ringing_tells_of_its_answer() {
                 world.hang_up(DIALER, PBX_A, uac.bye());
                 world.ended_as("Normal", "answered_bye_caller");
             }
-            "BYE" => {
-                world.hang_up(DIALER, PBX_A, uac.bye());
-                world.ended_as("Normal", "answered_bye_caller");
-            }
             _ => {
                 world.hang_up(PBX_A, DIALER, uas.bye());
                 world.ended_as("Normal", "answered_bye_callee");
@@ -60,6 +56,29 @@ fn an_ack_or_bye_of_a_call_recorded_as_ringing_tells_of_its_answer() {
         }
         world.advance(secs(200));
         world.nothing_sent();
+        world.settle();
+    }
+}
+
+#[test]
+fn an_early_bye_of_the_caller_tells_of_no_answer_after_a_restart_either() {
+    for by_callee in [false, true] {
+        let mut world = kept();
+        let (mut uac, mut uas) = world.called();
+        world.send(PBX_A, uas.reply(180));
+        uac.learn(&world.take(DIALER, "180"));
+        world.restart(DEAD);
+        world.sent.clear();
+        if by_callee {
+            // Nothing was lost: it rings on.
+            world.send(PBX_A, uas.reply(180));
+            world.take(DIALER, "180");
+            world.hang_up(PBX_A, DIALER, uas.bye());
+        } else {
+            world.hang_up(DIALER, PBX_A, uac.bye());
+        }
+        world.fail(&uac, &uas, uas.reply(487));
+        world.ended_as("CallFailed", "peer_final");
         world.settle();
     }
 }

@@ -7,7 +7,7 @@ use sipstamp::outcome::Outcome;
 use sipstamp::policy::{CapturedLabel, Rule, When};
 
 use super::{DEAD, comes_to_rest, kept, outcomes, two_servers};
-use crate::support::{DIALER, PBX_A, PBX_B, Uas, World, ms, policy, server};
+use crate::support::{DIALER, PBX_A, PBX_B, Uas, World, ms, ok, policy, server};
 
 #[test]
 fn calls_of_a_server_that_is_not_configured_any_more_go_on() {
@@ -160,6 +160,20 @@ fn states_that_cannot_be_read_are_counted_whatever_the_number_of_workers() {
         let unreadable: usize = parts.iter().map(|part| world.endpoint.restore(world.now, part).unreadable).sum();
         assert_eq!(unreadable, 2, "{workers} workers");
     }
+}
+
+#[test]
+fn each_worker_gets_all_that_belongs_to_its_calls() {
+    let mut world = kept();
+    let (mut uac, _) = world.answered();
+    // A re-INVITE that has its 2xx: nothing of the caller's request is kept any more.
+    world.send(DIALER, uac.request("INVITE").with(format!("Contact: {}", uac.contact())));
+    let invite = world.take(PBX_A, "INVITE");
+    world.send(PBX_A, ok(&invite).with("Contact: <sip:pbx@10.0.2.10:5060>"));
+    let all = world.journal.stored();
+    assert!(!all.servers.is_empty() && !all.clients.is_empty());
+    let parts = world.journal.stored().split(2, |_| 1);
+    assert_eq!((parts[0].calls.len(), parts[0].servers.len(), parts[0].clients.len()), (0, 0, 0));
 }
 
 #[test]

@@ -1,9 +1,10 @@
 //! Calls without an answer: what they wait for, and what comes after a restart.
 
 use sipstamp::event::CallState;
+use sipstamp::policy::Policy;
 
 use super::{DEAD, comes_to_rest, kept, outcomes, two_servers};
-use crate::support::{DIALER, PBX_A, PBX_B, Uas, World, ms, ok, policy, secs};
+use crate::support::{DIALER, PBX_A, PBX_B, Uas, World, ms, ok, policy, secs, server};
 
 #[test]
 fn a_2xx_that_comes_after_the_restart_is_stamped() {
@@ -148,7 +149,7 @@ fn a_restored_call_can_be_cancelled() {
 fn a_cancel_under_way_goes_out_again() {
     let mut world = kept();
     let (uac, uas) = world.ringing();
-    world.send(DIALER, uac.cancel());
+    world.send(DIALER, uac.cancel().with("Reason: Q.850;cause=16"));
     world.take(DIALER, "200");
     let cancel = world.take(PBX_A, "CANCEL");
     world.restart(DEAD);
@@ -161,6 +162,80 @@ fn a_cancel_under_way_goes_out_again() {
     world.take(PBX_A, "ACK");
     world.ended_as("CallFailed", "caller_cancel");
     world.settle();
+}
+
+/// The same server, by another name, at another address, or not at all.
+fn configured_otherwise() -> [Policy; 3] {
+    [vec![server(1, "pbx-a2", PBX_A)], vec![server(1, "pbx-a", PBX_B)], vec![server(1, "pbx-b", PBX_B)]]
+        .map(|servers| Policy { servers, ..policy() })
+}
+
+#[test]
+fn a_call_is_ended_at_the_server_that_rings_whatever_is_configured_since() {
+    for policy in configured_otherwise() {
+        let mut world = kept();
+        let (uac, uas) = world.ringing();
+        world.restart_with(DEAD, policy.clone().into());
+        world.send(DIALER, uac.cancel());
+        world.take(DIALER, "200");
+        let cancel = world.cancelled(&uas);
+        assert_eq!(cancel.uri(), uas.invite.uri());
+        world.ended_as("CallFailed", "caller_cancel");
+        world.settle();
+
+        let mut world = kept();
+        let (uac, uas) = world.ringing();
+        world.restart_with(DEAD, policy.clone().into());
+        world.fail(&uac, &uas, uas.reply(486));
+        world.ended_as("NumberBusy", "peer_final");
+        world.settle();
+
+        let mut world = kept();
+        let (uac, uas) = world.called();
+        world.restart_with(DEAD, policy.into());
+        world.advance(ms(500));
+        assert_eq!(world.only(PBX_A, "INVITE").uri(), uas.invite.uri());
+        world.send(DIALER, uac.cancel());
+        world.advance(secs(1));
+        world.send(PBX_A, uas.reply(200));
+        world.take(PBX_A, "ACK");
+        let bye = world.take(PBX_A, "BYE");
+        world.send(PBX_A, ok(&bye));
+        world.ended_as("CallFailed", "caller_cancel");
+        world.settle();
+    }
+}
+
+#[test]
+fn a_server_that_is_the_last_one_since_the_restart_has_the_time_of_a_last_one() {
+    let mut world = World::with_journal(two_servers());
+    let (uac, uas) = world.called();
+    world.restart_with(DEAD, policy().into());
+    world.advance(secs(12));
+    world.sent.clear();
+    world.send(PBX_A, uas.reply(180));
+    world.take(DIALER, "180");
+    let (mut uac, _) = world.answer(uac, uas);
+    world.hang_up(DIALER, PBX_A, uac.bye());
+    world.ended_as("Normal", "answered_bye_caller");
+    world.settle();
+}
+
+#[test]
+fn timer_c_goes_on_from_the_last_1xx() {
+    let mut policy = policy();
+    policy.timeouts.timer_c = secs(60);
+    policy.timeouts.no_answer = secs(120);
+    let mut world = World::with_journal(policy);
+    let (_, uas) = world.ringing();
+    world.advance(secs(40));
+    world.send(PBX_A, uas.reply(183));
+    world.restart(ms(500));
+    world.sent.clear();
+    world.advance(secs(59));
+    world.nothing_sent();
+    world.advance(ms(500));
+    world.take(PBX_A, "CANCEL");
 }
 
 #[test]
