@@ -332,6 +332,20 @@ impl Policy {
     }
 }
 
+/// The listener for a transport by which an address of ours is reached: its own, else that of all addresses, else another one of
+/// its family.
+pub fn listener_at(listeners: &[Listener], transport: Transport, local: IpAddr) -> Option<&Listener> {
+    let local = local.to_canonical();
+    let nearness = |listener: &&Listener| {
+        let bound = listener.bound.ip().to_canonical();
+        (bound == local, bound.is_unspecified())
+    };
+    let of_family =
+        |one: &&Listener| one.transport == transport && one.address.ip().to_canonical().is_ipv4() == local.is_ipv4();
+    // Of equals the first: the last maximum of the reverse.
+    listeners.iter().rev().filter(of_family).max_by_key(nearness)
+}
+
 impl Capture {
     /// In how many ways the labels that metrics show can be combined, `other` included; 1 without any.
     pub fn combinations(&self) -> usize {

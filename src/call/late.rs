@@ -65,10 +65,11 @@ impl Endpoint {
         let policy = self.policy.clone();
         let local = hop.local;
         let is_ours = |value: &[u8]| self.is_our_route(value, local);
-        let mut upstream = route::recorded(&invite);
-        upstream.retain(|value| !is_ours(value));
+        let recorded = route::recorded(&invite);
+        let own = recorded.iter().take_while(|value| is_ours(value)).count();
+        let upstream = recorded.get(own..).unwrap_or_default();
         let mut routes = crate::text::Line::<64>::new();
-        for value in route::beyond_us(route::recorded(answer), &upstream, is_ours) {
+        for value in route::beyond_us(route::recorded(answer), upstream, is_ours) {
             Routes::put(&mut routes, value);
         }
         let routes = Routes(&routes);

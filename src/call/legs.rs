@@ -11,7 +11,7 @@ use crate::event::{CallState, EventKind};
 use crate::flow::{Flow, Hop, Side, Transport};
 use crate::kept::Store;
 use crate::outcome::{CodeSource, EndCause, q850};
-use crate::policy::{Policy, ServerId, Target};
+use crate::policy::{Policy, ServerId, Target, listener_at};
 use crate::proxy::route::Ourselves;
 use crate::proxy::{forward, make};
 use crate::sip::{Message, Method, Name, seconds};
@@ -497,7 +497,7 @@ impl Endpoint {
         if self.transport_for(&hop, bytes.len()) == hop.transport {
             return (hop, bytes, None);
         }
-        let listener = self.policy.listener(Transport::Tcp, hop.remote.ip()).map(|listener| listener.bound.port());
+        let listener = listener_at(&self.policy.listeners, Transport::Tcp, hop.local.ip()).map(|one| one.bound.port());
         let mut over_tcp = Hop { transport: Transport::Tcp, ..hop };
         over_tcp.local.set_port(listener.unwrap_or(hop.local.port()));
         let large = self.write_request(message, from, over_tcp, policy, how);

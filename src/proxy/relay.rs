@@ -11,7 +11,7 @@ use crate::endpoint::{Arrival, Deadline, Endpoint, Output, OwnRoutes, QueryId, R
 use crate::flow::{Flow, Hop, Side, Transport};
 use crate::kept::Kept;
 use crate::outcome::{Anomaly, EndCause};
-use crate::policy::ServerId;
+use crate::policy::{ServerId, listener_at};
 use crate::proxy::forward;
 use crate::sip::{Message, Method, Name, Start};
 use crate::stats::Refused;
@@ -397,7 +397,11 @@ impl Endpoint {
         let local = match (known, address) {
             (Some(hop), Some(address)) if hop.local.is_ipv4() == address.is_ipv4() => Some(hop.local),
             (Some(hop), None) => Some(hop.local),
-            (_, Some(address)) => self.local_for(transport, address),
+            (_, Some(address)) => {
+                let by_route = self.named_by_route(message, count, transport);
+                let local = by_route.filter(|local| local.is_ipv4() == address.is_ipv4());
+                local.or_else(|| self.local_for(transport, address))
+            }
             (None, None) => self.policy.listeners.iter().find(|one| one.transport == transport).map(|one| one.address),
         };
         let local = local.ok_or(503u16)?;
@@ -529,6 +533,17 @@ impl Endpoint {
         if let (true, Some(call)) = (ends_dialog, call) {
             self.await_bye(call, client);
         }
+    }
+
+    /// Our address in the last of our own Routes, which is the one towards where the request goes (RFC 5658 §4.1).
+    fn named_by_route(&self, message: &Message, own_routes: usize, transport: Transport) -> Option<SocketAddr> {
+        let last = message.elements(Name::Route).nth(own_routes.checked_sub(1)?)?;
+        let named = route::destination(route::address(message.raw().get(last.range)?))?;
+        let Host::Address(address) = named.host else { return None };
+        let listener = listener_at(&self.policy.listeners, transport, address)?;
+        let bound = listener.bound;
+        let is_it = bound.port() == named.port && (bound.ip() == address || bound.ip().is_unspecified());
+        is_it.then_some(SocketAddr::new(address, bound.port()))
     }
 
     /// Our address towards a peer where no flow tells it.

@@ -5,7 +5,7 @@ use std::net::{IpAddr, SocketAddr};
 use smallvec::SmallVec;
 
 use crate::flow::{Side, Transport};
-use crate::policy::Policy;
+use crate::policy::{Listener, Policy};
 use crate::sip::{Message, Name, NameAddr, Uri, has_no_uri_byte, host_ip, scheme};
 use crate::text::Put;
 
@@ -70,16 +70,27 @@ pub fn recorded(message: &Message) -> Values<'_> {
 }
 
 /// Of the Record-Route values of a response, what lies beyond us towards the callee, in the order in which we visit it.
-/// `upstream` are the values that the request bore before ours was added; they tell the parts, also where the callee
-/// dropped or moved ours.
+/// `upstream` are the values that the request bore before ours was added; they tell the parts. Ours are among both where the
+/// request has come through here before (a spiral). Where the callee dropped or moved ours, those of others tell.
 pub fn beyond_us<'a>(mut values: Values<'a>, upstream: &[&[u8]], is_ours: impl Fn(&[u8]) -> bool) -> Values<'a> {
-    values.retain(|value| !is_ours(value));
-    if values.ends_with(upstream) {
-        values.truncate(values.len() - upstream.len());
+    let up_to_us = values.strip_suffix(upstream).unwrap_or_default();
+    let own = up_to_us.iter().rev().take(MOST_OWN).take_while(|value| is_ours(value)).count();
+    let beyond = up_to_us.len() - own;
+    if own > 0 {
+        values.truncate(beyond);
+    } else {
+        values.retain(|value| !is_ours(value));
+        let upstream = upstream.iter().copied().filter(|value| !is_ours(value)).collect::<Values<'_>>();
+        if values.ends_with(&upstream) {
+            values.truncate(values.len() - upstream.len());
+        }
     }
     values.reverse();
     values
 }
+
+/// Most Record-Route values that we add: one towards each side, where they see us differently (RFC 5658 §4.1).
+const MOST_OWN: usize = 2;
 
 /// The URI inside a Route, Record-Route or Contact value as a request line can have it: without header fields
 /// (RFC 3261 §19.1.1). Empty where there is none, as with white space or a fold in it, which would part the line.
@@ -144,7 +155,7 @@ impl Ourselves<'_> {
         Uri::parse(uri).is_some_and(|uri| self.are_in(&uri))
     }
 
-    /// The same of a URI that has been read.
+    /// The same of a URI that has been read. Somebody else may have another port of an address of ours.
     pub fn are_in(&self, uri: &Uri<'_>) -> bool {
         let port = uri.port.unwrap_or(DEFAULT_PORT);
         let listeners = || self.policy.listeners.iter().filter(|listener| listener.bound.port() == port);
@@ -153,15 +164,18 @@ impl Ourselves<'_> {
         }
         let is_address = host_ip(uri.host()).is_some_and(|address| {
             let address = address.to_canonical();
+            let is_it = |own: SocketAddr| own.port() == port && own.ip().to_canonical() == address;
             let towards_peers = || {
                 let servers = self.policy.servers.iter().map(|server| &server.target);
-                servers.chain(&self.policy.dialer.target).any(|target| target.hop.local.ip().to_canonical() == address)
+                servers.chain(&self.policy.dialer.target).any(|target| is_it(target.hop.local))
             };
-            self.local.ip().to_canonical() == address
-                || listeners()
-                    .any(|listener| listener.address.ip() == address || listener.bound.ip().to_canonical() == address)
-                || self.seen.contains(&address)
-                || towards_peers()
+            let hears = |listener: &Listener| {
+                let bound = listener.bound.ip().to_canonical();
+                let is_at_all = bound.is_unspecified();
+                let is_seen = || self.local.ip().to_canonical() == address || self.seen.contains(&address);
+                listener.address.ip() == address || bound == address || is_at_all && is_seen()
+            };
+            is_it(self.local) || listeners().any(hears) || towards_peers()
         });
         is_address || is_advertised(uri.host(), self.policy)
     }
@@ -204,6 +218,27 @@ mod tests {
                 text[place] = byte;
                 assert_eq!(has_no_uri_byte(&text), parts, "{byte} at {place}");
             }
+        }
+    }
+
+    #[test]
+    fn what_lies_beyond_us_is_told_by_what_lay_before() {
+        let values =
+            |text: &'static str| text.split(' ').filter(|value| !value.is_empty()).map(str::as_bytes).collect();
+        for (recorded, upstream, beyond) in [
+            ("callee us caller", "caller", "callee"),
+            ("far near us us", "", "near far"),
+            ("callee caller", "caller", "callee"),
+            ("us callee caller", "caller", "callee"),
+            // What came back through here: the call that the caller began, and the one that it became.
+            ("us pbx us", "", "pbx us"),
+            ("us pbx us", "pbx us", ""),
+            ("far us us pbx us us caller", "caller", "pbx us us far"),
+            ("far us us pbx us us caller", "pbx us us caller", "far"),
+        ] {
+            let (recorded, upstream, beyond): (Values<'_>, Values<'_>, Values<'_>) =
+                (values(recorded), values(upstream), values(beyond));
+            assert_eq!(beyond_us(recorded, &upstream, |value| value == b"us"), beyond);
         }
     }
 

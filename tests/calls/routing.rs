@@ -3,7 +3,7 @@
 use bytes::Bytes;
 use sipstamp::endpoint::Input;
 use sipstamp::flow::{Flow, Transport};
-use sipstamp::policy::Policy;
+use sipstamp::policy::{Listener, Policy};
 
 use crate::support::{DIALER, PBX_A, SIDECAR, Uac, Uas, World, ms, ok, policy, secs};
 
@@ -65,6 +65,60 @@ fn routes_of_an_initial_invite_stay_but_ours() {
     let (_, uas) = world.place(&uac, invite, PBX_A);
     assert_eq!(uas.invite.all("Route"), ["<sip:edge.example;lr>"]);
     world.settle();
+}
+
+fn at(address: &str) -> Listener {
+    let address = address.parse().unwrap();
+    Listener { transport: Transport::Udp, bound: address, address }
+}
+
+#[test]
+fn who_has_another_port_of_an_address_of_ours_is_somebody_else() {
+    let mut policy = policy();
+    policy.listeners.push(at("10.0.2.1:5070"));
+    let mut world = World::new(policy);
+    let mut uac = world.uac();
+    for (uri, is_ours) in [("sip:10.0.2.1:5070", true), ("sip:10.0.2.1:5060", false), ("sip:10.0.0.1:5070", false)] {
+        uac.target = uri.into();
+        world.send(DIALER, uac.request("OPTIONS"));
+        if is_ours {
+            world.only(DIALER, "200");
+        } else {
+            assert_eq!(world.only(PBX_A, "OPTIONS").uri(), uri);
+        }
+    }
+}
+
+#[test]
+fn what_leaves_by_tcp_bears_a_port_that_is_listened_on_there() {
+    let mut policy = policy();
+    let udp = at("10.9.0.1:5070");
+    let tcp = [at("10.0.0.1:5060"), udp].map(|one| Listener { transport: Transport::Tcp, ..one });
+    policy.listeners = [at("10.0.0.1:5060"), udp].into_iter().chain(tcp).collect();
+    policy.servers[0].target.hop.local = udp.address;
+    let mut world = World::new(policy);
+    let mut uac = world.uac();
+    world.send(DIALER, uac.invite().body(&"x".repeat(2_000)));
+    let invite = world.take(PBX_A, "INVITE");
+    assert!(invite.all("Via")[0].starts_with("SIP/2.0/TCP 10.9.0.1:5070;"), "{invite:?}");
+    assert_eq!(invite.all("Record-Route")[0], "<sip:10.9.0.1:5070;transport=tcp;lr>");
+}
+
+#[test]
+fn a_request_in_a_dialog_that_is_no_call_leaves_by_the_address_that_its_last_route_of_ours_names() {
+    let mut policy = policy();
+    policy.listeners = vec![at("10.0.0.1:5060"), at("10.9.0.1:5060")];
+    policy.servers[0].target.hop.local = "10.9.0.1:5060".parse().unwrap();
+    let mut world = World::new(policy);
+    let mut uac = world.uac();
+    world.send(DIALER, uac.request("SUBSCRIBE"));
+    let subscribe = world.take(PBX_A, "SUBSCRIBE");
+    assert_eq!(subscribe.all("Record-Route"), ["<sip:10.9.0.1:5060;lr>", "<sip:10.0.0.1:5060;lr>"]);
+    world.send(PBX_A, ok(&subscribe).with("Contact: <sip:pbx@10.0.2.10:5060>"));
+    uac.learn(&world.take(DIALER, "200"));
+    world.send(DIALER, uac.request("SUBSCRIBE"));
+    let refresh = world.take_sent(PBX_A, "SUBSCRIBE");
+    assert!(refresh.msg.all("Via")[0].contains(" 10.9.0.1:5060;"), "{:?}", refresh.msg);
 }
 
 #[test]

@@ -29,7 +29,7 @@ pub use self::seats::{Guest, Names, NoSeat, SeatLimits, Seats};
 use super::Source;
 use crate::endpoint::Transmit;
 use crate::flow::{ConnectionId, Flow, Hop, Transport};
-use crate::policy::Listener;
+use crate::policy::{Listener, listener_at};
 use crate::sip::{FrameError, Limits};
 use crate::time::{Mono, Wall};
 
@@ -502,9 +502,7 @@ fn start_to_open(hop: &Hop) -> io::Result<TcpStream> {
 
 /// What a connection that we opened is known by: its address, and the port on which we listen.
 fn known_as(listeners: &[Listener], local: SocketAddr, wanted: SocketAddr) -> SocketAddr {
-    let listener = listeners
-        .iter()
-        .find(|listener| listener.transport == Transport::Tcp && listener.bound.is_ipv4() == local.is_ipv4());
+    let listener = listener_at(listeners, Transport::Tcp, local.ip());
     SocketAddr::new(local.ip(), listener.map_or(wanted.port(), |listener| listener.bound.port()))
 }
 
