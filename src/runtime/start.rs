@@ -277,8 +277,8 @@ fn try_beside(
     }
     match bind(address) {
         Err(error) if overlaps(address) && error.is_in_use() => {
-            let others = transport::addresses_of(address).into_iter().filter(|other| !overlaps(*other));
-            others.map(bind).collect()
+            let mut others = transport::addresses_of(address).into_iter().filter(|other| !overlaps(*other));
+            others.try_for_each(bind)
         }
         tried => tried,
     }
