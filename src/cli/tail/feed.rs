@@ -43,7 +43,7 @@ pub fn api_of(url: &str) -> io::Result<Uri> {
     }
     // A port that is no number would else stand for that of the scheme.
     if authority.port().is_none() && authority.host().len() != authority.as_str().len() {
-        return Err(wrong("has no port behind its colon, such as http://127.0.0.1:9060"));
+        return Err(wrong("has no port number behind its colon; one is http://127.0.0.1:9060"));
     }
     if uri.query().is_some() {
         return Err(wrong("must end before its `?`, such as http://127.0.0.1:9060"));
