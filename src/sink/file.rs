@@ -64,7 +64,7 @@ impl FileSink {
     /// Where no thread can be had.
     pub fn start(self, queue: Arc<Queue>) -> io::Result<Arc<Reopen>> {
         let reopen = Arc::new(Reopen::default());
-        let asked = reopen.clone();
+        let (asked, queue) = (reopen.clone(), queue.serve());
         std::thread::Builder::new().name("events.file".into()).spawn(move || self.run(&queue, &asked))?;
         Ok(reopen)
     }
@@ -238,6 +238,29 @@ mod tests {
         wait_for(&|| queue.figures().delivered == 3);
         assert_eq!(std::fs::read(&path).unwrap(), [&line[..], b"\nlast\n"].concat());
         std::fs::remove_file(&path).unwrap();
+    }
+
+    /// Its cursor has to be in the journal before that closes.
+    #[test]
+    fn a_write_that_is_under_way_at_the_end_is_waited_for() {
+        let (near, mut far) = std::os::unix::net::UnixStream::pair().unwrap();
+        let file = File::from(std::os::fd::OwnedFd::from(near));
+        let sink = FileSink { path: "/nowhere".into(), file, is_torn: false, written: HashSet::new() };
+        let queue = Arc::new(Queue::new("file".into(), 16 << 20, None, None));
+        queue.push(&[Line::new(EventKind::Ended, vec![b'x'; 1 << 20].into(), Keeping::UNKEPT)]);
+        sink.start(queue.clone()).unwrap();
+        // More than there is room for is under way.
+        far.read_exact(&mut [0]).unwrap();
+        let at_the_end = queue.clone();
+        let reader = std::thread::spawn(move || {
+            while at_the_end.ends().is_none() {
+                std::thread::yield_now();
+            }
+            far.read_to_end(&mut Vec::new()).unwrap()
+        });
+        queue.close(Duration::ZERO);
+        assert_eq!(queue.figures().delivered, 1);
+        assert_eq!(reader.join().unwrap(), 1 << 20);
     }
 
     #[test]

@@ -39,10 +39,12 @@ const NAME: &str = "sipstamp events";
 pub fn start(nats: Nats, queue: Arc<Queue>) -> io::Result<()> {
     let runtime =
         tokio::runtime::Builder::new_current_thread().enable_all().max_blocking_threads(BLOCKING_THREADS).build()?;
+    let queue = queue.serve();
     let run = move || {
-        runtime.block_on(async {
+        // Who serves the queue has ended before the runtime has, which waits for names that are looked up.
+        runtime.block_on(async move {
             match nats.servers.connect(NAME).await {
-                Ok(connection) => Sink::new(nats, connection, queue).run().await,
+                Ok(connection) => Sink::new(nats, connection, queue.clone()).run().await,
                 // The configuration was checked: this does not occur.
                 Err(error) => tracing::error!(%error, "events cannot go to NATS; they wait"),
             }
@@ -106,10 +108,10 @@ impl Sink {
             rest = later;
             while let Err(reason) = self.publish(window).await {
                 self.tell(Some(reason));
-                if !self.queue.failed(Duration::ZERO) {
+                let queue = self.queue.clone();
+                if !spawn_blocking(move || queue.failed(back_off)).await.unwrap_or(false) {
                     return false;
                 }
-                tokio::time::sleep(back_off).await;
                 back_off = (back_off * 2).min(BACK_OFF.1);
             }
             self.tell(None);

@@ -75,9 +75,14 @@ pub enum Next {
     Lines(Vec<Line>),
     /// Something beside lines was asked.
     Woken,
-    /// Everything is written and nothing more comes.
+    /// Everything is written and nothing more comes, or there is no more time for it. What the journal keeps is left to the
+    /// next start.
     Closed,
 }
+
+/// Serves a queue for as long as it is there.
+#[derive(Debug)]
+pub struct Service(Arc<Queue>);
 
 #[derive(Debug, Default)]
 struct State {
@@ -96,6 +101,8 @@ struct State {
     dropped: [u64; EventKind::COUNT],
     is_woken: bool,
     is_closed: bool,
+    /// Somebody writes what the queue gives.
+    is_served: bool,
     /// Closed, and not to be waited for longer than this.
     ends: Option<Instant>,
     warned: Option<Instant>,
@@ -107,6 +114,8 @@ struct State {
 
 /// Lines that are written with one call.
 const BATCH: usize = 256;
+/// At the end, how long what is being written may take after its time.
+const LAST_WRITE: Duration = Duration::from_millis(500);
 /// How long to wait before the journal is read again.
 const READ_AGAIN: Duration = Duration::from_secs(1);
 
@@ -114,6 +123,12 @@ impl Queue {
     pub fn new(name: Arc<str>, limit: usize, readiness: Option<Readiness>, backlog: Option<Backlog>) -> Queue {
         let state = Mutex::new(State { backlog, ..State::default() });
         Queue { name, limit, readiness, state, reader: Mutex::default(), changed: Condvar::new(), news: Notify::new() }
+    }
+
+    /// For who writes what the queue gives: once closed it is waited for.
+    pub fn serve(self: Arc<Queue>) -> Service {
+        self.state().is_served = true;
+        Service(self)
     }
 
     /// Whether the journal keeps events that the sink has not been given.
@@ -208,10 +223,17 @@ impl Queue {
             if std::mem::take(&mut state.is_woken) {
                 return Next::Woken;
             }
+            if state.is_over() {
+                return Next::Closed;
+            }
             if !state.lines.is_empty() {
                 let lines = state.lines.iter().take(BATCH).cloned().collect::<Vec<_>>();
                 state.in_hand = lines.len();
                 return Next::Lines(lines);
+            }
+            // What the journal keeps may be the next process's any moment.
+            if state.is_closed {
+                return Next::Closed;
             }
             if let Some((stream, before)) = state.backlog.as_ref().and_then(Backlog::next) {
                 let read;
@@ -220,14 +242,8 @@ impl Queue {
                     let waits = |state: &mut State| !state.is_closed;
                     let waited = self.changed.wait_timeout_while(state, READ_AGAIN, waits);
                     state = waited.unwrap_or_else(PoisonError::into_inner).0;
-                    if state.is_closed {
-                        return Next::Closed;
-                    }
                 }
                 continue;
-            }
-            if state.is_closed {
-                return Next::Closed;
             }
             state = self.changed.wait(state).unwrap_or_else(PoisonError::into_inner);
         }
@@ -303,15 +319,14 @@ impl Queue {
         self.tell();
     }
 
-    /// No more lines; waits until those that are there are written. Returns how many were not.
+    /// No more lines; waits until those that are there are written, and who writes has stopped: from here on nothing is.
+    /// Returns how many were not written.
     pub fn close(&self, within: Duration) -> usize {
         self.end(within);
         let state = self.state();
-        let within = state.ends.map_or(within, |ends| ends.saturating_duration_since(Instant::now()));
-        let (state, _) = self
-            .changed
-            .wait_timeout_while(state, within, |state| !state.lines.is_empty())
-            .unwrap_or_else(PoisonError::into_inner);
+        let ends = state.ends.unwrap_or_else(Instant::now);
+        let state = self.wait_until(ends, state, |state| !state.lines.is_empty());
+        let state = self.wait_until(ends + LAST_WRITE, state, |state| state.is_served);
         // What the journal keeps is delivered after the next start.
         state.lines.iter().filter(|line| line.is_unkept()).count()
     }
@@ -367,6 +382,17 @@ impl Queue {
         self.state().dropped.get(kind.index()).copied().unwrap_or_default()
     }
 
+    fn wait_until<'a>(
+        &self,
+        until: Instant,
+        state: MutexGuard<'a, State>,
+        waits: impl Fn(&State) -> bool,
+    ) -> MutexGuard<'a, State> {
+        let within = until.saturating_duration_since(Instant::now());
+        let waited = self.changed.wait_timeout_while(state, within, |state| waits(state));
+        waited.unwrap_or_else(PoisonError::into_inner).0
+    }
+
     fn tell(&self) {
         self.changed.notify_all();
         self.news.notify_one();
@@ -375,6 +401,21 @@ impl Queue {
     fn state(&self) -> MutexGuard<'_, State> {
         // Nothing panics while it is held; should it, the figures are still figures.
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl std::ops::Deref for Service {
+    type Target = Arc<Queue>;
+
+    fn deref(&self) -> &Arc<Queue> {
+        &self.0
+    }
+}
+
+impl Drop for Service {
+    fn drop(&mut self) {
+        self.0.state().is_served = false;
+        self.0.tell();
     }
 }
 
@@ -406,6 +447,11 @@ impl State {
     fn add(&mut self, line: Line) {
         self.bytes += line.text.len();
         self.lines.push_back(line);
+    }
+
+    /// Whether there is no time to write any more.
+    fn is_over(&self) -> bool {
+        self.is_closed && self.ends.is_some_and(|ends| ends <= Instant::now())
     }
 
     /// Whether a line is left to the journal: memory is full, or earlier ones are left to it, or it was read from there.
@@ -509,6 +555,28 @@ mod tests {
         queue.delivered();
         let Ok(crate::journal::Note::Delivered { to, .. }) = noted.recv() else { panic!("a note expected") };
         assert_eq!(to, Position { stream, seq: 2 });
+    }
+
+    #[test]
+    fn once_closed_what_the_journal_keeps_is_left_to_the_next_start() {
+        let directory = std::env::temp_dir().join(format!("sipstamp-closed-queue-{}", std::process::id()));
+        std::fs::create_dir_all(&directory).unwrap();
+        let (notes, _inbox) = std::sync::mpsc::channel();
+        let held = HashMap::from([(Stream { run: 1, writer: 0 }, vec![1, 2])]);
+        let backlog = Backlog::new((directory.clone(), [0; 16]), "test".into(), notes, &HashMap::new(), &held);
+        let queue = Queue::new("test".into(), 1 << 20, None, Some(backlog));
+        queue.end(Duration::from_secs(3600));
+        assert!(matches!(queue.next(), Next::Closed));
+        assert_eq!((queue.dropped(EventKind::Ended), queue.figures().pending), (0, 2), "it was not even read");
+        std::fs::remove_dir_all(&directory).unwrap();
+    }
+
+    #[test]
+    fn once_its_time_is_over_what_waits_is_not_written_any_more() {
+        let queue = Queue::new("test".into(), 1 << 20, None, None);
+        queue.push(&[Line::new(EventKind::Ended, b"late".as_slice().into(), Keeping::UNKEPT)]);
+        assert_eq!(queue.close(Duration::ZERO), 1);
+        assert!(matches!(queue.next(), Next::Closed));
     }
 
     #[test]

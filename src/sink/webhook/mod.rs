@@ -76,8 +76,9 @@ impl WebhookSink {
     /// Where no thread or runtime can be had.
     pub fn start(self, queue: Arc<Queue>) -> io::Result<()> {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+        let queue = queue.serve();
         std::thread::Builder::new().name("events.webhook".into()).spawn(move || {
-            runtime.block_on(self.run(queue));
+            runtime.block_on(self.run(queue.clone()));
             // A name that is being looked up is not waited for.
             runtime.shutdown_background();
         })?;
