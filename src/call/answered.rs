@@ -82,6 +82,24 @@ impl Endpoint {
         self.be_answered(handle, upstream, response);
     }
 
+    /// After an early BYE the callee would have ended the INVITE too. Where nothing came of it in a restored call, its 2xx was
+    /// lost with what the machine lost, and that BYE was the end.
+    pub(super) fn infer_end(&mut self, handle: Handle) -> bool {
+        let Some(call) = self.calls.get(handle) else { return false };
+        let caller = call.caller_side();
+        let is_ended = |dialog: &Dialog| dialog.state == DialogState::Early && dialog.early_bye == Some((caller, true));
+        let Some(dialog) = call.dialogs.iter().position(is_ended).and_then(|at| u8::try_from(at).ok()) else {
+            return false;
+        };
+        self.infer_answer(handle, dialog);
+        if !matches!(self.calls.get(handle).map(|call| &call.phase), Some(Phase::Answered)) {
+            return false;
+        }
+        self.end_by_early_bye(handle, dialog, caller);
+        self.emit_if_over(handle);
+        true
+    }
+
     /// The call is answered: its setup is over.
     fn be_answered(&mut self, handle: Handle, upstream: Handle, response: FinalResponse) {
         let now = self.now.mono;
@@ -110,13 +128,22 @@ impl Endpoint {
     /// A 2xx after the first one: the same again, or another dialog's (RFC 3261 §13.2.2.4).
     pub(super) fn on_more_2xx(&mut self, handle: Handle, tx: Handle, upstream: Handle, flow: &Flow, message: &Message) {
         let tag = message.to_tag().unwrap_or_default();
-        let known = self.calls.get_mut(handle).and_then(|call| {
-            call.dialogs.iter_mut().find(|dialog| dialog.to_tag() == tag && dialog.state != DialogState::Early)
+        let known = self.calls.get(handle).and_then(|call| {
+            let is_it = |dialog: &Dialog| dialog.to_tag() == tag && dialog.state != DialogState::Early;
+            Some((call.dialogs.len(), call.dialogs.iter().position(is_it)?))
         });
-        if let Some(dialog) = known {
-            dialog.repeats = dialog.repeats.saturating_add(1);
-            let repeats = dialog.repeats;
-            self.on_repetition(tx, repeats);
+        if let Some((count, at)) = known {
+            // Of several dialogs each has a number of its own.
+            let several = if count > 1 { self.calls.get_mut(handle) } else { None };
+            let dialog = several.and_then(|call| call.dialogs.get_mut(at));
+            match dialog {
+                Some(dialog) => {
+                    dialog.repeats = dialog.repeats.saturating_add(1);
+                    let repeats = dialog.repeats;
+                    self.on_repetition(tx, repeats);
+                }
+                None => self.on_repeated_response(tx),
+            }
             self.forward_2xx(tx, upstream, message);
             return;
         }

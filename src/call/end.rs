@@ -199,9 +199,14 @@ impl Endpoint {
         true
     }
 
-    /// The event waits for the answer to this BYE.
+    /// The event waits for the answer to this BYE, unless it has waited for as long as it does already.
     pub(crate) fn await_bye(&mut self, handle: Handle, bye: Handle) {
-        if let Some(Phase::Ending(ending)) = self.calls.get_mut(handle).map(|call| &mut call.phase) {
+        let now = self.now.mono;
+        let Some(call) = self.calls.get_mut(handle) else { return };
+        let bye_answer = call.timeouts().t1 * 4;
+        if let Phase::Ending(ending) = &mut call.phase
+            && now.since(ending.at) < bye_answer
+        {
             ending.awaited.push(bye);
         }
     }

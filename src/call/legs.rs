@@ -184,6 +184,9 @@ impl Endpoint {
     }
 
     pub(super) fn on_no_answer(&mut self, handle: Handle) {
+        if self.infer_end(handle) {
+            return;
+        }
         // Who is not back since the restart can neither hear nor have said that nobody answered.
         let cause = if self.has_lost_party(handle) { EndCause::Restart } else { EndCause::NoAnswerTimer };
         self.stop(handle, cause, Reasons::default(), NO_ANSWER_REASONS);

@@ -6,12 +6,13 @@ use std::time::Duration;
 use super::route::{self, Host};
 use super::target::{ServerHealth, server_order};
 use crate::arena::Handle;
+use crate::call::DialogState;
 use crate::call::{Outgoing, contact, q850_of, rewritten_uri};
 use crate::endpoint::{Arrival, Deadline, Endpoint, Output, OwnRoutes, QueryId, Reply, Request};
 use crate::flow::{Flow, Hop, Side, Transport};
 use crate::kept::Kept;
 use crate::outcome::{Anomaly, EndCause};
-use crate::policy::{ServerId, listener_at};
+use crate::policy::{Listener, ServerId};
 use crate::proxy::forward;
 use crate::sip::{Message, Method, Name, Start};
 use crate::stats::Refused;
@@ -445,18 +446,36 @@ impl Endpoint {
         }
         heard.note = self.on_dialog_request(call, dialog, relayed.side, &relayed.flow, message);
         if message.method() == Method::Bye {
-            heard.ends_dialog = self.on_bye(call, dialog, relayed.side, message);
-            heard.stamp = self.ending_stamp(call, relayed.side.opposite());
-            let for_answer = self.ending_stamp(call, relayed.side);
-            if let Some(server) = self.server_txs.get_mut(tx) {
-                self.store.release(std::mem::replace(&mut server.stamp, for_answer));
-            }
+            self.hear_bye(&mut heard, tx, (call, dialog), relayed.side, message);
         }
         heard
     }
 
+    /// A BYE that was early when it came, and waited: where the 2xx has come since, it ends the dialog as it leaves.
+    fn hear_again(&mut self, relayed: &mut Relayed, message: &Message) {
+        let (Some((call, dialog)), Some(tx)) = (relayed.dialog, relayed.tx) else { return };
+        let of = self.calls.get(call).and_then(|call| call.dialog(dialog));
+        let is_since = of.is_some_and(|of| {
+            of.state == DialogState::Confirmed && of.early_bye == Some((relayed.side, false)) && of.bye_from.is_none()
+        });
+        if is_since && message.method() == Method::Bye {
+            self.store.release(std::mem::take(&mut relayed.heard.stamp));
+            self.hear_bye(&mut relayed.heard, tx, (call, dialog), relayed.side, message);
+        }
+    }
+
+    fn hear_bye(&mut self, heard: &mut Heard, tx: Handle, (call, dialog): (Handle, u8), side: Side, message: &Message) {
+        heard.ends_dialog = self.on_bye(call, dialog, side, message);
+        heard.stamp = self.ending_stamp(call, side.opposite());
+        let for_answer = self.ending_stamp(call, side);
+        if let Some(server) = self.server_txs.get_mut(tx) {
+            self.store.release(std::mem::replace(&mut server.stamp, for_answer));
+        }
+    }
+
     /// Answers a request that has no way; a BYE has ended its dialog all the same (§15).
-    fn fail_relayed(&mut self, relayed: Relayed, message: &Message, code: u16) {
+    fn fail_relayed(&mut self, mut relayed: Relayed, message: &Message, code: u16) {
+        self.hear_again(&mut relayed, message);
         self.store.release(relayed.heard.stamp);
         let Some(tx) = relayed.tx else { return };
         let stamp = self.server_txs.get_mut(tx).map(|server| std::mem::take(&mut server.stamp)).unwrap_or_default();
@@ -471,8 +490,9 @@ impl Endpoint {
         }
     }
 
-    /// Sends a request whose way is known, and tells its call of it.
-    fn relay(&mut self, relayed: Relayed, message: &Message) {
+    /// Sends a request whose way is known.
+    fn relay(&mut self, mut relayed: Relayed, message: &Message) {
+        self.hear_again(&mut relayed, message);
         let to = relayed.side.opposite();
         let Heard { note, ends_dialog, stamp } = relayed.heard;
         let policy = match relayed.dialog.and_then(|(call, _)| self.calls.get(call)) {
@@ -540,10 +560,12 @@ impl Endpoint {
         let last = message.elements(Name::Route).nth(own_routes.checked_sub(1)?)?;
         let named = route::destination(route::address(message.raw().get(last.range)?))?;
         let Host::Address(address) = named.host else { return None };
-        let listener = listener_at(&self.policy.listeners, transport, address)?;
-        let bound = listener.bound;
-        let is_it = bound.port() == named.port && (bound.ip() == address || bound.ip().is_unspecified());
-        is_it.then_some(SocketAddr::new(address, bound.port()))
+        let is_it = |one: &&Listener| {
+            let bound = one.bound;
+            let is_there = bound.ip() == address || bound.ip().is_unspecified();
+            one.transport == transport && bound.port() == named.port && is_there
+        };
+        self.policy.listeners.iter().find(is_it).map(|one| SocketAddr::new(address, one.bound.port()))
     }
 
     /// Our address towards a peer where no flow tells it.

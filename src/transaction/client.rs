@@ -75,7 +75,7 @@ pub struct Rare {
     /// To tags (hashed) of 2xx that were cleared here, each with its ACK and where that goes; of an INVITE that has failed,
     /// those of 2xx that were dropped, without ACK.
     pub answered: Vec<(u64, Hop, Box<[u8]>)>,
-    /// Whole Reason lines of a CANCEL that is held.
+    /// Whole Reason lines of a CANCEL that is held, or not answered yet.
     pub reasons: Box<str>,
     /// The new remote target of who sent the request.
     pub contact: Option<Box<[u8]>>,

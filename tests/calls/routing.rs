@@ -5,7 +5,7 @@ use sipstamp::endpoint::Input;
 use sipstamp::flow::{Flow, Transport};
 use sipstamp::policy::{Listener, Policy};
 
-use crate::support::{DIALER, PBX_A, SIDECAR, Uac, Uas, World, ms, ok, policy, secs};
+use crate::support::{DIALER, PBX_A, SIDECAR, Uac, Uas, World, ms, ok, policy, reply_to, secs};
 
 #[test]
 fn a_request_uri_that_names_the_sidecar_becomes_the_servers() {
@@ -254,6 +254,34 @@ fn a_bye_that_waits_for_an_address_has_ended_the_call_when_it_came() {
             assert_eq!(world.take(DIALER, "503").stamp().map(|(outcome, ..)| outcome), Some("Normal"));
         }
         assert_eq!(world.ended_as("Normal", "answered_bye_caller").talk_ms, Some(10_000));
+        world.settle();
+    }
+}
+
+#[test]
+fn a_bye_that_was_early_when_it_came_ends_the_call_when_it_leaves_after_the_2xx() {
+    for code in [Some(481), None] {
+        let mut world = World::new(policy());
+        let (mut uac, mut uas) = world.called();
+        uas.contact = "<sip:pbx@pbx.example:5060>".into();
+        world.send(PBX_A, uas.reply(180));
+        uac.learn(&world.take(DIALER, "180"));
+        world.send(DIALER, uac.bye());
+        world.send(PBX_A, uas.reply(200));
+        world.take(DIALER, "200");
+        match code {
+            Some(code) => {
+                resolve(&mut world);
+                let bye = world.take(PBX_A, "BYE");
+                world.send(PBX_A, reply_to(&bye, code, "Call Does Not Exist", ""));
+                world.take(DIALER, "481");
+            }
+            None => {
+                world.advance(secs(5));
+                world.take(DIALER, "503");
+            }
+        }
+        world.ended_as("Normal", "answered_bye_caller");
         world.settle();
     }
 }

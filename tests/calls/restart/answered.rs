@@ -84,6 +84,23 @@ fn an_early_bye_of_the_caller_tells_of_no_answer_after_a_restart_either() {
 }
 
 #[test]
+fn after_a_bye_of_the_caller_that_nothing_follows_the_call_was_answered() {
+    let mut world = kept();
+    let (uac, uas) = world.ringing();
+    let written = world.journal.clone();
+    let (mut uac, _) = world.answer_unacknowledged(uac, uas);
+    world.journal = written;
+    world.restart(DEAD);
+    world.sent.clear();
+    world.hang_up(DIALER, PBX_A, uac.bye());
+    world.none_ended();
+    world.advance(secs(30));
+    world.nothing_sent();
+    world.ended_as("Normal", "answered_bye_caller");
+    world.settle();
+}
+
+#[test]
 fn a_session_runs_out_when_it_would_have() {
     let mut world = kept();
     let (mut uac, uas) = world.ringing();
