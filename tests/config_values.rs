@@ -182,6 +182,8 @@ fn mistakes_about_nats_are_placed() {
     with("subject = 'calls.→{outcom}'", "unknown placeholder `{outcom}`");
     with("subject = 'calls.→*'", "no subject may have");
     with("control_subject = →'a.{outcome}'", "takes no placeholders");
+    with("subject = →'sipstamp.{event}.{outcome}'", "takes what the sidecars ask each other");
+    with("control_subject = →'calls'", "takes what the sidecars ask each other");
     with("password_file = →'/dev/null'\nuser = 'a'", "names a file that is empty");
     with("token_file = →'/nonexistent'", "cannot be read");
     let path = format!("{}/values-nats", env!("CARGO_TARGET_TMPDIR"));

@@ -132,7 +132,11 @@ fn read_sources(directory: &Path, sources: &mut String) {
 #[test]
 fn alert_rules_pass_promtool() {
     let mut checked = 0;
-    for (line, rules) in Document::read("docs/metrics.md").blocks("yaml") {
+    let documents = ["docs/metrics.md", "docs/hardening.md"].map(|name| (name, Document::read(name)));
+    let blocks = documents
+        .iter()
+        .flat_map(|(name, document)| document.blocks("yaml").into_iter().map(move |block| (name, block)));
+    for (name, (line, rules)) in blocks {
         if !rules.starts_with("groups:") {
             continue;
         }
@@ -140,10 +144,10 @@ fn alert_rules_pass_promtool() {
         fs::write(&file, rules).expect("the target directory can be written");
         let output = Command::new("promtool").args(["check", "rules"]).arg(&file).output();
         let output = output.expect("promtool is installed: `make tools`");
-        assert!(output.status.success(), "docs/metrics.md:{line}: {output:?}");
+        assert!(output.status.success(), "{name}:{line}: {output:?}");
         checked += 1;
     }
-    assert_eq!(checked, 1);
+    assert_eq!(checked, 2);
 }
 
 #[test]

@@ -191,7 +191,11 @@ impl Fleet {
         };
         let answer = match (what, Command::from_label(what)) {
             ("call", _) => answer_of(calls::find_here(app, &id).await),
-            (_, Some(command)) => answer_of(calls::command_here(app, command, &id).await),
+            // Who does not have the call has refused nothing.
+            (_, Some(command)) => match calls::find_here(app, &id).await {
+                Ok(_) => answer_of(calls::command_here(app, command, &id).await),
+                unknown => answer_of(unknown),
+            },
             // A later version's.
             _ => return,
         };

@@ -273,15 +273,18 @@ impl Queue {
         let mut state = self.state();
         state.failed += 1;
         self.tell_health(&mut state, false);
-        if state.is_closed {
+        if state.is_given_up() {
             return false;
         }
-        let waits = |state: &mut State| !state.is_closed && !state.is_woken;
+        // At the end there is little time left, which is used.
+        let left = state.ends.map(|ends| ends.saturating_duration_since(Instant::now()));
+        let (wait, was_closed) = (left.map_or(back_off, |left| left.min(back_off)), state.is_closed);
+        let waits = |state: &mut State| state.is_closed == was_closed && !state.is_woken;
         let (mut state, _) =
-            self.changed.wait_timeout_while(state, back_off, waits).unwrap_or_else(PoisonError::into_inner);
+            self.changed.wait_timeout_while(state, wait, waits).unwrap_or_else(PoisonError::into_inner);
         // It looks up once.
         state.is_woken = false;
-        !state.is_closed
+        !state.is_given_up()
     }
 
     /// Whether an attempt was a success.
@@ -454,6 +457,11 @@ impl State {
         self.is_closed && self.ends.is_some_and(|ends| ends <= Instant::now())
     }
 
+    /// Whether what fails is not tried again: no time is left, or the journal keeps it for the next start.
+    fn is_given_up(&self) -> bool {
+        self.is_over() || self.is_closed && !self.lines.iter().any(Line::is_unkept)
+    }
+
     /// Whether a line is left to the journal: memory is full, or earlier ones are left to it, or it was read from there.
     fn leaves(&mut self, line: &Line, limit: usize) -> bool {
         let (Some(backlog), Some(at)) = (&mut self.backlog, line.at()) else { return false };
@@ -577,6 +585,22 @@ mod tests {
         queue.push(&[Line::new(EventKind::Ended, b"late".as_slice().into(), Keeping::UNKEPT)]);
         assert_eq!(queue.close(Duration::ZERO), 1);
         assert!(matches!(queue.next(), Next::Closed));
+    }
+
+    #[test]
+    fn what_nobody_else_keeps_is_tried_again_for_as_long_as_there_is_time_at_the_end() {
+        for (keeping, is_tried) in [
+            (Keeping::UNKEPT, true),
+            (Keeping::Journal(Position { stream: Stream { run: 1, writer: 0 }, seq: 1 }), false),
+        ] {
+            let queue = Queue::new("test".into(), 1 << 20, None, None);
+            queue.push(&[Line::new(EventKind::Ended, b"last".as_slice().into(), keeping)]);
+            assert!(matches!(queue.next(), Next::Lines(_)));
+            queue.end(Duration::from_millis(100));
+            assert_eq!(queue.failed(Duration::from_millis(1)), is_tried);
+            // No longer than there is time.
+            assert!(!queue.failed(Duration::from_secs(3600)));
+        }
     }
 
     #[test]

@@ -9,7 +9,7 @@ use crate::config::address;
 use crate::config::key::Key;
 use crate::config::report::{At, Given};
 use crate::config::written;
-use crate::nats::subject::Template;
+use crate::nats::subject::{Template, covers};
 use crate::nats::{Login, Nats, Servers};
 
 const STREAM: &str = "CALLS";
@@ -20,7 +20,7 @@ const SCHEMES: [&str; 2] = ["nats://", "tls://"];
 impl Checker<'_> {
     /// `None` where the sink could not be opened with it.
     pub(super) fn nats(&mut self, written: &written::Nats, at: At) -> Option<Nats> {
-        let urls = self.urls(&written.servers, at);
+        let urls = self.urls(&written.servers, at.clone());
         let stream = match written.stream.given("events.nats.stream") {
             Some(given) => self.stream(&given),
             None => Some(STREAM.to_owned()),
@@ -34,6 +34,18 @@ impl Checker<'_> {
             Some(given) => self.prefix(&given),
             None => Some(CONTROL.to_owned()),
         };
+        if let (Some(subject), Some(control)) = (&subject, &control) {
+            let (wildcard, question) = (subject.wildcard(), format!("{control}.call"));
+            if covers(&wildcard, &question) {
+                let what = format!(
+                    "`events.nats.subject` takes what the sidecars ask each other: `{wildcard}` has `{question}` too, and the stream would keep it"
+                );
+                let at = written.subject.at().or(written.control_subject.at()).or(at);
+                self.report
+                    .mistake(at, what)
+                    .help("begin it otherwise, such as `calls.{outcome}`, or set `control_subject`");
+            }
+        }
         let login = self.login(written);
         let ca_file = written.ca_file.given("events.nats.ca_file").and_then(|given| self.certificates(&given));
         Some(Nats { servers: Servers { urls, login, ca_file }, stream: stream?, subject: subject?, control })

@@ -84,10 +84,8 @@ impl Queue {
         if how == Settled::Delivered {
             self.tell_health(state, true);
         }
-        // A receiver that is gone for good keeps nobody from taking calls.
-        if how != Settled::DeadLettered {
-            self.tell_kept(state, true);
-        }
+        // In the file of dead letters it is kept too; a receiver that is gone for good keeps nobody from taking calls.
+        self.tell_kept(state, true);
         if state.lines.is_empty() {
             self.changed.notify_all();
         }
