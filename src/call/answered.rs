@@ -41,33 +41,23 @@ impl Endpoint {
             // Nobody is waited for.
             return self.end_stopped(handle);
         }
-        self.close_answered_attempt(handle, tx, message.code());
-        self.abandon_legs(handle, Some(tx), super::legs::ELSEWHERE_REASONS);
-        for timer in [CallTimer::Progress, CallTimer::CancelGrace] {
-            self.clear_call_timer(handle, timer);
-        }
         let dialog = self.learn_dialog(handle, tx, flow, message);
         let response = super::legs::peer_response(message, dialog, &mut self.store);
-        self.be_answered(handle, upstream, response);
+        self.be_answered(handle, tx, upstream, response);
         self.on_dialog_answered(handle, tx, upstream, dialog, message);
     }
 
     /// An ACK, or a BYE of the callee's, inside an early dialog of a restored call: its 2xx has gone through. The journal lacks
     /// that where the machine lost it, which takes what was not yet on the disk. (A caller may end an early dialog by a BYE; a
-    /// callee may not: RFC 3261 §15.)
-    pub(crate) fn infer_answer(&mut self, handle: Handle, dialog: u8) {
-        let Some(call) = self.calls.get(handle) else { return };
+    /// callee may not: RFC 3261 §15.) Whether it is answered by that.
+    pub(crate) fn infer_answer(&mut self, handle: Handle, dialog: u8) -> bool {
+        let Some(call) = self.calls.get(handle) else { return false };
         let is_early = call.dialog(dialog).is_some_and(|dialog| dialog.state == DialogState::Early);
-        let Some(setup) = call.setup().filter(|setup| setup.is_restored && is_early) else { return };
+        let Some(setup) = call.setup().filter(|setup| setup.is_restored && is_early) else { return false };
         let is_hung_up = setup.stopping.as_ref().is_some_and(|stopping| stopping.cause == EndCause::HungUp);
         // The dialog does not say whose it is; of several servers the one asked last is the likeliest.
-        let Some(leg) = setup.legs.last().filter(|_| !is_hung_up) else { return };
+        let Some(leg) = setup.legs.last().filter(|_| !is_hung_up) else { return false };
         let (tx, upstream) = (leg.client, setup.upstream);
-        self.close_answered_attempt(handle, tx, 200);
-        self.abandon_legs(handle, Some(tx), super::legs::ELSEWHERE_REASONS);
-        for timer in [CallTimer::Progress, CallTimer::CancelGrace] {
-            self.clear_call_timer(handle, timer);
-        }
         self.assume_2xx(tx, upstream);
         if let Some(of) = self.calls.get_mut(handle).and_then(|call| call.dialog_mut(dialog)) {
             (of.state, of.is_acked) = (DialogState::Confirmed, true);
@@ -79,7 +69,8 @@ impl Endpoint {
             phrase: None,
             dialog: Some(dialog),
         };
-        self.be_answered(handle, upstream, response);
+        self.be_answered(handle, tx, upstream, response);
+        true
     }
 
     /// After an early BYE the callee would have ended the INVITE too. Where nothing came of it in a restored call, its 2xx was
@@ -91,8 +82,7 @@ impl Endpoint {
         let Some(dialog) = call.dialogs.iter().position(is_ended).and_then(|at| u8::try_from(at).ok()) else {
             return false;
         };
-        self.infer_answer(handle, dialog);
-        if !matches!(self.calls.get(handle).map(|call| &call.phase), Some(Phase::Answered)) {
+        if !self.infer_answer(handle, dialog) {
             return false;
         }
         self.end_by_early_bye(handle, dialog, caller);
@@ -100,8 +90,13 @@ impl Endpoint {
         true
     }
 
-    /// The call is answered: its setup is over.
-    fn be_answered(&mut self, handle: Handle, upstream: Handle, response: FinalResponse) {
+    /// The call is answered by a leg: its setup, with all others, is over.
+    fn be_answered(&mut self, handle: Handle, tx: Handle, upstream: Handle, response: FinalResponse) {
+        self.close_answered_attempt(handle, tx, response.code.unwrap_or_default());
+        self.abandon_legs(handle, Some(tx), super::legs::ELSEWHERE_REASONS);
+        for timer in [CallTimer::Progress, CallTimer::CancelGrace] {
+            self.clear_call_timer(handle, timer);
+        }
         let now = self.now.mono;
         let Some(call) = self.calls.get_mut(handle) else { return };
         if !call.progress_at.is_set() {
@@ -133,7 +128,7 @@ impl Endpoint {
             Some((call.dialogs.len(), call.dialogs.iter().position(is_it)?))
         });
         if let Some((count, at)) = known {
-            // Of several dialogs each has a number of its own.
+            // Of several dialogs each has a number of its own; for one alone the call's record need not change.
             let several = if count > 1 { self.calls.get_mut(handle) } else { None };
             let dialog = several.and_then(|call| call.dialogs.get_mut(at));
             match dialog {

@@ -229,14 +229,10 @@ impl Endpoint {
     fn on_provisional(&mut self, handle: Handle, tx: Handle, upstream: Handle, flow: &Flow, message: &Message) {
         let now = self.now.mono;
         let code = message.code();
-        let Some(setup) = self.calls.get(handle).and_then(|call| call.setup()) else { return };
-        let is_given_up = setup.legs.iter().any(|leg| leg.client == tx && leg.is_given_up);
+        let Some(setup) = self.calls.get_mut(handle).and_then(|call| call.setup_mut()) else { return };
         // It is still asked: nothing that came last is missing.
-        let is_restored = setup.is_restored;
-        if is_restored && let Some(setup) = self.calls.get_mut(handle).and_then(|call| call.setup_mut()) {
-            setup.is_restored = false;
-        }
-        let Some(setup) = self.calls.get(handle).and_then(|call| call.setup()) else { return };
+        setup.is_restored = false;
+        let is_given_up = setup.legs.iter().any(|leg| leg.client == tx && leg.is_given_up);
         if setup.stopping.is_some() {
             self.extend_grace(handle);
         }

@@ -1,12 +1,14 @@
 //! A journal of its own directory, damaged in every way that a disk or a kill can think of.
 
+mod failures;
+mod late;
+
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use super::segment::Name;
 use super::*;
-use crate::call::Uid;
 use crate::event::EventKind;
 
 /// A directory that is gone at the end.
@@ -427,120 +429,10 @@ fn a_batch_that_could_not_be_written_leaves_no_gap() {
 
 const PATIENCE: Duration = Duration::from_secs(60);
 
-/// A journal with one worker's writer and one of late events, and who is woken.
-fn with_late(place: &Place) -> (Writer, Late, Running, Receiver<usize>) {
-    let (mut journal, _) = place.open();
-    let (mut writer, late) = (journal.writer().unwrap(), journal.late().unwrap());
-    let (woken, wakes) = channel();
-    let running = journal.start(move |writer| woken.send(writer).unwrap()).unwrap();
-    assert!(writer.begins_all() && writer.ends_all());
-    // That the worker is whole may be why others could be due.
-    assert_eq!(wakes.recv_timeout(PATIENCE), Ok(1));
-    (writer, late, running, wakes)
-}
-
 fn fail(writer: &mut Writer) {
     writer.lose_segment();
     push(writer, &Step::Ended(1));
     assert!(!writer.flush());
-}
-
-fn recover(writer: &mut Writer, wakes: &Receiver<usize>) {
-    assert_eq!(wakes.recv_timeout(PATIENCE), Ok(0));
-    assert!(writer.begins_all() && writer.ends_all());
-    assert_eq!(wakes.recv_timeout(PATIENCE), Ok(1));
-}
-
-fn late_events<'a>(count: u8) -> impl Iterator<Item = LateEvent<'a>> {
-    (0..count).map(|call| LateEvent { call: Uid(call.into()), kind: EventKind::Ended, line: b"{}" })
-}
-
-#[test]
-fn late_events_are_written_once_all_workers_write_again() {
-    let place = Place::new("late");
-    let (mut writer, mut late, running, wakes) = with_late(&place);
-    assert_eq!((late.due(), running.is_sound()), (None, true));
-    fail(&mut writer);
-    assert_eq!((late.due(), running.is_sound()), (None, false), "more may come");
-    recover(&mut writer, &wakes);
-    assert!(!running.is_sound(), "late events are not written");
-    let due = late.due().unwrap();
-    let written = late.write(due, late_events(200).chain(late_events(200)));
-    let stream = Stream { run: 1, writer: 1 };
-    assert!(written.len() == 400 && written.iter().all(|at| at.stream == stream) && written.is_sorted());
-    assert_eq!((late.due(), running.is_sound()), (None, true));
-    drop((writer, late));
-    running.close();
-    let (_, found) = place.open();
-    assert_eq!(found.events[&stream], written.iter().map(|at| at.seq).collect::<Vec<_>>());
-    assert_eq!(found.cursors["file"][&stream], 0, "the sink is behind");
-}
-
-#[test]
-fn late_events_are_owed_by_a_worker_that_failed_before_there_was_their_writer() {
-    let place = Place::new("late-before");
-    let (mut journal, _) = place.open();
-    let mut writer = journal.writer().unwrap();
-    fail(&mut writer);
-    let mut late = journal.late().unwrap();
-    let (woken, wakes) = channel();
-    let running = journal.start(move |writer| woken.send(writer).unwrap()).unwrap();
-    // It may be woken for what its own beginning wrote too.
-    while wakes.recv_timeout(PATIENCE) != Ok(0) {}
-    assert!(writer.begins_all() && writer.ends_all());
-    assert!(!running.is_sound(), "late events are not written");
-    let due = late.due().unwrap();
-    assert_eq!(late.write(due, late_events(1)).len(), 1);
-    assert!(running.is_sound());
-    drop((writer, late));
-    running.close();
-}
-
-#[test]
-fn late_events_are_due_again_where_a_worker_fails_meanwhile() {
-    let place = Place::new("late-again");
-    let (mut writer, mut late, running, wakes) = with_late(&place);
-    fail(&mut writer);
-    recover(&mut writer, &wakes);
-    let due = late.due().unwrap();
-    fail(&mut writer);
-    assert_eq!(late.write(due, late_events(1)).len(), 1);
-    assert_eq!((late.due(), running.is_sound()), (None, false));
-    recover(&mut writer, &wakes);
-    // The worker has failed and is well again since: it may have handed over more.
-    assert_eq!(late.write(due, late_events(0)).len(), 0);
-    assert!(!running.is_sound());
-    let due = late.due().unwrap();
-    late.write(due, late_events(0));
-    assert!(running.is_sound());
-    drop((writer, late));
-    running.close();
-}
-
-#[test]
-fn late_events_go_on_in_another_segment_where_theirs_is_lost() {
-    let place = Place::new("late-lost");
-    let (mut writer, mut late, running, wakes) = with_late(&place);
-    late.writer.lose_segment();
-    assert_eq!((late.due(), running.is_sound()), (None, false), "it is noticed before it is needed");
-    assert_eq!(wakes.recv_timeout(PATIENCE), Ok(1));
-    let due = late.due().unwrap();
-    assert_eq!(late.write(due, late_events(0)).len(), 0);
-    assert!(running.is_sound());
-    fail(&mut writer);
-    recover(&mut writer, &wakes);
-    let due = late.due().unwrap();
-    late.writer.lose_segment();
-    assert_eq!(late.write(due, late_events(1)).len(), 0);
-    assert!(!running.is_sound());
-    assert_eq!(wakes.recv_timeout(PATIENCE), Ok(1));
-    let due = late.due().unwrap();
-    assert_eq!(late.write(due, late_events(1)).len(), 1);
-    assert!(running.is_sound());
-    drop((writer, late));
-    running.close();
-    let (_, found) = place.open();
-    assert_eq!(found.events[&Stream { run: 1, writer: 1 }].len(), 1);
 }
 
 /// The journal keeps messages as they came; a sink that is behind reads it in pieces.
@@ -702,116 +594,6 @@ fn what_an_earlier_run_left_is_over_once_every_worker_has_written_what_is_open()
     assert_eq!(open(&place), [1, 2, 3].into());
     run_two(&place, [(&[Step::Told(1)], true), (&[Step::Call(1, state()), Step::Told(3)], true)]);
     assert_eq!(open(&place), [1].into());
-}
-
-#[test]
-fn after_a_failure_segments_follow_each_other_as_before() {
-    let place = Place::new("rotation");
-    let (mut journal, _) = place.open();
-    let mut writer = journal.writer().unwrap();
-    let (woken, wakes) = channel();
-    let running = journal.start(move |worker| woken.send(worker).unwrap()).unwrap();
-    writer.lose_segment();
-    push(&mut writer, &Step::Call(1, b"one".to_vec()));
-    assert!(!writer.flush());
-    wakes.recv_timeout(Duration::from_secs(60)).unwrap();
-    let state = vec![7; 1024 * 1024];
-    let latest =
-        || segment::list(&place.0).unwrap().iter().filter(|name| name.stream.writer == 0).map(|name| name.number).max();
-    let before = latest();
-    // The keeper may be slower than a loop that does nothing else.
-    wait_for("it goes on in other segments", || {
-        push(&mut writer, &Step::Call(1, state.clone()));
-        assert!(writer.flush());
-        if writer.begins_all() {
-            writer.ends_all();
-        }
-        latest() > before.map(|number| number + 3)
-    });
-    drop(writer);
-    running.close();
-}
-
-#[test]
-fn a_file_that_is_gone_is_noticed_without_further_traffic() {
-    let place = Place::new("gone");
-    let (mut journal, _) = Journal::open(&place.0, Some(Duration::from_millis(10)), &sinks()).unwrap();
-    let mut writer = journal.writer().unwrap();
-    let shared = journal.shared();
-    let (woken, wakes) = channel();
-    let running = journal.start(move |worker| woken.send(worker).unwrap()).unwrap();
-    assert!(writer.begins_all());
-    writer.ends_all();
-    std::fs::remove_dir_all(&place.0).unwrap();
-    push(&mut writer, &Step::Call(1, b"one".to_vec()));
-    // It is still open.
-    assert!(writer.flush());
-    let deadline = Duration::from_secs(60);
-    assert_eq!(wakes.recv_timeout(deadline), Ok(0));
-    assert!(!writer.begins_all());
-    assert_eq!(shared.broken().writers.len(), 1);
-    while wakes.recv_timeout(deadline) == Ok(0) && !writer.begins_all() {}
-    push(&mut writer, &Step::Call(1, b"one".to_vec()));
-    writer.ends_all();
-    assert_eq!(shared.broken().writers.len(), 0);
-    let mode = std::os::unix::fs::PermissionsExt::mode(&std::fs::metadata(&place.0).unwrap().permissions());
-    assert_eq!(mode & 0o777, 0o700, "it is made again for its user alone");
-    drop(writer);
-    running.close();
-    assert_eq!(place.open().1.calls.len(), 1);
-}
-
-#[test]
-fn cursors_that_could_not_be_written_are_tried_again_without_further_deliveries() {
-    let place = Place::new("cursors-again");
-    let (mut journal, _) = place.open();
-    let mut writer = journal.writer().unwrap();
-    let cursors = Stream { run: 1, writer: segment::CURSORS };
-    // In the way of the first.
-    let in_the_way = Name { stream: cursors, number: 0 }.path(&place.0);
-    std::fs::write(&in_the_way, "").unwrap();
-    let shared = journal.shared();
-    let running = journal.start(|_| {}).unwrap();
-    assert_eq!(shared.errors(), 1);
-    push(&mut writer, &Step::Ended(1));
-    assert!(writer.flush());
-    let written = || {
-        let mut names = segment::list(&place.0).unwrap().into_iter().filter(|name| name.stream == cursors);
-        names.any(|name| name.path(&place.0).metadata().unwrap().len() > segment::HEAD as u64)
-    };
-    wait_for("they are tried again", written);
-    assert_eq!(shared.errors(), 1);
-    drop(writer);
-    running.close();
-}
-
-fn open_files(directory: &Path) -> usize {
-    let links =
-        std::fs::read_dir("/proc/self/fd").unwrap().filter_map(|entry| std::fs::read_link(entry.ok()?.path()).ok());
-    links.filter(|link| link.starts_with(directory)).count()
-}
-
-#[test]
-fn failures_leave_neither_files_nor_descriptors() {
-    let place = Place::new("leak");
-    let (mut journal, _) = place.open();
-    let mut writer = journal.writer().unwrap();
-    let (woken, wakes) = channel();
-    let running = journal.start(move |worker| woken.send(worker).unwrap()).unwrap();
-    for _ in 0..5 {
-        writer.lose_segment();
-        push(&mut writer, &Step::Call(1, b"one".to_vec()));
-        assert!(!writer.flush());
-        wakes.recv_timeout(Duration::from_secs(60)).unwrap();
-        assert!(writer.begins_all());
-        push(&mut writer, &Step::Call(1, b"one".to_vec()));
-        writer.ends_all();
-    }
-    // One that is written, its spare where there is one, cursors.
-    wait_for("what is not needed is removed", || place.segments().len() <= 3);
-    assert!(open_files(&place.0) <= 4, "with the lock");
-    drop(writer);
-    running.close();
 }
 
 proptest::proptest! {
